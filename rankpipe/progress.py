@@ -1,0 +1,42 @@
+"""Long work says how far it is; whoever listens (the command line does) shows it. Silent unless somebody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Listener(Protocol):
+    """Shows progress."""
+
+    def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        """Pass the items on, showing how many have passed."""
+        ...
+
+
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Everything inside reports to ``listener``."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def track(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    """Pass ``items`` on, telling the listener, if there is one.
+
+    :param total: how many there are; taken from ``len(items)`` where it has one.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    listener = _listener.get()
+    return listener.track(items, label, total) if listener else items

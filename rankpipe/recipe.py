@@ -1,0 +1,163 @@
+"""A recipe is a tree: ``use`` names a component, the other keys are its arguments. Check it whole, then build it.
+
+Recipes live on shelves, ``HOUSE/{indexes,models,eval}/NAME/recipe.yaml``; paths inside them start at the house.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import rshift
+from pathlib import Path
+from typing import Any
+
+from rankpipe.catalog import find, near
+from rankpipe.errors import DataError, MissingExtra, RecipeError
+
+SHELVES = ("indexes", "models", "eval")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read ``path``, or ``path/recipe.yaml`` if it is a folder.
+
+    :raises DataError: If there is none, or it is no YAML mapping; says the line.
+    """
+    import yaml
+
+    file = path / "recipe.yaml" if path.is_dir() else path
+    if not file.exists():
+        raise DataError(f"{file}: no such recipe")
+    try:
+        tree = yaml.safe_load(file.read_text("utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise DataError(f"{file}:{line}: not YAML: {error.problem}") from None
+    if not isinstance(tree, dict):
+        raise DataError(f"{file}:1: a recipe is a mapping of keys to values, not {type(tree).__name__}")
+    return tree
+
+
+def house(path: Path) -> Path:
+    """The folder that paths in this recipe start at: above its shelf, or the working folder off any shelf."""
+    folder = (path if path.is_dir() else path.parent).resolve()
+    return folder.parent.parent if folder.parent.name in SHELVES else Path.cwd()
+
+
+def digest(tree: Any) -> str:
+    """A recipe's hash: sha256 of its canonical JSON, 16 hex digits."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def walk(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every node that uses a component, with its place in the tree, leaves first."""
+    if isinstance(node, list):
+        for i, n in enumerate(node):
+            yield from walk(n, f"{place}[{i}]")
+    elif isinstance(node, dict):
+        for k, v in node.items():
+            yield from walk(v, f"{place}.{k}".lstrip("."))
+        if "use" in node:
+            yield place, node
+
+
+def check(tree: Any, place: str = "") -> list[str]:
+    """Every fault in the tree, each with its place; an empty list if it can be built. Builds nothing."""
+    return [fault for where, node in walk(tree, place) for fault in bind(node, where)]
+
+
+def bind(node: dict[str, Any], place: str, method: str | None = None, given: Sequence[str] = ()) -> list[str]:
+    """The faults of one component call: unknown name, missing or unknown argument, wrong kind of value.
+
+    :param method: check the arguments against this class method instead of the constructor.
+    :param given: arguments of it that the caller supplies.
+    """
+    where = f"{place}: " if place else ""
+    try:
+        call = find(node["use"])
+    except RecipeError as error:
+        return [where + f for f in error.faults]
+    except MissingExtra as error:
+        return [f"{where}{error}"]
+    if method and not hasattr(call, method):
+        return [f"{where}{node['use']}: cannot {method}"]
+    arguments = {k: v for k, v in node.items() if k != "use"}
+    return [f"{where}{node['use']}: {f}" for f in _misfits(getattr(call, method) if method else call, arguments, given)]
+
+
+def build(node: Any, root: Path) -> Any:
+    """Make the objects, leaves first. Arguments that a component declares as ``Path`` start at ``root``."""
+    if isinstance(node, list):
+        return [build(n, root) for n in node]
+    if not isinstance(node, dict):
+        return node
+    made = {k: build(v, root) for k, v in node.items() if k != "use"}
+    if "use" not in node:
+        return made
+    call = find(node["use"])
+    return call(**rooted(call, made, root))
+
+
+def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> dict[str, Any]:
+    """The arguments, those declared as ``Path`` made to start at ``root``."""
+    kinds = {name: str(p.annotation) for name, p in inspect.signature(call).parameters.items()}
+    return {k: root / v if kinds.get(k, "").startswith("Path") else v for k, v in arguments.items()}
+
+
+def pipeline(stages: list[dict[str, Any]], root: Path) -> Any:
+    """Build a list of stages and compose them with ``>>``."""
+    return reduce(rshift, build(stages, root))
+
+
+def misjoined(stages: list[dict[str, Any]], place: str) -> list[str]:
+    """Neighbours in a pipeline of which one does not take what the other gives. Builds nothing."""
+    faults: list[str] = []
+    gives = None
+    for i, node in enumerate(stages):
+        try:
+            kind = find(node["use"])
+        except (RecipeError, KeyError, TypeError):
+            return faults  # reported by check()
+        takes = getattr(kind, "takes", None)
+        if takes is None:
+            return [*faults, f"{place}[{i}]: {node['use']} is not a stage"]
+        wanted = gives.__name__ if gives else "Query"
+        if takes.__name__ != wanted:
+            faults.append(f"{place}[{i}]: {node['use']} takes {takes.__name__}, but is given {wanted}")
+        gives = kind.gives
+    return faults
+
+
+def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequence[str]) -> list[str]:
+    parameters = {k: p for k, p in inspect.signature(call).parameters.items() if k not in given}
+    spread = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    unknown = [] if spread else [k for k in arguments if k not in parameters]
+    faults = [f"no argument {k!r}{near(k, [*parameters])}" for k in unknown]
+    for name, p in parameters.items():
+        if name in arguments:
+            faults += [f"{name}: {f}" for f in _wrong_kind(str(p.annotation), arguments[name])]
+        elif p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
+            faults.append(f"argument {name!r} is missing")
+    return faults
+
+
+def _wrong_kind(annotation: str, value: Any) -> list[str]:
+    """Check plain values against plain annotations; anything richer is left to the constructor."""
+    if isinstance(value, dict | list):
+        return []
+    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "Path": str, "None": type(None)}
+    if choices := re.fullmatch(r"Literal\[(.*)\]", annotation):
+        known = ast.literal_eval(f"[{choices[1]}]")
+        return [] if value in known else [f"{value!r} is not one of {', '.join(map(str, known))}"]
+    parts = annotation.split(" | ")
+    if not all(part in kinds for part in parts):
+        return []
+    fits = any(
+        isinstance(value, kinds[part]) and (not isinstance(value, bool) or part == "bool")  # type: ignore[arg-type]
+        for part in parts
+    )
+    return [] if fits else [f"{value!r} is a {type(value).__name__}, expected {annotation}"]

@@ -1,0 +1,141 @@
+"""The one protocol: a stage turns a batch of records into as many others. ``a >> b`` runs a, then b."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from time import perf_counter
+from typing import Any, ClassVar, Generic, TypeVar
+
+from rankpipe.data import Answer, Query, Ranking, Step
+
+I = TypeVar("I")  # noqa: E741  what a stage takes
+O = TypeVar("O")  # noqa: E741  what it gives
+P = TypeVar("P")
+
+
+class Stage(ABC, Generic[I, O]):
+    """Takes records of one kind, gives as many of another, in the same order."""
+
+    takes: ClassVar[type[Any]]
+    gives: ClassVar[type[Any]]
+    batch: int = 64  # records a call to run() when streaming
+
+    @abstractmethod
+    def run(self, batch: Sequence[I]) -> Sequence[O]:
+        """One record out for each record in. The only method to write."""
+
+    def apply(self, batch: Sequence[I]) -> Sequence[O]:
+        """``run``, checked and timed: every ranking's last step says what this stage cost for it.
+
+        :raises RuntimeError: If ``run`` gives more or fewer records than it took.
+        """
+        start = perf_counter()
+        out = self.run(batch)
+        seconds = (perf_counter() - start) / max(len(batch), 1)
+        if len(out) != len(batch):
+            raise RuntimeError(f"{self!r} took {len(batch)} records and gave {len(out)}")
+        return [self._timed(i, o, seconds) for i, o in zip(batch, out, strict=True)]
+
+    def _timed(self, took: I, made: O, seconds: float) -> O:
+        if not isinstance(made, Ranking):
+            return made
+        before = len(took.steps) if isinstance(took, Ranking) else 0
+        *inner, last = made.steps[before:] or (Step(self.name),)
+        if last.stage != self.name:  # inner stages noted their cost, this one did not
+            inner, last = [*inner, last], Step(self.name)
+        own = max(seconds - sum(s.seconds for s in inner), 0.0)
+        return replace(made, steps=(*made.steps[:before], *inner, replace(last, seconds=own)))  # type: ignore[return-value]
+
+    @property
+    def name(self) -> str:
+        """What the stage is called in tables and steps."""
+        return type(self).__name__
+
+    @property
+    def stages(self) -> tuple[Stage[Any, Any], ...]:
+        """The single stages this one is a chain of; itself, if it is no chain."""
+        return (self,)
+
+    def __call__(self, items: Iterable[I]) -> Iterator[O]:
+        """Stream records through, a batch at a time."""
+        it = iter(items)
+        while chunk := list(islice(it, self.batch)):
+            yield from self.apply(chunk)
+
+    def __rshift__(self, then: Stage[O, P]) -> Stage[I, P]:
+        return Chain(self, then)
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Chain(Stage[I, P]):
+    """Two stages, one after the other.
+
+    :raises TypeError: If the second does not take what the first gives; names both.
+    """
+
+    def __init__(self, first: Stage[I, O], then: Stage[O, P]) -> None:
+        if first.gives is not then.takes:
+            raise TypeError(f"{first!r} gives {first.gives.__name__}, but {then!r} takes {then.takes.__name__}")
+        self.first, self.then, self.batch = first, then, first.batch
+        self.takes, self.gives = first.takes, then.gives  # type: ignore[misc]  # a chain's types are its ends'
+
+    def run(self, batch: Sequence[I]) -> Sequence[P]:
+        """First, then."""
+        return self.then.apply(self.first.apply(batch))
+
+    def _timed(self, took: I, made: P, seconds: float) -> P:
+        return made  # its stages have noted themselves
+
+    @property
+    def stages(self) -> tuple[Stage[Any, Any], ...]:
+        """All stages of the chain, in order."""
+        return (*self.first.stages, *self.then.stages)
+
+    def __repr__(self) -> str:
+        return f"{self.first!r} >> {self.then!r}"
+
+
+class Retriever(Stage[Query, Ranking]):
+    """Finds documents."""
+
+    takes, gives = Query, Ranking
+
+    def search(self, text: str) -> Ranking:
+        """One question, typed by hand."""
+        [ranking] = self.apply([Query("q", text)])
+        return ranking
+
+
+class Reranker(Stage[Ranking, Ranking]):
+    """Reorders or cuts a ranking; never adds a document."""
+
+    takes, gives = Ranking, Ranking
+
+
+class Generator(Stage[Ranking, Answer]):
+    """Writes an answer from a ranking."""
+
+    takes, gives = Ranking, Answer
+
+
+class Top(Reranker):
+    """Keeps the first ``k`` hits."""
+
+    def __init__(self, k: int) -> None:
+        if k < 1:
+            raise ValueError(f"Top(k={k}): k must be 1 or more")
+        self.k = k
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """Cut."""
+        return [replace(r, hits=r.hits[: self.k]) for r in batch]
+
+    @property
+    def name(self) -> str:
+        """``Top(k)``."""
+        return f"Top({self.k})"
