@@ -34,6 +34,7 @@ CATALOG: dict[str, Entry] = {
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
     "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
     "tournament": Entry("rankpipe.rerank.plans:Tournament", "windows side by side, the best go on"),
+    "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for listwise"),
     # language models
     "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),

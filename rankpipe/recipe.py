@@ -99,13 +99,16 @@ def build(node: Any, root: Path) -> Any:
     if "use" not in node:
         return made
     call = find(node["use"])
-    return call(**rooted(call, made, root))
+    made = rooted(call, made, root)
+    spread = [value for name in _spread(call) for value in made.pop(name, ())]
+    return call(*spread, **made)
 
 
 def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     """The arguments, those declared as ``Path`` made to start at ``root``."""
-    kinds = {name: str(p.annotation) for name, p in inspect.signature(call).parameters.items()}
-    return {k: root / v if kinds.get(k, "").startswith("Path") else v for k, v in arguments.items()}
+    kinds = {name: _spelled(p) for name, p in inspect.signature(call).parameters.items()}
+    rooted = {k for k, v in arguments.items() if isinstance(v, str) and kinds.get(k, "").startswith("Path")}
+    return {k: root / v if k in rooted else v for k, v in arguments.items()}
 
 
 def pipeline(stages: list[dict[str, Any]], root: Path) -> Any:
@@ -138,11 +141,24 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
     unknown = [] if spread else [k for k in arguments if k not in parameters]
     faults = [f"no argument {k!r}{near(k, [*parameters])}" for k in unknown]
     for name, p in parameters.items():
-        if name in arguments:
-            faults += [f"{name}: {f}" for f in _wrong_kind(str(p.annotation), arguments[name])]
+        if name in arguments and name in _spread(call):
+            faults += [] if isinstance(arguments[name], list) else [f"{name}: expected a list"]
+        elif name in arguments:
+            faults += [f"{name}: {f}" for f in _wrong_kind(_spelled(p), arguments[name])]
         elif p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
             faults.append(f"argument {name!r} is missing")
     return faults
+
+
+def _spelled(parameter: inspect.Parameter) -> str:
+    """A parameter's annotation as written in its source, without the names of modules."""
+    kind = parameter.annotation
+    return re.sub(r"\b[a-z]+\.", "", kind if isinstance(kind, str) else inspect.formatannotation(kind))
+
+
+def _spread(call: Callable[..., Any]) -> list[str]:
+    """The argument that takes any number of values, ``*name``: a recipe gives it a list."""
+    return [name for name, p in inspect.signature(call).parameters.items() if p.kind is p.VAR_POSITIONAL]
 
 
 def _wrong_kind(annotation: str, value: Any) -> list[str]:

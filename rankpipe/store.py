@@ -114,7 +114,10 @@ def publish(
     started = datetime.now(UTC)
     key = hashlib.sha256(json.dumps([kind, format, recipe, asdict(data)], default=str).encode()).hexdigest()[:12]
     made, work = folder / "made", folder / "made" / f".work-{key}"
+    provenance = {"versions": versions(), "commit": commit()}  # git runs before the lock is held: no child keeps it
     with disk_errors(folder), lock(folder):
+        if resume:
+            _take_up(folder, work, key)
         _sweep(folder, keep=work.name if resume else "")
         work.mkdir(parents=True, exist_ok=True)
         draft = Draft(work)
@@ -124,7 +127,7 @@ def publish(
         manifest = {
             "kind": kind, "format": format, "build": build, "recipe": recipe, "data": asdict(data),
             "facts": draft.facts, "files": {n: (p.stat().st_size, sha256(p)) for n, p in files.items()},
-            "versions": versions(), "commit": commit(), "created": f"{started:%Y-%m-%dT%H:%M:%SZ}",
+            **provenance, "created": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         }  # fmt: skip
         for path in (*files.values(), *(p for p in work.rglob("*") if p.is_dir()), work):
@@ -201,18 +204,26 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
 
+    :param wait: wait for the holder to end, however long that takes, instead of refusing.
     :raises ArtefactError: If another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a") as f:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
             raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
         yield
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: ``$RANKPIPE_CACHE``, or ``rankpipe`` in the user's cache folder. Makes nothing."""
+    if own := os.environ.get("RANKPIPE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankpipe"
 
 
 @contextmanager
@@ -268,6 +279,20 @@ def _sweep(folder: Path, keep: str) -> None:
     for left in (folder / "made").glob("*"):
         if left.name not in keep.split():
             shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".manifest.json.*.part"):
+        left.unlink()
+
+
+def _take_up(folder: Path, work: Path, key: str) -> None:
+    """Make an interrupted build ready to go on, also one killed just before its manifest; torn files away."""
+    named = ""
+    with suppress(ArtefactError):
+        named = read_manifest(folder).build
+    whole = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
+    if whole and not work.exists():
+        os.rename(whole[0], work)
+    for torn in work.rglob(".*.part"):
+        torn.unlink()
 
 
 def _fsync(path: Path) -> None:

@@ -7,6 +7,7 @@ document id, both falling, and ignores the rank column; so does everything here.
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ from rankpipe.store import write
 
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]
-LARGEST = (2 - 2**-23) * 2.0**127  # the largest finite single-precision number
+LARGEST = 2.0**127  # scores beyond are cut to it: room is left below for ties
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def strict(ranking: Ranking) -> tuple[dict[str, float], int]:
         score = max(min(single(hit.score), LARGEST), -LARGEST)
         if score >= last:
             score, lowered = below(last), lowered + 1
-        scores[hit.doc.id] = last = score
+        last = score
+        scores[hit.doc.id] = float(f"{score:.9g}")  # as it is written; the same number in single precision
     return scores, lowered
 
 
@@ -202,7 +204,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: is a folder, expected a file") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: not a whole gzip file ({error})") from None
 
 

@@ -82,7 +82,7 @@ def _parse(path: Path) -> ast.Module:
 
 
 def _definitions(body: Iterable[ast.stmt], prefix: str) -> Iterator[tuple[str, ast.ClassDef | _Function]]:
-    """Public classes and functions with their dotted names, also those under `if`, `try` and `with`; not inner functions."""
+    """Public classes and functions with their dotted names, also those under `if`, `try`, `with`."""
     for node in body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             if not node.name.startswith("_"):
@@ -116,10 +116,10 @@ def _heading(name: str, node: _Definition) -> tuple[str, str]:
         return f"module {name}", ""
     if isinstance(node, ast.ClassDef):
         init = _init(node)
-        return f"class {name}", short + _arguments(init).replace("(self, ", "(").replace("(self)", "()") if init else ""
+        return f"class {name}", f"{short}({_arguments(init).removeprefix('self').lstrip(', ')})" if init else ""
     if any(ast.unparse(d).endswith("property") for d in node.decorator_list):
         return f"property {name}", ""
-    arguments = _arguments(node)
+    arguments = f"({_arguments(node)})"
     whole = name + arguments
     return (whole, "") if len(whole) <= MAX_TITLE else (f"{name}(...)", short + arguments)
 
@@ -129,4 +129,4 @@ def _arguments(node: _Function) -> str:
     args = node.args
     for a in [*args.posonlyargs, *args.args, *args.kwonlyargs, *(x for x in (args.vararg, args.kwarg) if x)]:
         a.annotation = None
-    return f"({ast.unparse(args)})"
+    return ast.unparse(args)

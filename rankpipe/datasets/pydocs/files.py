@@ -27,8 +27,6 @@ SOURCE_OF = {  # private module -> the public module whose pure-Python source it
     "_pydatetime": "datetime",
     "_pydecimal": "decimal",
     "_pyio": "io",
-    "_threading_local": "threading",
-    "_weakrefset": "weakref",
     "concurrent.futures._base": "concurrent.futures",
     "ctypes._endian": "ctypes",
     "email._policybase": "email.policy",

@@ -1,0 +1,34 @@
+# make demo   set up and run the main job        make test   set up and pass the tests
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check -q
+export RANKPIPE_DATA ?= $(abspath ../shared/data)
+
+.PHONY: demo test test-slow check bench tables mutants constraints clean
+.DELETE_ON_ERROR:
+
+demo: .venv/.lm
+	$(BIN)/rankpipe demo
+
+test: .venv/.dev
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.dev
+	$(BIN)/python -m pytest -m slow
+
+check: .venv/.dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.lm: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install -c constraints.txt -e '.[lm]'
+	touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) install -c constraints.txt -e '.[lm,st,datasets,dev]'
+	touch $@ .venv/.lm
+
+clean:
+	rm -rf .venv rankpipe-demo eval/*/made eval/*/kept indexes/*/made

@@ -1,0 +1,3 @@
+"""ls, pull, data."""
+
+from __future__ import annotations

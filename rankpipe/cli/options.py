@@ -1,0 +1,44 @@
+"""Options that several verbs share, typed once, and what they mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankpipe import recipe
+from rankpipe.errors import RecipeError
+
+DATA_HELP = (
+    "A BEIR folder, a .jsonl corpus, a known id (beir/scifact/test, msmarco-passage/trec-dl-2019/judged), "
+    "hf:OWNER/NAME, or pydocs (built in)."
+)
+Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]
+DataOrNone = Annotated[str | None, typer.Option("--data", "-d", help=DATA_HELP)]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write: .trec, .trec.gz, or .jsonl with texts.")]
+K = Annotated[int, typer.Option("-k", min=1, help="How many hits to keep for a query.")]
+Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE.")]
+Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
+QrelsFile = Annotated[Path | None, typer.Option("--qrels", help="Judgements (TREC or BEIR), instead of --data's.")]
+RetrievedOnly = Annotated[
+    bool, typer.Option("--retrieved-only", help="Average over queries in the run, not all judged ones (trec_eval -c).")
+]
+Report = Annotated[Path | None, typer.Option("--report", help="Write a single-file HTML report here.")]
+
+DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
+
+
+def component(use: str, settings: list[str] | None, method: str | None = None, given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """``--use`` and ``--set`` as the recipe node they stand for.
+
+    :raises RecipeError: If a setting is no KEY=VALUE, or the component does not take it.
+    """
+    import yaml
+
+    if bad := [s for s in settings or [] if "=" not in s]:
+        raise RecipeError([f"--set {s}: expected KEY=VALUE" for s in bad])
+    node = {"use": use, **{k: yaml.safe_load(v) for k, v in (s.split("=", 1) for s in settings or [])}}
+    if faults := [*recipe.check([v for k, v in node.items() if k != "use"]), *recipe.bind(node, "", method, given)]:
+        raise RecipeError(faults)
+    return node

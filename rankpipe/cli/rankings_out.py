@@ -1,0 +1,97 @@
+"""Rankings as a person, a file or a program wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from rankpipe import trec
+from rankpipe.cli import show
+from rankpipe.data import Ranking
+
+SHOWN_QUERIES = 3
+
+
+def tell(rankings: Sequence[Ranking], out: Path | None) -> None:
+    """Write the rankings where asked; show a few, or all as JSON."""
+    summary: dict[str, Any] = {
+        "queries": len(rankings),
+        "hits": sum(len(r.hits) for r in rankings),
+        "without_hits": sum(not r.hits for r in rankings),
+        "steps": totals(rankings),
+    }
+    if out is not None:
+        summary["out"] = str(out)
+        summary["scores_lowered"] = write(out, rankings)
+    else:
+        summary["rankings"] = [as_json(r) for r in rankings]
+
+    def human() -> None:
+        if out is None or len(rankings) == 1:
+            for ranking in rankings[:SHOWN_QUERIES]:
+                hits(ranking)
+            if len(rankings) > SHOWN_QUERIES:
+                show.remark(f"... and {len(rankings) - SHOWN_QUERIES} more queries; --out FILE writes them all")
+        costs(rankings)
+        if out is not None:
+            show.out.print(f"{summary['queries']} queries, {summary['hits']} hits: {out}", highlight=False)
+            if summary["scores_lowered"]:
+                show.remark(f"{summary['scores_lowered']} tied scores were lowered by the least step, to keep the order")
+        if summary["without_hits"]:
+            show.warn(f"{summary['without_hits']} of {len(rankings)} queries have no hit at all")
+
+    show.emit(summary, human)
+
+
+def write(path: Path, rankings: Sequence[Ranking]) -> int:
+    """``.jsonl`` with texts, otherwise a TREC run; how many tied scores had to be lowered."""
+    if path.suffix == ".jsonl":
+        from rankpipe.datasets import write_requests
+
+        write_requests(path, rankings)
+        return 0
+    return trec.write_run(path, rankings)
+
+
+def hits(ranking: Ranking, count: int = 10) -> None:
+    """One query's best hits, with their texts."""
+    rows = [
+        (rank, h.doc.id, f"{h.score:.4f}", shorten(h.doc.contents, 200, placeholder=" ..."))
+        for rank, h in enumerate(ranking.hits[:count], 1)
+    ]
+    show.table(f"{ranking.query.text}", ("#", "document", "score", "text"), rows, text=("document", "text"))
+
+
+def costs(rankings: Sequence[Ranking]) -> None:
+    """What each stage cost, in all."""
+    rows = [
+        (s["stage"], f"{s['seconds']:.2f}", s["calls"], s["tokens_in"], s["tokens_out"], s["repaired"], s["cut"])
+        for s in totals(rankings)
+    ]
+    if rows:
+        show.table("", ("stage", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut"), rows)
+
+
+def totals(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
+    """Each stage's cost summed over the queries, in the order of the pipeline."""
+    fields = ("seconds", "calls", "tokens_in", "tokens_out", "repaired", "cut")
+    sums: dict[str, dict[str, Any]] = {}
+    for ranking in rankings:
+        for step in ranking.steps:
+            row = sums.setdefault(step.stage, {"stage": step.stage, **dict.fromkeys(fields, 0)})
+            for name in fields:
+                row[name] += getattr(step, name)
+    return list(sums.values())
+
+
+def as_json(ranking: Ranking) -> dict[str, Any]:
+    """One ranking, for machines."""
+    return {
+        "query": {"qid": ranking.query.id, "text": ranking.query.text},
+        "hits": [
+            {"rank": rank, "docid": h.doc.id, "score": h.score, "title": h.doc.title, "text": h.doc.text}
+            for rank, h in enumerate(ranking.hits, 1)
+        ],
+    }

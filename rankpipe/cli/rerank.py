@@ -1,0 +1,45 @@
+"""rerank."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankpipe.cli import app, options, rankings_out, show
+from rankpipe.progress import track
+
+
+@show.verb(app, "rerank")
+def rerank(
+    run: Annotated[Path, typer.Argument(help="A TREC run (its texts come from --data), or .jsonl with texts.")],
+    data: options.DataOrNone = None,
+    use: Annotated[str, typer.Option("--use", "-u", help="The reranker; see: rankpipe ls")] = "cross-encoder",
+    settings: options.Set = None,
+    depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100,
+    out: options.Out = None,
+) -> None:
+    """Rerank a run.
+
+    rankpipe rerank bm25.trec --data beir/scifact/test --out reranked.trec
+    rankpipe rerank requests.jsonl --use listwise --set lm='{use: hf, model: smollm2}' --out new.trec
+    """
+    from rankpipe import recipe
+    from rankpipe.datasets import open_dataset, rankings, read_requests
+    from rankpipe.errors import DataError
+    from rankpipe.stage import Top
+
+    node = options.component(use, settings)
+    if faults := recipe.misjoined([{"use": "bm25"}, node], ""):
+        raise DataError(f"{use} is no reranker: {'; '.join(faults)}")
+    if run.suffix == ".jsonl":
+        given = list(read_requests(run))
+    elif data is not None:
+        given = rankings(run, open_dataset(data))
+    else:
+        raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
+    pipe = Top(depth) >> recipe.build(node, Path.cwd())
+    pipe.batch = pipe.then.batch
+    made = list(track(pipe(given), f"rerank with {use}", len(given)))
+    rankings_out.tell(made, out)

@@ -1,0 +1,180 @@
+"""What a person sees: tables and progress, on a terminal or in a log; or JSON, for machines."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json as jsonlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from rankpipe import progress
+from rankpipe.errors import RankpipeError
+
+T = TypeVar("T")
+PATIENCE_S = 2.0  # work shorter than this shows no progress
+
+
+@dataclass
+class Manner:
+    """How this command speaks."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+
+
+manner = Manner()
+out, err = Console(), Console(stderr=True)
+
+COMMON = {  # the options that every verb has, typed once
+    "json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
+    "quiet": Annotated[bool, typer.Option("-q", "--quiet", help="No progress, no remarks.")],
+    "verbose": Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")],
+    "debug": Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")],
+}
+
+
+def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a command with the common options; errors end it with their exit code and without a traceback.
+
+    :param bare: the command makes sense without arguments; others then show their help.
+    """
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**arguments: Any) -> None:
+            for option in COMMON:
+                setattr(manner, option, arguments.pop(option))
+            with errors_told(), progress.listening(Shown()):
+                function(**arguments)
+
+        signature = inspect.signature(function, eval_str=True)
+        common = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in COMMON.items()
+        ]
+        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+        command.__signature__ = signature.replace(parameters=[*own, *common])  # type: ignore[attr-defined]
+        command.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
+        app.command(name, no_args_is_help=not bare)(command)
+        return function
+
+    return register
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Say what went wrong in one paragraph and leave with its exit code."""
+    try:
+        yield
+    except RankpipeError as error:
+        if manner.debug:
+            raise
+        kind = type(error).__name__
+        if manner.json:
+            print(jsonlib.dumps({"error": kind, "message": str(error)}, ensure_ascii=False))
+        else:
+            err.print(f"[bold red]{kind}[/]: {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(error.exit_code) from None
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(0) from None
+
+
+def emit(data: Any, human: Callable[[], None]) -> None:
+    """The result: as JSON if asked for, else in words and tables."""
+    if manner.json:
+        print(jsonlib.dumps(data, ensure_ascii=False, indent=1, default=str))
+    else:
+        human()
+
+
+def remark(text: str) -> None:
+    """Something beside the result; to standard error, unless quiet."""
+    if not manner.quiet:
+        err.print(f"[dim]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
+
+def warn(text: str) -> None:
+    """Something the reader must know."""
+    err.print(f"[yellow]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
+    """A table; columns are right-aligned, but for the first and those named in ``text``."""
+    made = Table(title=escape(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
+    for i, column in enumerate(columns):
+        wordy = i == 0 or column in text
+        made.add_column(escape(column), justify="left" if wordy else "right", overflow="fold", no_wrap=not wordy)
+    for row in rows:
+        made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    out.print(made)
+
+
+class Shown:
+    """Progress on standard error: bars on a terminal, one line at the end of long work elsewhere."""
+
+    def __init__(self) -> None:
+        self.bars: Progress | None = None
+
+    def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        """Pass the items on, showing how many have passed, at what rate, and the time left."""
+        if manner.quiet:
+            return iter(items)
+        return self._bar(items, label, total) if err.is_terminal else _line(items, label, total)
+
+    def _bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        outermost = self.bars is None
+        bars = self.bars = self.bars or _bars()
+        if outermost:
+            bars.start()
+        task = bars.add_task(label, total=total, visible=False)
+        started = time.monotonic()
+        try:
+            for item in items:
+                yield item
+                bars.update(task, advance=1, visible=time.monotonic() - started > PATIENCE_S)
+        finally:
+            bars.stop_task(task)
+            if outermost:
+                bars.stop()
+                self.bars = None
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
+
+
+def _bars() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
+    return Progress(*columns, console=err)
+
+
+def _line(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+    started, told, count = time.monotonic(), time.monotonic(), 0
+
+    def tell(seconds: float) -> None:
+        of = f"/{total}" if total is not None else ""
+        err.print(f"[dim]{escape(label)}: {count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s[/]", highlight=False)
+
+    for count, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) - told > 30:
+            tell(now - started)
+            told = now
+    if (seconds := time.monotonic() - started) > PATIENCE_S:
+        tell(seconds)

@@ -1,0 +1,119 @@
+"""From what a user writes to a dataset. The order in which a name is understood is fixed and written down here.
+
+1. an existing path: a BEIR folder, or a corpus of JSON lines (``.jsonl``, ``.jsonl.gz``);
+2. ``pydocs``: the documentation of the running Python, built in;
+3. ``hf:ORG/NAME``: Hugging Face `datasets`;
+4. a known collection in any spelling (``beir/scifact/test``, ``irds:beir/scifact/test``, ``beir-v1.0.0-scifact-test``,
+   ``scifact``): the folder of that name under ``RANKPIPE_DATA`` if there is one, else ir_datasets;
+5. any other id of ir_datasets, with or without ``irds:``.
+
+A name is a claim, and checked against ``facts.yaml``. A path is taken as it is; if it is named as a known collection
+and matches its counts, it is that collection, and if it does not match, a note says so.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from rankpipe.catalog import near
+from rankpipe.datasets import hub, irds
+from rankpipe.datasets.beir import as_known, differences, open_corpus, read_folder
+from rankpipe.datasets.dataset import Dataset
+from rankpipe.datasets.facts import Collection, collections, spellings
+from rankpipe.datasets.python import read_pydocs
+from rankpipe.datasets.topics import read_topics
+from rankpipe.errors import DataError
+from rankpipe.trec import read_qrels
+
+ACCEPTED = (
+    "accepted are a BEIR folder, a corpus file (.jsonl, .jsonl.gz), pydocs, an id of ir_datasets (beir/scifact/test), "
+    "and a Hugging Face id (hf:BeIR/scifact)"
+)
+
+
+def open_dataset(spec: str | Path, split: str = "test") -> Dataset:
+    """Open a collection by its path or name; see the top of this module for what is understood, and in which order.
+
+    :param split: which judgements; a name that says its split (``beir/scifact/train``) needs none.
+    :raises DataError: If nothing is understood by it (says the near names), it cannot be had here, or is malformed.
+    :raises MissingExtra: If it needs a package that is not installed.
+    """
+    path, name = Path(spec), str(spec)
+    if path.is_dir():
+        return _recognised(read_folder(path, split), path, split)
+    if path.exists():
+        return _corpus_file(path)
+    if isinstance(spec, Path):
+        raise DataError(f"{path}: no such file or folder")
+    if name == "pydocs":
+        return read_pydocs(split)
+    if name.startswith("hf:"):
+        return hub.read(name.removeprefix("hf:"), split)
+    if name in spellings():
+        known, said = spellings()[name]
+        return _known(known, _agreed(name, said, split))
+    if irds.has(name.removeprefix("irds:"), prefixed=name.startswith("irds:")):
+        return irds.read(name.removeprefix("irds:"))
+    known_names = [*spellings(), "pydocs", *irds.ids()]
+    raise DataError(f"{name}: no such path, and no collection of this name{near(name, known_names)}; {ACCEPTED}")
+
+
+def open_files(
+    *, corpus: Path | None = None, queries: Path | None = None, qrels: Path | None = None, name: str = ""
+) -> Dataset:
+    """A collection from single files: a corpus (JSON lines), topics (see :mod:`rankpipe.datasets.topics`), judgements.
+
+    :param name: what to call it; the first file's name if empty.
+    :raises DataError: If no file is given, or one is missing or malformed; says the line.
+    """
+    first = corpus or queries or qrels
+    if first is None:
+        raise DataError("no files: give at least one of corpus, queries and qrels")
+    return Dataset(
+        name or first.name.split(".")[0],
+        open_corpus(corpus) if corpus else None,
+        read_topics(queries) if queries else (),
+        read_qrels(qrels) if qrels else {},
+    )
+
+
+def _corpus_file(path: Path) -> Dataset:
+    if not path.name.endswith((".jsonl", ".jsonl.gz")):
+        raise DataError(f"{path}: a corpus file ends in .jsonl or .jsonl.gz; {ACCEPTED}")
+    return Dataset(path.name.removesuffix(".gz").removesuffix(".jsonl"), open_corpus(path))
+
+
+def _recognised(data: Dataset, folder: Path, split: str) -> Dataset:
+    known = next((k for k in collections().values() if k.folder == folder.resolve().name), None)
+    if known is None:
+        return data
+    if faults := differences(data, known, split):
+        note = f"{folder} is named as {known.id} but is another collection: {'; '.join(faults)}; taken as it is"
+        return replace(data, notes=(*data.notes, note))
+    return as_known(data, known, split)
+
+
+def _known(known: Collection, split: str) -> Dataset:
+    root = os.environ.get("RANKPIPE_DATA")
+    folder = Path(root, known.folder) if root else None
+    if folder and folder.is_dir():
+        data = read_folder(folder, split)
+        if faults := differences(data, known, split):
+            raise DataError(
+                f"{folder}: not {known.id} as it is known: {'; '.join(faults)}; get it again, or open it by its path"
+            )
+        return as_known(data, known, split)
+    if known.splits and split not in known.splits:
+        raise DataError(f"{known.id}: no split {split!r}; it has {', '.join(known.splits)}")
+    if not known.ir_datasets or not known.splits:
+        looked = folder or f"$RANKPIPE_DATA/{known.folder} (RANKPIPE_DATA is not set)"
+        raise DataError(f"{known.id}: not here; looked for a BEIR folder at {looked}")
+    return as_known(irds.read(known.splits[split].id), known, split)
+
+
+def _agreed(name: str, said: str | None, split: str) -> str:
+    if said and split not in (said, "test"):
+        raise DataError(f"{name} is the split {said!r}, but {split!r} is asked for; leave one of them out")
+    return said or split

@@ -1,0 +1,208 @@
+"""Language models run by transformers in this process, on the CPU or one GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from rankpipe import weights
+from rankpipe.catalog import need, require
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat, Completion
+from rankpipe.progress import track
+
+CPU_FLAGS = Path("/proc/cpuinfo")
+UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
+
+
+class HF:
+    """A causal language model with a chat template. Nothing is loaded before it is first used.
+
+    Replies are greedy: of the model's own generation settings only the stop tokens are kept, no sampling, no
+    repetition penalty. Chats are sorted by length and padded on the left.
+
+    :param model: an alias, a Hugging Face id or a folder.
+    :param adapter: a PEFT adapter's folder, put on top of the model.
+    :param dtype: "auto" is bfloat16 on a GPU and on CPUs with instructions for it, elsewhere float32, which is
+        several times faster than emulated bfloat16.
+    :param device: as torch names it; the first GPU if there is one, else the CPU.
+    :param context: use no more of the model's context than this many tokens (RankLLM: 4096).
+    :param batch_tokens: tokens computed at once, padding and replies included; what bounds the memory. One chat goes
+        in even if it is longer.
+    :raises MissingExtra: If torch, transformers or, for an adapter, peft is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str = "smollm2",
+        adapter: Path | None = None,
+        dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+        device: str | None = None,
+        context: int | None = None,
+        batch_tokens: int = 16_384,
+    ) -> None:
+        for module in ("torch", "transformers", *(["peft"] if adapter else [])):
+            require(module, name="hf", extra="lm")
+        if batch_tokens < 1 or (context is not None and context < 1):
+            raise ValueError(f"HF(context={context}, batch_tokens={batch_tokens}): must be 1 or more")
+        self.model, self.adapter, self.dtype, self.device = model, adapter, dtype, device
+        self.most, self.batch_tokens = context, batch_tokens
+
+    @cached_property
+    def context(self) -> int:
+        """The model's positions, or its tokenizer's limit or the one given where that is less.
+
+        :raises ModelError: If none of them is known.
+        """
+        positions = getattr(self._config.get_text_config(), "max_position_embeddings", None)
+        least = min(n for n in (positions, self._tokenizer.model_max_length, self.most, UNBOUNDED) if n is not None)
+        if least == UNBOUNDED:
+            raise ModelError(f"{self.model}: says nowhere how long its context is; give context=")
+        return int(least)
+
+    def count(self, chat: Chat) -> int:
+        """Tokens of the chat under the model's chat template.
+
+        :raises ModelError: If the model has no chat template, or it refuses the chat.
+        """
+        return len(self._encode(chat))
+
+    def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
+        """One greedy completion for each chat.
+
+        :raises ModelError: If a chat is too long for the context, or a batch for the memory.
+        """
+        prompts = [self._encode(chat) for chat in chats]
+        for ids in prompts:
+            if len(ids) + max_tokens > self.context:
+                raise ModelError(
+                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {max_tokens} do not fit into its "
+                    f"context of {self.context}"
+                )
+        said: dict[int, Completion] = {}
+        batches = batched([len(ids) for ids in prompts], max_tokens, self.batch_tokens)
+        for batch in track(batches, f"{self.model}: batches"):
+            said.update(zip(batch, self._generate([prompts[i] for i in batch], max_tokens), strict=True))
+        return [said[i] for i in range(len(chats))]
+
+    def _encode(self, chat: Chat) -> list[int]:
+        """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's)."""
+        jinja2 = need("jinja2", name="hf", extra="lm")
+        if self._tokenizer.chat_template is None:
+            raise ModelError(
+                f"{self.model}: its tokenizer has no chat template, so it is probably no model for instructions; take "
+                f"one that is, or put a chat_template.jinja into {self._folder}"
+            )
+        try:
+            text = self._tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:
+            roles = ", ".join(m["role"] for m in chat)
+            raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        begin = self._begin
+        return ids if ids[: len(begin)] == begin else begin + ids
+
+    def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
+        torch = need("torch", name="hf", extra="lm")
+        model = self._model
+        width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)  # (B, T)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        try:
+            with quiet(), torch.inference_mode():
+                out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(
+                f"{self.model}: {len(prompts)} chats of up to {width} tokens do not fit into the memory of "
+                f"{model.device}; lower batch_tokens (now {self.batch_tokens})"
+            ) from error
+        return [self._completion(len(p), new) for p, new in zip(prompts, out[:, width:].tolist(), strict=True)]
+
+    def _completion(self, tokens_in: int, new: list[int]) -> Completion:
+        stops = set(self._model.generation_config.eos_token_id)
+        length = next((i + 1 for i, token in enumerate(new) if token in stops), len(new))
+        return Completion(self._tokenizer.decode(new[:length], skip_special_tokens=True), tokens_in, length)
+
+    @cached_property
+    def _folder(self) -> Path:
+        return weights.resolve(self.model)
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._load("AutoConfig")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._load("AutoTokenizer")
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """The begin token, if the tokenizer puts one before a text."""
+        begin = self._tokenizer.bos_token_id
+        return [begin] if begin is not None and self._tokenizer("")["input_ids"][:1] == [begin] else []
+
+    @cached_property
+    def _model(self) -> Any:
+        torch = need("torch", name="hf", extra="lm")
+        transformers = need("transformers", name="hf", extra="lm")
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        name = self.dtype if self.dtype != "auto" else native_dtype(device)
+        model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
+        if self.adapter:
+            model = need("peft", name="hf", extra="lm").PeftModel.from_pretrained(model, self.adapter)
+        said = model.generation_config.eos_token_id  # None, one or several
+        stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
+        pad = self._tokenizer.pad_token_id
+        model.generation_config = transformers.GenerationConfig(
+            do_sample=False, eos_token_id=sorted(stops), pad_token_id=min(stops) if pad is None else pad
+        )
+        return model.to(device).eval()
+
+    def _load(self, kind: str, **options: Any) -> Any:
+        loader = getattr(need("transformers", name="hf", extra="lm"), kind)
+        folder = self._folder
+        try:
+            with quiet():
+                return loader.from_pretrained(folder, local_files_only=True, **options)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: {kind} cannot load it: {error}") from error
+
+
+def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
+    """Positions of ``lengths``, the longest first (so that memory runs out at once or never), in batches that hold
+    no more than ``batch_tokens`` tokens with padding and replies.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        widest = lengths[batches[-1][0]] if batches else 0
+        if batches and (len(batches[-1]) + 1) * (widest + max_tokens) <= batch_tokens:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def native_dtype(device: str) -> str:
+    """What the device computes fastest, of float32 and bfloat16."""
+    if device != "cpu":
+        return "bfloat16"
+    flags = CPU_FLAGS.read_text() if CPU_FLAGS.exists() else ""
+    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars and no warnings of transformers inside; afterwards as before."""
+    log = need("transformers.utils.logging", name="hf", extra="lm")
+    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if bars:
+            log.enable_progress_bar()

@@ -1,0 +1,216 @@
+"""An experiment is a recipe on the ``eval`` shelf: data, systems, measures, and the bounds its figures must keep.
+
+    data: beir/scifact/test
+    measures: [nDCG@10, R@100]
+    systems:
+      bm25: &bm25 [{use: bm25, index: indexes/scifact-bm25}]
+      reranked: [*bm25, {use: top, k: 100}, {use: cross-encoder}]   # a pipeline in a pipeline is spliced in
+      listwise: {pipeline: [*bm25, {use: listwise, lm: {use: hf}}], sample: 20}   # on 20 queries only
+    expect: {bm25: {"nDCG@10": [0.675, 1]}}
+
+Systems that begin alike share that work, and what rerankers did is kept: the same recipe again costs seconds.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rankpipe import recipe, store, trec, weights
+from rankpipe.data import Query, Ranking
+from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.errors import RankpipeError, RecipeError
+from rankpipe.journal import Kept
+from rankpipe.measure.ranking import parse
+from rankpipe.retrieve import shelf
+from rankpipe.stage import Reranker, Stage, Top
+
+KEYS = ("data", "split", "measures", "systems", "expect", "average", "baseline")
+LIBRARIES = ("rankpipe", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
+BLOCK = 256  # queries that go through all systems together; bounds the memory that rankings take
+
+
+@dataclass(frozen=True)
+class System:
+    """A named pipeline, and how many queries it runs on (None for all)."""
+
+    name: str
+    stages: tuple[dict[str, Any], ...]
+    sample: int | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a system gave."""
+
+    system: System
+    rankings: tuple[Ranking, ...]
+
+
+class Experiment:
+    """A recipe that was read; ``check`` it, then ``run`` it.
+
+    :param path: the recipe, or its folder.
+    :raises DataError: If there is no recipe, or it is not YAML.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path if path.is_dir() else path.parent
+        self.tree = recipe.load(path)
+        self.root = recipe.house(path)
+        self._built: dict[str, Stage[Any, Any]] = {}
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def measures(self) -> list[str]:
+        """As the recipe spells them."""
+        return list(self.tree.get("measures", ["nDCG@10", "R@100", "RR@10"]))
+
+    @cached_property
+    def systems(self) -> list[System]:
+        """All systems, their pipelines spliced flat."""
+        return [
+            System(name, tuple(_flat(s["pipeline"])), s.get("sample"))
+            if isinstance(s, dict)
+            else System(name, tuple(_flat(s)))
+            for name, s in self.tree["systems"].items()
+        ]
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The opened data set."""
+        return open_dataset(self.tree["data"], **({"split": self.tree["split"]} if "split" in self.tree else {}))
+
+    def check(self) -> list[str]:
+        """Every fault, each with its place; builds and loads nothing."""
+        faults = [f"no key {k!r}{recipe.near(k, list(KEYS))}" for k in self.tree if k not in KEYS]
+        faults += [f"{k}: missing" for k in ("data", "systems") if k not in self.tree]
+        if not isinstance(self.tree.get("systems"), dict):
+            return [*faults, "systems: expected names, each with a pipeline"]
+        for name, system in self.tree["systems"].items():
+            if isinstance(system, dict) and "pipeline" not in system:
+                faults.append(f"systems.{name}.pipeline: missing")
+        if any("pipeline: missing" in f for f in faults):
+            return faults
+        for system in self.systems:
+            place = f"systems.{system.name}"
+            faults += recipe.check(list(system.stages), place)
+            faults += recipe.misjoined(list(system.stages), place)
+        for index in self._indexes():
+            if (index / "recipe.yaml").exists():
+                faults += [f"{index}: {f}" for f in shelf.check(recipe.load(index))]
+            elif not (index / "manifest.json").exists():
+                faults.append(f"{index}: no index here, and no recipe to build one by")
+        for measure in self.measures:
+            faults += _refusal("measures", parse, measure)
+        faults += [f"expect.{n}: no such system" for n in self.tree.get("expect", {}) if n not in self.tree["systems"]]
+        if "data" in self.tree:
+            faults += _refusal("data", lambda: self.data)
+        return list(dict.fromkeys(faults))
+
+    def run(self, *, force: bool = False) -> list[Outcome]:
+        """Run every system; write run files under ``made/``.
+
+        :param force: forget what is kept of earlier runs.
+        :raises RecipeError: If ``check`` finds faults.
+        """
+        if faults := self.check():
+            raise RecipeError(faults)
+        for folder in self._indexes():
+            if (folder / "recipe.yaml").exists():
+                shelf.ensure(folder)
+        if force:
+            for kept in (self.folder / "kept").glob("*.jsonl"):
+                kept.unlink()
+        made: dict[str, list[Ranking]] = {s.name: [] for s in self.systems}
+        queries = self.data.queries
+        blocks = [queries[i : i + BLOCK] for i in range(0, len(queries), BLOCK)]
+        for block in blocks:
+            done: dict[str, dict[str, Ranking]] = {}
+            for system in self.systems:
+                asked = [q for q in block if q.id in self._sample(system)]
+                made[system.name] += self._through(system, asked, done)
+        outcomes = [Outcome(s, tuple(made[s.name])) for s in self.systems]
+        self._publish(outcomes)
+        return outcomes
+
+    def _sample(self, system: System) -> frozenset[str]:
+        """The queries a system runs on: all, or the same few whatever the system."""
+        ids = sorted(q.id for q in self.data.queries)
+        size = len(ids) if system.sample is None else min(system.sample, len(ids))
+        return frozenset(random.Random(0).sample(ids, len(ids))[:size])
+
+    def _through(self, system: System, queries: list[Query], done: dict[str, dict[str, Ranking]]) -> list[Ranking]:
+        """One block of queries through one system; ``done`` holds what a prefix of it gave before."""
+        records: list[Any] = list(queries)
+        for depth, node in enumerate(system.stages, 1):
+            known = done.setdefault(recipe.digest(system.stages[:depth]), {})
+            todo = [(q, r) for q, r in zip(queries, records, strict=True) if q.id not in known]
+            if todo:
+                made = self._stage(node).apply([r for _, r in todo])
+                known |= {q.id: self._own(r) for (q, _), r in zip(todo, made, strict=True)}
+            records = [known[q.id] for q in queries]
+        return records
+
+    def _own(self, ranking: Ranking) -> Ranking:
+        """Without the question itself, where the data set says it is among the documents (ArguAna, Quora)."""
+        if self.data.self_match == "keep":
+            return ranking
+        return replace(ranking, hits=tuple(h for h in ranking.hits if h.doc.id != ranking.query.id))
+
+    def _stage(self, node: dict[str, Any]) -> Stage[Any, Any]:
+        key = recipe.digest(node)
+        if key not in self._built:
+            stage = recipe.build(node, self.root)
+            if isinstance(stage, Reranker) and not isinstance(stage, Top):
+                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", _identity(node))
+            self._built[key] = stage
+        return self._built[key]
+
+    def _indexes(self) -> list[Path]:
+        """The folders of all indexes that the systems name, each once."""
+        nodes = [node for s in self.systems for _, node in recipe.walk(list(s.stages))]
+        return list(dict.fromkeys(self.root / n["index"] for n in nodes if isinstance(n.get("index"), str)))
+
+    def _publish(self, outcomes: list[Outcome]) -> None:
+        with store.publish(self.folder, kind="runs", recipe=self.tree, data=self.data.data) as draft:
+            for outcome in outcomes:
+                file = draft.folder / f"{outcome.system.name}.trec"
+                lowered = trec.write_run(file, outcome.rankings, tag=outcome.system.name)
+                draft.facts[outcome.system.name] = {"queries": len(outcome.rankings), "scores_lowered": lowered}
+
+
+def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
+    for stage in stages:
+        if isinstance(stage, list):
+            yield from _flat(stage)
+        else:
+            yield stage
+
+
+def _identity(node: dict[str, Any]) -> str:
+    """Everything that decides what a stage gives: its recipe, its code, its weights, the libraries under it."""
+    parts: list[Any] = [node, store.versions(LIBRARIES)]
+    for _, part in recipe.walk(node):
+        code = inspect.getsourcefile(recipe.find(part["use"]))
+        parts.append(store.sha256(Path(code)) if code else part["use"])
+        if isinstance(part.get("model"), str):
+            parts.append(weights.identity(weights.resolve(part["model"])))
+    return recipe.digest(parts)
+
+
+def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:
+    try:
+        call(*arguments)
+    except RankpipeError as error:
+        return [f"{place}: {error}"]
+    return []

@@ -1,0 +1,68 @@
+"""Make a window's prompt fit into the model's context, by showing fewer words of each passage."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from rankpipe.data import Doc, Query
+from rankpipe.errors import ModelError
+from rankpipe.lm import LM, Chat
+from rankpipe.rerank.prompts import Prompt
+
+WORD = re.compile(r"\S{1,40}")
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A prompt that fits."""
+
+    chat: Chat
+    cut: tuple[int, ...]  # places in the window of those passages that were shortened
+
+
+class Passage:
+    """A text that can be shortened to its first words.
+
+    A word is what blanks enclose, as in RankLLM; of more than 40 characters without a blank every 40 are one, so that
+    Chinese or base64 can be shortened too.
+    """
+
+    def __init__(self, text: str, most: int) -> None:
+        self.text, self.ends = text, [m.end() for m in islice(WORD.finditer(text), most + 1)]
+
+    def first(self, words: int) -> str:
+        """The text's first words, at most ``most``."""
+        return self.text[: self.ends[words - 1]] if len(self.ends) > words else self.text
+
+
+def fit(prompt: Prompt, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int) -> Fitted:
+    """The prompt with the most words per passage that fit, the same number for all.
+
+    RankLLM takes words away step by step and never ends if the query alone is too long. This is a bisection: one count
+    where all is well, about log2(max_words) more where it is not.
+
+    :param max_words: no more words of a passage than this, even if they would fit.
+    :param max_tokens: room to leave for the reply.
+    :raises ModelError: If it does not fit with one word of each passage; says the numbers.
+    """
+    passages = [Passage(prompt.document(doc), max_words) for doc in docs]
+    room = lm.context - max_tokens
+
+    def chat(words: int) -> Chat:
+        return prompt.render(query.text, [p.first(words) for p in passages])
+
+    words = max_words
+    if lm.count(chat(words)) > room:
+        if (least := lm.count(chat(1))) > room:
+            raise ModelError(
+                f"query {query.id!r}: {least} tokens with one word of each of {len(docs)} passages "
+                f"({lm.count(prompt.render(query.text, []))} without any), but of the model's {lm.context} only {room} "
+                f"are left beside a reply of {max_tokens}; shorten the query, take smaller windows or a model with a "
+                "longer context"
+            )
+        words = 1 + bisect_left(range(2, max_words), True, key=lambda w: lm.count(chat(w)) > room)
+    return Fitted(chat(words), tuple(i for i, p in enumerate(passages) if len(p.ends) > words))

@@ -1,0 +1,132 @@
+"""How to sort a long list with a model that sees only a few passages at a time.
+
+A plan is a generator. It yields windows (lists of positions that may be judged together), is sent each window's
+positions best first, and returns the whole order. It knows nothing of models, prompts or batching.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Windows = list[list[int]]
+Plan = Generator[Windows, Windows, list[int]]
+
+
+class Planner(Protocol):
+    """Makes the plan for a list of n."""
+
+    def __call__(self, n: int) -> Plan:
+        """A fresh plan."""
+        ...
+
+
+@dataclass(frozen=True)
+class Single:
+    """One window over the first ``size``; the rest stays behind it as it is."""
+
+    size: int = 20
+
+    def __post_init__(self) -> None:
+        _at_least_2(self.size)
+
+    def __call__(self, n: int) -> Plan:
+        """A fresh plan: one window, none for an empty list."""
+        head = list(range(min(n, self.size)))
+        if head:
+            [head] = yield [head]
+        return head + list(range(len(head), n))
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """From the bottom up, ``size`` at a time, ``step`` places further up each time (RankGPT, Sun et al. 2023, 3.2).
+
+    The windows are RankLLM's to the edge: 25 candidates are [5, 25) and [0, 15). Its bug that leaves lists of exactly
+    size - step candidates as they are is not copied. With a perfect judge the first size - step are exact.
+    """
+
+    size: int = 20
+    step: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least_2(self.size)
+        if not 1 <= self.step <= self.size:
+            raise ValueError(f"{self}: step must be 1 to size, or passages are skipped")
+
+    def __call__(self, n: int) -> Plan:
+        """A fresh plan: 1 + ceil((n - size) / step) windows; one for a shorter list, none for an empty one."""
+        order = list(range(n))
+        for end in range(n, 0, -self.step):
+            start = max(end - self.size, 0)
+            [order[start:end]] = yield [order[start:end]]
+            if start == 0:
+                break
+        return order
+
+
+@dataclass(frozen=True)
+class Tournament:
+    """Windows of ``size`` side by side; the best ``keep`` of each go on until one window is left.
+
+    All windows of a round are one batch, where sliding ones must wait for each other. With a perfect judge the first
+    ``keep`` are exact. Candidates are dealt to the windows like cards, so that good ones meet late; where they do not
+    fill all windows, the first ones go on unjudged. Those who are out come after those who went on, by their place in
+    their window. Near to Parry et al. 2024 (top-down partitioning), without its pivot.
+    """
+
+    size: int = 20
+    keep: int = 10
+
+    def __post_init__(self) -> None:
+        _at_least_2(self.size)
+        if not 1 <= self.keep < self.size:
+            raise ValueError(f"{self}: keep must be 1 to size - 1, or the tournament never ends")
+
+    def __call__(self, n: int) -> Plan:
+        """A fresh plan: rounds of m // size windows, m the candidates still in, and a last one over the rest."""
+        field, out = list(range(n)), list[int]()
+        while len(field) > self.size:
+            tables, unjudged = divmod(len(field), self.size)
+            ranked = yield [field[unjudged + table :: tables] for table in range(tables)]
+            by_place = [p for places in zip(*ranked, strict=True) for p in places]  # all winners, all seconds, ...
+            out = by_place[tables * self.keep :] + out
+            field = field[:unjudged] + by_place[: tables * self.keep]
+        if field:
+            [field] = yield [field]
+        return field + out
+
+
+def drive(plans: Sequence[Plan], judge: Callable[[list[tuple[int, list[int]]]], Windows]) -> Windows:
+    """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
+
+    A window of one passage has one order: it is answered here and costs no call.
+
+    :param plans: one for each query.
+    :param judge: takes (which plan, window) pairs, gives each window best first.
+    :return: one order for each plan.
+    """
+    orders: Windows = [[] for _ in plans]
+    waiting: dict[int, Windows] = {}
+
+    def resume(i: int, reply: Windows | None) -> None:
+        try:
+            waiting[i] = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as done:
+            waiting.pop(i, None)
+            orders[i] = done.value
+
+    for i in range(len(plans)):
+        resume(i, None)
+    while waiting:
+        asked = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
+        replies = iter(judge(asked) if asked else [])
+        for i, windows in list(waiting.items()):
+            resume(i, [next(replies) if len(w) > 1 else w for w in windows])
+    return orders
+
+
+def _at_least_2(size: int) -> None:
+    if size < 2:
+        raise ValueError(f"size={size}: a window must hold 2 passages or more")

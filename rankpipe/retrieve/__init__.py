@@ -1,0 +1,1 @@
+"""First stages: each finds documents for a query in an index it has built, or fuses others that do."""

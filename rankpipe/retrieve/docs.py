@@ -1,0 +1,122 @@
+"""The texts an index keeps, and which of two documents comes first where their scores are equal.
+
+``docs.jsonl`` has one document a line in BEIR's layout, ``offsets.npy`` (N + 1,) where each line begins, and
+``precedence.npy`` (N,) each document's place when the ids are sorted falling, as trec_eval breaks ties.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc
+from rankpipe.errors import DataError
+from rankpipe.store import Draft
+
+CACHE_BYTES = 64 << 20  # texts kept ready, as bytes of their lines
+
+
+class Docs:
+    """The documents of an index by position, read from disk when asked for.
+
+    :param folder: where :func:`write_docs` has put them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with open(folder / "docs.jsonl", "rb") as f:
+            self._lines = mmap(f.fileno(), 0, access=ACCESS_READ)
+        self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
+        self.precedence: NDArray[np.int32] = np.load(folder / "precedence.npy", mmap_mode="r")
+        self._ready: dict[int, Doc] = {}
+        self._ready_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.precedence)
+
+    def __getitem__(self, position: int) -> Doc:
+        doc = self._ready.get(position)
+        return doc if doc is not None else self._read(position)
+
+    def __iter__(self) -> Iterator[Doc]:
+        for i in range(len(self)):
+            line = json.loads(self._lines[self._offsets[i] : self._offsets[i + 1]])
+            yield Doc(line["_id"], line["text"], line["title"])
+
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """All document ids, by position."""
+        return tuple(doc.id for doc in self)
+
+    def _read(self, position: int) -> Doc:
+        start, end = int(self._offsets[position]), int(self._offsets[position + 1])
+        if self._ready_bytes + end - start > CACHE_BYTES:
+            self._ready, self._ready_bytes = {}, 0
+        line = json.loads(self._lines[start:end])
+        doc = self._ready[position] = Doc(line["_id"], line["text"], line["title"])
+        self._ready_bytes += end - start
+        return doc
+
+
+def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
+    """Keep the documents in ``draft`` while they pass by, so that whoever indexes them reads the corpus once.
+
+    When the last has passed, ``draft.facts`` counts the documents, those without text, and those whose ids have white
+    space (or are empty): a TREC run cannot hold them. Memory: the ids and 8 bytes a document.
+
+    :raises DataError: If there is no document, an id comes twice, or a text has half a character (a lone surrogate).
+    """
+    ids: dict[str, None] = {}
+    offsets = array("q", [0])
+    empty = 0
+    with open(draft.folder / "docs.jsonl", "wb") as f:
+        for doc in docs:
+            if doc.id in ids:
+                raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
+            ids[doc.id] = None
+            empty += not doc.contents.strip()
+            offsets.append(offsets[-1] + f.write(_line(doc, len(ids))))
+            yield doc
+    if not ids:
+        raise DataError("the corpus is empty: there is nothing to index; is the path right?")
+    np.save(draft.folder / "offsets.npy", np.array(offsets, np.int64))
+    np.save(draft.folder / "precedence.npy", _precedence(list(ids)))
+    spaced = sum(not i or any(c.isspace() for c in i) for i in ids)
+    draft.facts |= {"documents": len(ids), "empty_texts": empty, "ids_with_white_space": spaced}
+
+
+def best(scores: NDArray[np.float32], precedence: NDArray[np.int32], k: int) -> NDArray[np.intp]:
+    """The positions of the ``k`` highest scores, best first; equal scores in trec_eval's order, at the cut as well.
+
+    :param scores: (N,).
+    :param precedence: (N,); of two equal scores the smaller goes first.
+    """
+    chosen = np.arange(len(scores))
+    if k < len(scores):
+        edge = np.partition(scores, len(scores) - k)[len(scores) - k]
+        chosen = np.flatnonzero(scores >= edge)
+    return chosen[np.lexsort((precedence[chosen], -scores[chosen]))[:k]]
+
+
+def _precedence(ids: list[str]) -> NDArray[np.int32]:
+    falling = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+    places = np.empty(len(ids), np.int32)
+    places[falling] = np.arange(len(ids), dtype=np.int32)
+    return places
+
+
+def _line(doc: Doc, number: int) -> bytes:
+    line = json.dumps({"_id": doc.id, "title": doc.title, "text": doc.text}, ensure_ascii=False)
+    try:
+        return line.encode() + b"\n"
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"document {number} ({doc.id!r}): {error.object[error.start]!r} is half a character (a lone surrogate), "
+            "which no Unicode text has; remove it"
+        ) from None

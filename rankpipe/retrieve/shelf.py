@@ -1,0 +1,57 @@
+"""Indexes on their shelf: ``indexes/NAME/recipe.yaml`` says how, and this builds them when they are not current.
+
+A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``build`` takes the other keys.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from rankpipe import recipe, store
+from rankpipe.catalog import find
+from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.errors import RecipeError
+from rankpipe.stage import Retriever
+
+GIVEN = ("data", "folder")  # what build() is handed beside the recipe's arguments
+
+
+def check(tree: dict[str, Any]) -> list[str]:
+    """Every fault in the recipe of an index."""
+    faults = [f"no key {k!r}; an index has 'data' and 'index'" for k in tree if k not in ("data", "index")]
+    if "data" not in tree:
+        faults.append("data: missing; name a data set or a path")
+    if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
+        return [*faults, "index: missing; for example {use: bm25}"]
+    return faults + recipe.bind(tree["index"], "index", method="build", given=GIVEN)
+
+
+def ensure(folder: Path, *, force: bool = False) -> str | None:
+    """Build the index that the recipe in ``folder`` describes, unless it is there and current.
+
+    :return: why it was built; None if it was current.
+    :raises RecipeError: If the recipe has faults.
+    """
+    tree = recipe.load(folder)
+    if faults := check(tree):
+        raise RecipeError([f"{folder}: {fault}" for fault in faults])
+    return build(open_dataset(tree["data"]), folder, tree["index"], force=force)
+
+
+def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = False) -> str | None:
+    """Build one index, unless it is there and current; the reason, or None."""
+    kind = find(index["use"])
+    written = full(kind, index)
+    why = "asked for" if force else store.staleness(folder, kind=index["use"], recipe=written, data=data.data)
+    if why:
+        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"})
+    return why
+
+
+def full(kind: type[Retriever], index: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with every default written out, as manifests keep it."""
+    parameters = inspect.signature(kind.build).parameters  # type: ignore[attr-defined]  # every index kind has it
+    defaults = {k: p.default for k, p in parameters.items() if k not in GIVEN}
+    return {"use": index["use"], **defaults, **{k: v for k, v in index.items() if k != "use"}}

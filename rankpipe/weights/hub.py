@@ -1,0 +1,67 @@
+"""Models of the Hugging Face hub: its own cache first, then a download. Honours ``HF_HOME``, ``HF_HUB_OFFLINE``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rankpipe.catalog import need
+from rankpipe.errors import MissingWeights
+
+ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, with an optional revision
+FORMS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf")
+SKIPPED = ["*.h5", "*.msgpack", "*.ot", "*.onnx*", "openvino/*", "coreml/*", "original/*"]  # other forms of the same
+
+
+def is_id(name: str) -> bool:
+    """Whether this could be a model of the hub."""
+    return ID.fullmatch(name) is not None
+
+
+def cached(name: str) -> Path | None:
+    """The folder of this model in the hub's cache; None if it is not there, or not wholly."""
+    repo, _, revision = name.partition("@")
+    found = _hub().try_to_load_from_cache(repo, "config.json", revision=revision or None)
+    folder = Path(found).parent if isinstance(found, str) else None
+    return folder if folder and _whole(folder) else None
+
+
+def download(name: str) -> Path:
+    """Fetch a model into the hub's cache; weights as safetensors where the model has them.
+
+    :raises MissingWeights: If the hub cannot be reached, has no such model, or does not give it to this user.
+    """
+    hub = _hub()
+    repo, _, revision = name.partition("@")
+    if hub.constants.HF_HUB_OFFLINE:
+        raise MissingWeights(f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set: {cure(name)}")
+    try:
+        files = hub.HfApi().list_repo_files(repo, revision=revision or None)
+        skipped = [*SKIPPED, "*.bin"] if any(f.endswith(".safetensors") for f in files) else SKIPPED
+        return Path(hub.snapshot_download(repo, revision=revision or None, ignore_patterns=skipped))
+    except (hub.errors.HfHubHTTPError, OSError, need("httpx", name="the hub", extra="lm").HTTPError) as error:
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise MissingWeights(f"{name}: the hub did not give it ({said}): {cure(name)}") from error
+
+
+def cure(name: str) -> str:
+    """How to get a model when the hub cannot be reached."""
+    repo = name.partition("@")[0]
+    return (
+        f"on a machine that reaches it, run: hf download {repo} --local-dir FOLDER; bring the folder here and "
+        "name its path instead"
+    )
+
+
+def _whole(folder: Path) -> bool:
+    """Whether every file of weights that the index names is there; without an index, whether there is one."""
+    for index in (*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")):
+        parts = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        return all((folder / part).exists() for part in parts)
+    return any(folder.glob(form) for form in FORMS)
+
+
+def _hub() -> Any:
+    return need("huggingface_hub", name="a model of the hub", extra="lm")

@@ -1,0 +1,33 @@
+"""What every test may ask for: the tiny collection, and the folder of real ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from rankpipe.datasets import Dataset, open_dataset
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="session")
+def tiny_path() -> Path:
+    """A BEIR folder written by hand: 20 short documents, 8 queries, grades 0 to 3."""
+    return HERE / "tiny"
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_path: Path) -> Dataset:
+    """The tiny collection, opened."""
+    return open_dataset(tiny_path)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real collections: ``RANKPIPE_DATA``, or ``../shared/data`` beside the repository."""
+    root = Path(os.environ.get("RANKPIPE_DATA") or HERE.parent.parent / "shared" / "data")
+    if not root.is_dir():
+        pytest.skip(f"no real collections here: {root} is no folder; set RANKPIPE_DATA")
+    return root

@@ -1,0 +1,150 @@
+"""Tests and intervals against scipy's paired ones, brute force and worked examples."""
+
+from __future__ import annotations
+
+from itertools import product
+from statistics import fmean
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_rel
+
+from rankpipe.errors import DataError
+from rankpipe.measure.compare import Change, compare, holm, interval, randomisation_test, t_test, worse
+from rankpipe.trec import Qrels, Run
+
+QRELS: Qrels = {f"q{i}": {"r": 1, "x0": 0, "x1": 0, "x2": 0, "x3": 0, "x4": 0} for i in range(12)}
+
+
+def run(ranks: list[int]) -> Run:
+    """A run that has the relevant document of query i at rank ``ranks[i]``."""
+    return {
+        f"q{i}": {d: float(-n) for n, d in enumerate([*(f"x{j}" for j in range(rank - 1)), "r"])}
+        for i, rank in enumerate(ranks)
+    }
+
+
+BEFORE = [1, 2, 3, 1, 2, 5, 4, 1, 1, 2, 3, 1]
+AFTER = [2, 1, 1, 1, 1, 1, 2, 2, 1, 1, 2, 1]
+
+
+def test_figures_of_one_comparison() -> None:
+    of = compare({"old": run(BEFORE), "new": run(AFTER)}, QRELS, ["RR"], baseline="old")
+    [d] = of.differences
+    before, after = ([1 / r for r in ranks] for ranks in (BEFORE, AFTER))
+    deltas = [b - a for a, b in zip(before, after, strict=True)]
+    assert (d.system, d.measure) == ("new", "RR")
+    assert d.mean == pytest.approx(fmean(after))
+    assert d.baseline_mean == pytest.approx(fmean(before))
+    assert d.delta == pytest.approx(fmean(deltas))
+    assert (d.wins, d.ties, d.losses) == (7, 3, 2)
+    assert d.hurt == (Change("q0", 1.0, 0.5), Change("q7", 1.0, 0.5))
+    assert d.helped[0] == Change("q5", 0.2, 1.0)
+    assert [c.query for c in d.helped] == ["q5", "q2", "q9", "q4", "q1"]
+    assert d.t_p == d.t_holm == pytest.approx(ttest_rel(after, before).pvalue)
+    every = [abs(fmean(s * x for s, x in zip(signs, deltas, strict=True))) for signs in product((1, -1), repeat=12)]
+    exact = fmean(m >= abs(fmean(deltas)) - 1e-12 for m in every)
+    assert d.randomisation_p == d.randomisation_holm == pytest.approx(exact)
+    assert d.interval is not None
+    assert min(deltas) < d.interval[0] < d.delta < d.interval[1] < max(deltas)
+
+
+def test_the_same_seed_gives_the_same_figures_whoever_else_is_compared() -> None:
+    two = compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"], resamples=500)
+    again = compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"], resamples=500)
+    three = compare({"a": run(BEFORE), "c": run(BEFORE[::-1]), "b": run(AFTER)}, QRELS, ["RR"], resamples=500)
+    assert two == again
+    [d], e = two.differences, three.differences[1]
+    assert (e.system, e.interval, e.t_p, e.randomisation_p) == ("b", d.interval, d.t_p, d.randomisation_p)
+    assert compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"], resamples=500, seed=1) != two
+
+
+def test_bootstrap_interval_covers_as_promised() -> None:
+    rng = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        found = interval(rng.normal(0.3, 1, 50), seed=trial, resamples=300)
+        assert found
+        hits += found[0] <= 0.3 <= found[1]
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_randomisation_by_sampling_is_near_the_exact_p() -> None:
+    d = np.array([0.3, 0.1, -0.1, 0.2, 0.4, -0.2, 0.1, 0.2, 0.0, 0.1, -0.3, 0.2, 0.1])
+    exact = randomisation_test(d, resamples=1 << 13)
+    sampled = randomisation_test(d, resamples=4000)
+    assert sampled == pytest.approx(exact, abs=0.03)
+    assert sampled != exact
+
+
+def test_holm_worked_example() -> None:
+    """Ordered .01 .03 .04 by hand: x3, x2, x1, and never falling."""
+    assert holm([0.04, None, 0.01, 0.03]) == [pytest.approx(0.06), None, pytest.approx(0.03), pytest.approx(0.06)]
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_counts_systems_and_measures() -> None:
+    of = compare({"a": run(BEFORE), "b": run(AFTER), "c": run(BEFORE[::-1])}, QRELS, ["RR", "P@1"])
+    assert [(d.system, d.measure) for d in of.differences] == [("b", "RR"), ("b", "P@1"), ("c", "RR"), ("c", "P@1")]
+    assert [d.t_holm for d in of.differences] == holm([d.t_p for d in of.differences])
+    assert of.differences[0].t_holm == pytest.approx((of.differences[0].t_p or 0) * 4)
+
+
+def test_identical_runs() -> None:
+    of = compare({"a": run(BEFORE), "b": run(BEFORE)}, QRELS, ["RR"])
+    [d] = of.differences
+    assert (d.delta, d.interval, d.t_p, d.randomisation_p, d.ties) == (0, (0, 0), 1, 1, 12)
+    assert d.hurt == d.helped == ()
+    assert of.overlap == {"b": pytest.approx(1)}
+    assert not worse(of, "RR")
+
+
+def test_a_single_query_says_nothing() -> None:
+    of = compare({"a": run([1]), "b": run([2])}, {"q0": {"r": 1}}, ["RR"])
+    [d] = of.differences
+    assert d.delta == -0.5
+    assert (d.interval, d.t_p, d.t_holm, d.randomisation_p, d.randomisation_holm) == (None,) * 5
+    assert not worse(of, "RR")
+    assert any("only 1 query" in w for w in of.warnings)
+
+
+def test_constant_differences() -> None:
+    """Every query loses by the same: t has no variance to go by, the signs still tell."""
+    of = compare({"a": run([1] * 12), "b": run([2] * 12)}, QRELS, ["RR"])
+    [d] = of.differences
+    assert (d.t_p, d.randomisation_p, d.interval) == (None, pytest.approx(2 / 2**12), (-0.5, -0.5))
+    assert worse(of, "RR") == [d]
+    assert not worse(of, "RR", alpha=1e-4)
+    assert not worse(compare({"b": run([2] * 12), "a": run([1] * 12)}, QRELS, ["RR"]), "RR")
+
+
+def test_rounding_is_no_difference() -> None:
+    assert t_test(np.zeros(1)) is None
+    assert t_test(np.full(5, 0.1) + np.array([0, 1e-17, 0, 0, 1e-17])) is None
+
+
+def test_over_which_queries() -> None:
+    partial = {q: hits for q, hits in run(AFTER).items() if q not in ("q0", "q7")}
+    judged = compare({"a": run(BEFORE), "b": partial}, QRELS, ["RR"])
+    retrieved = compare({"a": run(BEFORE), "b": partial}, QRELS, ["RR"], average="retrieved")
+    assert judged.differences[0].losses == 2
+    assert judged.differences[0].hurt[0] == Change("q0", 1.0, 0.0)
+    assert retrieved.differences[0].losses == 0
+    assert len(retrieved.evaluations["a"].queries) == 10
+
+
+def test_warnings_about_judgements() -> None:
+    unjudged = {q: {f"new{d}": s for d, s in hits.items()} for q, hits in run(BEFORE).items()}
+    of = compare({"a": run(BEFORE), "b": unjudged}, QRELS, ["RR"])
+    assert "so b may be better than it looks" in of.warnings[0]
+    assert "Judged@10 is low (b 0.000)" in of.warnings[1]
+
+
+def test_refusals() -> None:
+    with pytest.raises(DataError, match="1 run to compare"):
+        compare({"a": run(BEFORE)}, QRELS, ["RR"])
+    with pytest.raises(DataError, match="did you mean old"):
+        compare({"old": run(BEFORE), "new": run(AFTER)}, QRELS, ["RR"], baseline="odl")
+    with pytest.raises(DataError, match="'nDCG@10' was not compared; compared: RR"):
+        worse(compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"]), "nDCG@10")

@@ -1,0 +1,63 @@
+import importlib.metadata
+import sys
+from pathlib import Path
+
+import pytest
+
+from rankpipe.catalog import CATALOG, EXTRAS, find, need, plugins, require
+from rankpipe.errors import MissingExtra, RecipeError
+from rankpipe.stage import Top
+
+
+def test_finds_ours_and_others() -> None:
+    assert find("top") is Top
+    assert find("rankpipe.stage:Top") is Top
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bm52", "no component 'bm52'; did you mean bm25"),
+        ("zzz", "no component 'zzz'$"),
+        ("rankpipe.stage:Bottom", "no component 'rankpipe.stage:Bottom'.*Bottom"),
+        ("no_such_package.x:Y", "No module named 'no_such_package'"),
+    ],
+)
+def test_unknown_names_say_the_near_ones(name: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        find(name)
+
+
+def test_another_package_adds_its_component(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "other-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[rankpipe]\nother-top = rankpipe.stage:Top\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert plugins()["other-top"] == "rankpipe.stage:Top"
+    assert find("other-top") is Top
+
+
+def test_a_missing_package_is_named_with_its_command() -> None:
+    for call in (need, require):
+        with pytest.raises(MissingExtra, match=r"x needs 'no_such', which is not installed: pip install 'rankpipe\[lm\]'"):
+            call("no_such", name="x", extra="lm")
+
+
+def test_a_broken_package_is_not_taken_for_an_absent_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_package.py").write_text("import no_such_dependency")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        need("broken_package", name="x", extra="lm")
+    with pytest.raises(ModuleNotFoundError, match="no_such_dependency"):
+        find("broken_package:X")
+
+
+def test_need_gives_the_module() -> None:
+    assert need("json", name="x", extra="lm") is sys.modules["json"]
+
+
+def test_every_extra_of_the_catalogue_is_declared() -> None:
+    declared = set(importlib.metadata.metadata("rankpipe").get_all("Provides-Extra") or [])
+    assert {e.extra for e in CATALOG.values() if e.extra} <= declared
+    assert set(EXTRAS) <= declared

@@ -1,0 +1,222 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from rankpipe import store
+from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.store import Data, damages, lock, open_artefact, publish, read_manifest, staleness, write
+
+DATA = Data("docs", "abc")
+
+
+def make(folder: Path, content: str = "one", recipe: dict[str, object] | None = None) -> None:
+    with publish(folder, kind="thing", recipe=recipe or {"use": "thing"}, data=DATA) as draft:
+        (draft.folder / "sub").mkdir()
+        (draft.folder / "sub" / "a.txt").write_text(content)
+        (draft.folder / "b.txt").write_text("b")
+        draft.facts["documents"] = 3
+
+
+def content(folder: Path) -> str:
+    return (open_artefact(folder, kind="thing").path / "sub" / "a.txt").read_text()
+
+
+def test_an_artefact_knows_itself(tmp_path: Path) -> None:
+    make(tmp_path)
+    made = open_artefact(tmp_path, kind="thing")
+    assert set(made.files) == {"sub/a.txt", "b.txt"}
+    assert (made.size_bytes, made.facts, made.data) == (4, {"documents": 3}, DATA)
+    assert made.versions["python"].startswith("3.")
+    assert "numpy" in made.versions
+    assert [p.name for p in (tmp_path / "made").iterdir()] == [made.build]
+
+
+def test_a_new_build_replaces_the_old_one(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    make(tmp_path, "two")
+    assert content(tmp_path) == "two"
+    assert len(list((tmp_path / "made").iterdir())) == 1
+
+
+def test_a_failed_build_leaves_the_old_one(tmp_path: Path) -> None:
+    make(tmp_path, "one")
+    with pytest.raises(KeyError), publish(tmp_path, kind="thing", recipe={"use": "thing"}, data=DATA) as draft:
+        (draft.folder / "b.txt").write_text("half")
+        raise KeyError
+    assert content(tmp_path) == "one"
+    make(tmp_path, "two")
+    assert content(tmp_path) == "two"
+    assert len(list((tmp_path / "made").iterdir())) == 1
+
+
+def test_work_is_resumed_only_for_the_same_recipe_and_data(tmp_path: Path) -> None:
+    def begin(recipe: str, fail: bool) -> list[str]:
+        with publish(tmp_path, kind="thing", recipe={"use": recipe}, data=DATA, resume=True) as draft:
+            found = sorted(p.name for p in draft.folder.iterdir())
+            (draft.folder / recipe).write_text("")
+            if fail:
+                raise KeyError
+        return found
+
+    with pytest.raises(KeyError):
+        begin("a", True)
+    assert begin("a", False) == ["a"]
+    with pytest.raises(KeyError):
+        begin("a", True)
+    assert begin("b", False) == []
+
+
+@pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
+@pytest.mark.parametrize("name", ["sub/a.txt", "b.txt"])
+def test_damage_is_named_with_its_cure(tmp_path: Path, harm: str, name: str) -> None:
+    make(tmp_path)
+    path = read_manifest(tmp_path).path / name
+    if harm == "truncate":
+        path.write_bytes(b"")
+    elif harm == "flip":
+        path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:])
+    else:
+        path.unlink()
+    with pytest.raises(ArtefactError, match=f"{name}.*build it again"):
+        open_artefact(tmp_path, kind="thing")
+    assert len(damages(read_manifest(tmp_path))) == 1
+
+
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
+    make(tmp_path)
+    for text in ("{", "[]", '{"data": {}}', json.dumps({**json.loads((tmp_path / "manifest.json").read_text()), "x": 1})):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ArtefactError, match="damaged manifest"):
+            read_manifest(tmp_path)
+
+
+def test_absent_and_foreign_artefacts_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="nothing built here; is the path right"):
+        open_artefact(tmp_path, kind="thing")
+    (tmp_path / "recipe.yaml").write_text("data: x")
+    with pytest.raises(ArtefactError, match="build it with: rankpipe index"):
+        open_artefact(tmp_path, kind="thing")
+    make(tmp_path)
+    with pytest.raises(ArtefactError, match="holds a 'thing', not a 'bm25'"):
+        open_artefact(tmp_path, kind="bm25")
+    with pytest.raises(ArtefactError, match="format 1, this version reads 2"):
+        open_artefact(tmp_path, kind="thing", format=2)
+
+
+def test_staleness_says_why(tmp_path: Path) -> None:
+    def why(data: Data = DATA, **recipe: object) -> str | None:
+        return staleness(tmp_path, kind="thing", recipe={"use": "thing", **recipe}, data=data)
+
+    assert "nothing built here" in (why() or "")
+    make(tmp_path)
+    assert why() is None
+    assert "another recipe (k1 changed)" in (why(k1=0.9) or "")
+    assert "other documents" in (why(Data("docs", "def")) or "")
+    assert why(Data("renamed", "abc")) is None
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    code = f"import time; from pathlib import Path; from rankpipe.store import lock\nwith lock(Path({str(tmp_path)!r})):\n print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert holder.stdout
+    holder.stdout.readline()
+    with pytest.raises(ArtefactError, match="another process is writing here"):
+        make(tmp_path)
+    holder.send_signal(signal.SIGKILL)  # the lock goes with its holder
+    holder.wait()
+    holder.stdout.close()
+    with lock(tmp_path):
+        pass
+    make(tmp_path)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from rankpipe.store import Data, publish
+folder = Path(sys.argv[1])
+print("go", flush=True)
+for n in range(10_000):
+    with publish(folder, kind="thing", recipe={"use": "thing"}, data=Data("docs", "abc")) as draft:
+        for i in range(5):
+            (draft.folder / f"{i}.txt").write_text(str(n) * 1000)
+"""
+
+
+def test_kill_9_leaves_the_old_build_or_the_new(tmp_path: Path) -> None:
+    for k in range(12):
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE)
+        assert process.stdout
+        process.stdout.readline()
+        time.sleep(0.05 + 0.013 * k)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        if (tmp_path / "manifest.json").exists():
+            made = open_artefact(tmp_path, kind="thing")
+            assert len({(made.path / f"{i}.txt").read_text() for i in range(5)}) == 1
+    make(tmp_path)
+    assert len(list((tmp_path / "made").iterdir())) == 1
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    with pytest.raises(KeyError), write(path) as f:
+        f.write("half")
+        raise KeyError
+    assert list(path.parent.iterdir()) == []
+    with write(path) as f:
+        f.write("whole\n")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole\n"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
+    """A real file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_changes_nothing(small_disk: Path) -> None:
+    make(small_disk, "one")
+    with pytest.raises(DiskError, match="no space left; nothing was changed"):
+        make(small_disk, "x" * (2 << 20))
+    assert content(small_disk) == "one"
+    with pytest.raises(DiskError, match="no space left"), write(small_disk / "b") as f:
+        f.write("x" * (2 << 20))
+    assert not (small_disk / "b").exists()
+    make(small_disk, "two")
+    assert content(small_disk) == "two"
+
+
+def test_full_by_injection(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(DiskError, match="no space left"), publish(tmp_path, kind="thing", recipe={}, data=DATA):
+        raise OSError(28, "No space left on device")
+    assert content(tmp_path) == "one"
+
+
+def test_commit_names_the_state_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert store.commit() == "none"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "a").write_text("1")
+    subprocess.run(["git", "add", "a"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x"], check=True)
+    clean = store.commit()
+    assert len(clean) == 12
+    (tmp_path / "a").write_text("2")
+    assert store.commit() == clean + "+"

@@ -1,0 +1,160 @@
+import gzip
+from itertools import pairwise
+from pathlib import Path
+from struct import pack, unpack
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rankpipe import Doc, Hit, Query, Ranking
+from rankpipe.errors import DataError
+from rankpipe.trec import LARGEST, below, ordered, read_qrels, read_run, single, strict, to_run, write_qrels, write_run
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def ranking(scores: dict[str, float], query: str = "1") -> Ranking:
+    return Ranking.scored(Query(query, "q"), [Hit(Doc(d, ""), s) for d, s in scores.items()])
+
+
+def test_the_format(tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    assert write_run(path, [ranking({"d1": 1.5, "d2": 2.0}), ranking({}, "2")], tag="bm25") == 0
+    assert path.read_text() == "1 Q0 d2 1 2 bm25\n1 Q0 d1 2 1.5 bm25\n"
+
+
+def test_tied_scores_are_lowered_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    assert write_run(path, [ranking({"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5})]) == 2
+    run = read_run(path)
+    assert ordered(run.run["1"]) == ["c", "b", "a", "d"]
+    assert (run.ties, run.contradictions) == (0, 0)
+
+
+@given(st.lists(FLOATS, max_size=30))
+def test_written_scores_fall_strictly_in_single_precision(scores: list[float]) -> None:
+    made, lowered = strict(ranking({f"d{i}": s for i, s in enumerate(scores)}))
+    written = [unpack("f", pack("f", float(f"{s:.9g}")))[0] for s in made.values()]
+    assert all(a > b for a, b in pairwise(written))
+    assert 0 <= lowered <= len(scores)
+
+
+@given(st.floats(-LARGEST, LARGEST).map(single))
+def test_below_is_the_next_number(x: float) -> None:
+    under = below(x)
+    assert under < x
+    assert under == single(under)
+    assert single((under + x) / 2) in (under, x)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.text("abcé漢", min_size=1), st.dictionaries(st.text("xyzß", min_size=1), FLOATS), max_size=4))
+def test_a_run_survives_the_file(tmp_path: Path, run: dict[str, dict[str, float]]) -> None:
+    rankings = [ranking(scores, query) for query, scores in run.items()]
+    for name in ("a.trec", "a.trec.gz"):
+        write_run(tmp_path / name, rankings)
+        assert read_run(tmp_path / name).run == {q: s for q, s in to_run(rankings).items() if s}
+
+
+def test_gzip_is_reproducible(tmp_path: Path) -> None:
+    for name in "ab":
+        write_run(tmp_path / f"{name}.gz", [ranking({"a": 1.0})])
+    assert (tmp_path / "a.gz").read_bytes()[10:] == (tmp_path / "b.gz").read_bytes()[10:]
+
+
+def test_reads_what_the_world_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("1\tQ0\td1\t0\t3.5\tx\n1 Q0\td2 0 4.5 x\r\n\n1 Q0 d3 2.5 x\n")
+    read = read_run(path)
+    assert read.run == {"1": {"d1": 3.5, "d2": 4.5, "d3": 2.5}}
+    assert ordered(read.run["1"]) == ["d2", "d1", "d3"]
+
+
+def test_reads_ms_marco(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("1\td1\t1\n1\td2\t2\n")
+    assert ordered(read_run(path).run["1"]) == ["d1", "d2"]
+
+
+def test_a_run_whose_ranks_contradict_its_scores_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("1 Q0 a 1 1.0 x\n1 Q0 b 2 2.0 x\n2 Q0 a 1 2.0 x\n2 Q0 b 2 1.0 x\n3 Q0 a 1 1 x\n3 Q0 b 2 1 x\n")
+    read = read_run(path)
+    assert (read.contradictions, read.ties) == (1, 1)
+    assert any("in 1 of 3 queries the ranks contradict the scores" in note for note in read.oddities)
+    assert any("1 of 3 queries have tied scores" in note for note in read.oddities)
+
+
+def test_single_precision_decides_ties() -> None:
+    assert ordered({"a": 1.0 + 1e-9, "b": 1.0}) == ["b", "a"]  # trec_eval keeps floats
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 Q0 d1", "2: the rank 'd1' is no number"),
+        ("1 Q0 d1 1 1.0 x y", "2: 7 fields, expected 6"),
+        ("1 Q0 d1 1 high x", "2: the score 'high' is no number"),
+        ("1 Q0 d1 1 nan x", "2: the score is nan, expected a finite number"),
+        ("1 Q0 d1 first 1.0 x", "2: the rank 'first' is no number"),
+        ("1 Q0 d0 2 1.0 x", "2: document 'd0' is there twice for query '1'"),
+    ],
+)
+def test_a_bad_run_line_is_named(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "bad.trec"
+    path.write_text(f"1 Q0 d0 1 2.0 x\n{line}\n")
+    with pytest.raises(DataError, match=f"bad.trec:{said}"):
+        read_run(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 0 d1\n", "1: 3 fields, expected 4"),
+        ("query-id\tcorpus-id\tscore\n1\td1\n", "2: 2 fields, expected 3"),
+        ("1 0 d1 high\n", "1: the relevance 'high' is no number"),
+        ("1 0 d1 1.5\n", "1: the relevance '1.5' is no whole number"),
+        ("1 0 d1 1\n1 0 d1 2\n", "2: 1 d1 is judged 1 and 2"),
+    ],
+)
+def test_a_bad_judgement_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "qrels.tsv"
+    path.write_text(text)
+    with pytest.raises(DataError, match=f"qrels.tsv:{said}"):
+        read_qrels(path)
+
+
+def test_qrels_survive_the_file(tmp_path: Path) -> None:
+    qrels = {"1": {"a": 2, "b": -1}, "é": {"漢": 0}}
+    write_qrels(tmp_path / "q", qrels)
+    assert read_qrels(tmp_path / "q") == qrels
+    (tmp_path / "b.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta b\t2\n")
+    assert read_qrels(tmp_path / "b.tsv") == {"1": {"a b": 2}}
+
+
+@pytest.mark.parametrize("bad", ["a b", "a\tb", "", "a\u00a0b"])
+def test_ids_with_white_space_are_refused_and_nothing_is_written(tmp_path: Path, bad: str) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("old")
+    for r in (ranking({bad: 1.0}), ranking({"a": 1.0}, bad)):
+        with pytest.raises(DataError, match=r"write a \.jsonl ranking instead"):
+            write_run(path, [r])
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.trec"]
+
+
+def test_files_that_are_not_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none: no such file"):
+        read_run(tmp_path / "none")
+    with pytest.raises(DataError, match="is a folder"):
+        read_run(tmp_path)
+    (tmp_path / "latin").write_bytes(b"1 Q0 a 1 1 x\n1 Q0 \xe9 2 1 x\n")
+    with pytest.raises(DataError, match="latin:2: not UTF-8"):
+        read_run(tmp_path / "latin")
+    (tmp_path / "a.gz").write_bytes(b"plain")
+    with pytest.raises(DataError, match=r"a\.gz:1: not a whole gzip file"):
+        read_run(tmp_path / "a.gz")
+    (tmp_path / "b.gz").write_bytes(gzip.compress("".join(f"1 Q0 d{i} 1 {i} x\n" for i in range(99)).encode())[:-9])
+    with pytest.raises(DataError, match=r"b\.gz:\d+: not a whole gzip file"):
+        read_run(tmp_path / "b.gz")

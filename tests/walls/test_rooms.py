@@ -1,0 +1,82 @@
+"""Which room may touch which, and how big a room may be. The walls of the house, as a test."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2] / "rankpipe"
+GROUND = {"data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "text"}
+MAY = {  # room: what it may import from rankpipe, at any depth of the file
+    "data": set(),
+    "errors": set(),
+    "progress": set(),
+    "stage": {"data"},
+    "catalog": {"errors"},
+    "recipe": {"catalog", "errors"},
+    "store": {"errors"},
+    "text": set(),
+    "trec": {"data", "errors", "store"},
+    "journal": {"data", "errors", "progress", "stage", "store"},
+    "weights": {"catalog", "errors", "store", "progress"},
+    "onnx": {"catalog", "errors", "progress"},
+    "lm": GROUND,
+    "datasets": GROUND,
+    "retrieve": GROUND | {"datasets", "lm"},
+    "rerank": GROUND | {"datasets", "lm"},
+    "measure": GROUND | {"datasets", "retrieve", "journal"},
+    "__init__": {"data", "stage"},
+}
+FILES = sorted(p for p in ROOT.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    rel = path.relative_to(ROOT)
+    return rel.parts[0] if len(rel.parts) > 1 else rel.stem
+
+
+def touched(tree: ast.Module) -> Iterator[str]:
+    """Rooms imported; what is imported for type checking only does not count."""
+    typing_only = {
+        id(n)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for n in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "rankpipe":
+            parts = (node.module or "").split(".")
+            yield from [parts[1]] if len(parts) > 1 else [a.name for a in node.names]
+        elif isinstance(node, ast.Import):
+            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("rankpipe."))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_room(path: Path) -> None:
+    tree = ast.parse(path.read_text("utf-8"))
+    if room(path) != "cli":
+        rooms = {m.stem for m in ROOT.glob("*.py")} | {m.name for m in ROOT.iterdir() if m.is_dir()}
+        assert set(touched(tree)) & rooms - {room(path)} <= MAY[room(path)]
+    assert len(path.read_text("utf-8").splitlines()) <= 300
+    for n in ast.walk(tree):
+        if isinstance(n, ast.FunctionDef):
+            assert (n.end_lineno or 0) - n.lineno < 60, n.name
+            assert len(n.args.args) + len(n.args.kwonlyargs) <= 10, n.name
+
+
+def test_only_the_command_line_prints() -> None:
+    for path in FILES:
+        if room(path) != "cli":
+            calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+            assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], path
+
+
+def test_no_broad_except() -> None:
+    for path in FILES:
+        for n in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(n, ast.ExceptHandler):
+                assert n.type is not None, path
+                assert not (isinstance(n.type, ast.Name) and n.type.id == "Exception"), path
