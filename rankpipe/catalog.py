@@ -25,6 +25,7 @@ CATALOG: dict[str, Entry] = {
     # retrieve
     "bm25": Entry("rankpipe.retrieve.bm25:BM25", "BM25 over words (bm25s); no Java"),
     "dense": Entry("rankpipe.retrieve.dense:Dense", "exact or FAISS search over sentence embeddings"),
+    "run": Entry("rankpipe.retrieve.runs:RunFile", "the hits of a TREC run file"),
     "fuse": Entry("rankpipe.retrieve.fuse:Fuse", "several retrievers as one: RRF or normalised weighted sum"),
     # rerank
     "top": Entry("rankpipe.stage:Top", "keep the first k hits"),

@@ -29,7 +29,9 @@ Report = Annotated[Path | None, typer.Option("--report", help="Write a single-fi
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
 
 
-def component(use: str, settings: list[str] | None, method: str | None = None, given: tuple[str, ...] = ()) -> dict[str, Any]:
+def component(
+    use: str, settings: list[str] | None, method: str | None = None, given: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """``--use`` and ``--set`` as the recipe node they stand for.
 
     :raises RecipeError: If a setting is no KEY=VALUE, or the component does not take it.

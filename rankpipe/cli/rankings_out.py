@@ -38,7 +38,9 @@ def tell(rankings: Sequence[Ranking], out: Path | None) -> None:
         if out is not None:
             show.out.print(f"{summary['queries']} queries, {summary['hits']} hits: {out}", highlight=False)
             if summary["scores_lowered"]:
-                show.remark(f"{summary['scores_lowered']} tied scores were lowered by the least step, to keep the order")
+                show.remark(
+                    f"{summary['scores_lowered']} tied scores were lowered by the least step, to keep the order"
+                )
         if summary["without_hits"]:
             show.warn(f"{summary['without_hits']} of {len(rankings)} queries have no hit at all")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, show
+from rankpipe.cli.experiments import experiment
 from rankpipe.errors import RecipeError
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
@@ -28,3 +29,50 @@ def check(recipe: RecipePath) -> None:
     if faults:
         raise RecipeError(faults)
     show.emit({"recipe": str(recipe), "faults": []}, lambda: show.out.print(f"{recipe}: no faults"))
+
+
+@show.verb(app, "run")
+def run(
+    recipe: RecipePath,
+    force: Annotated[bool, typer.Option("--force", help="Forget what is kept of earlier runs.")] = False,
+    report: Annotated[bool, typer.Option(help="Write made/.../report.html beside the runs.")] = True,
+) -> None:
+    """Run an experiment: build its indexes, run its systems, evaluate, file the result, hold it to its bounds.
+
+    rankpipe run eval/scifact
+    """
+    from rankpipe.measure.experiment import Experiment
+
+    broken = experiment(Experiment(recipe), force=force, report=report)
+    if broken:
+        raise typer.Exit(10)
+
+
+@show.verb(app, "tables")
+def tables(
+    files: Annotated[list[Path], typer.Argument(help="Markdown files with <!-- table: ... --> marks.")],
+    root: Annotated[Path, typer.Option(help="The folder that eval/ lies in.")] = Path(),
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; exit with 10 if a table is out of date.")
+    ] = False,
+) -> None:
+    """Write the tables in README and docs anew, from the results filed under eval/.
+
+    rankpipe tables README.md docs/*.md
+    """
+    from rankpipe.measure.tables import rewrite
+    from rankpipe.store import write
+
+    stale = []
+    for path in files:
+        text = path.read_text("utf-8")
+        made = rewrite(text, root)
+        if made != text:
+            stale.append(str(path))
+            if not check:
+                with write(path) as f:
+                    f.write(made)
+    said = "out of date" if check else "written anew"
+    show.emit({"changed": stale}, lambda: show.out.print(f"{said}: {', '.join(stale) or 'none'}", highlight=False))
+    if check and stale:
+        raise typer.Exit(10)

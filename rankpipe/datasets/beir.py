@@ -6,11 +6,10 @@ gives those that the split judges, as BEIR does. Judgements in TREC's four colum
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
+from rankpipe.data import Query
 from rankpipe.datasets.dataset import Dataset
-from rankpipe.datasets.facts import Collection
 from rankpipe.datasets.records import Jsonl, doc, parse, read_queries
 from rankpipe.errors import DataError
 from rankpipe.trec import Qrels, lines, read_qrels
@@ -33,6 +32,15 @@ def read_folder(folder: Path, split: str) -> Dataset:
     :raises DataError: If it has no corpus, no such split (though others), or a file is malformed; says the line.
     """
     corpus = open_corpus(_file(folder, "corpus.jsonl"))
+    queries, qrels, others = read_judged(folder, split)
+    return Dataset(f"{folder.resolve().name}/{split}", corpus, queries, qrels, other_queries=others)
+
+
+def read_judged(folder: Path, split: str) -> tuple[tuple[Query, ...], Qrels, int]:
+    """The queries and judgements of a split, and how many queries of the file are in no such split.
+
+    :raises DataError: If there is no such split (though others), or a file is malformed; says the line.
+    """
     splits = {_stem(p): p for p in sorted((folder / "qrels").rglob("*.tsv*")) if p.suffix in (".tsv", ".gz")}
     if splits and split not in splits:
         raise DataError(f"{folder / 'qrels'}: no split {split!r}; it has {', '.join(splits)}")
@@ -42,29 +50,7 @@ def read_folder(folder: Path, split: str) -> Dataset:
     queries_file = _file(folder, "queries.jsonl")
     every = read_queries(queries_file) if queries_file.exists() else ()
     queries = tuple(q for q in every if q.id in qrels) if len(splits) > 1 else every
-    name = f"{folder.resolve().name}/{split}"
-    return Dataset(name, corpus, queries, qrels, other_queries=len(every) - len(queries))
-
-
-def differences(data: Dataset, known: Collection, split: str) -> list[str]:
-    """Where a folder differs from the known collection, by what costs nothing to check: counts and the file's size."""
-    faults = []
-    path = data.corpus.path if data.corpus else None
-    if path and path.suffix != ".gz" and known.size_bytes and path.stat().st_size != known.size_bytes:
-        faults.append(f"{path.name} has {path.stat().st_size} bytes, expected {known.size_bytes}")
-    if split in known.splits:
-        facts, judgements = known.splits[split], sum(map(len, data.qrels.values()))
-        if len(data.qrels) != facts.queries:
-            faults.append(f"{len(data.qrels)} judged queries, expected {facts.queries}")
-        if judgements != facts.judgements:
-            faults.append(f"{judgements} judgements, expected {facts.judgements}")
-    return faults
-
-
-def as_known(data: Dataset, known: Collection, split: str) -> Dataset:
-    """The same, under its canonical name and with the collection's policies."""
-    name = known.splits[split].id if split in known.splits else known.id
-    return replace(data, name=name, known=known, self_match=known.self_match, titles=known.titles)
+    return queries, qrels, len(every) - len(queries)
 
 
 def _file(folder: Path, name: str) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -86,16 +86,12 @@ class Dataset:
     name: str  # canonical: collection/split
     corpus: Corpus | None
     queries: tuple[Query, ...] = ()
-    qrels: Qrels = None  # type: ignore[assignment]  # None becomes {}
+    qrels: Qrels = field(default_factory=dict)
     self_match: SelfMatch = "keep"
     titles: Titles = "join"
     known: Collection | None = None  # the facts it was checked against
     other_queries: int = 0  # queries of the source that belong to other splits, and are not in ``queries``
     notes: tuple[str, ...] = ()  # what a reader should know, in words
-
-    def __post_init__(self) -> None:
-        if self.qrels is None:
-            object.__setattr__(self, "qrels", {})
 
     @classmethod
     def of(

@@ -14,22 +14,22 @@ and matches its counts, it is that collection, and if it does not match, a note 
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
-from rankpipe.catalog import near
+from rankpipe.catalog import installed, near
 from rankpipe.datasets import hub, irds
-from rankpipe.datasets.beir import as_known, differences, open_corpus, read_folder
+from rankpipe.datasets.beir import open_corpus, read_folder
+from rankpipe.datasets.builtin import read_pydocs
 from rankpipe.datasets.dataset import Dataset
 from rankpipe.datasets.facts import Collection, collections, spellings
-from rankpipe.datasets.python import read_pydocs
+from rankpipe.datasets.known import claimed, recognised
 from rankpipe.datasets.topics import read_topics
 from rankpipe.errors import DataError
 from rankpipe.trec import read_qrels
 
 ACCEPTED = (
-    "accepted are a BEIR folder, a corpus file (.jsonl, .jsonl.gz), pydocs, an id of ir_datasets (beir/scifact/test), "
-    "and a Hugging Face id (hf:BeIR/scifact)"
+    "accepted are a BEIR folder, a corpus file (.jsonl, .jsonl.gz), pydocs, a Hugging Face id (hf:BeIR/scifact), "
+    "and an id of ir_datasets (beir/scifact/test)"
 )
 
 
@@ -42,7 +42,9 @@ def open_dataset(spec: str | Path, split: str = "test") -> Dataset:
     """
     path, name = Path(spec), str(spec)
     if path.is_dir():
-        return _recognised(read_folder(path, split), path, split)
+        data, place = read_folder(path, split), path.resolve().as_posix()
+        known = next((k for k in collections().values() if place.endswith("/" + k.folder)), None)
+        return recognised(data, known, split) if known else data
     if path.exists():
         return _corpus_file(path)
     if isinstance(spec, Path):
@@ -57,7 +59,10 @@ def open_dataset(spec: str | Path, split: str = "test") -> Dataset:
     if irds.has(name.removeprefix("irds:"), prefixed=name.startswith("irds:")):
         return irds.read(name.removeprefix("irds:"))
     known_names = [*spellings(), "pydocs", *irds.ids()]
-    raise DataError(f"{name}: no such path, and no collection of this name{near(name, known_names)}; {ACCEPTED}")
+    missing = "" if installed("ir_datasets") else " (not installed: pip install 'rankpipe[datasets]')"
+    raise DataError(
+        f"{name}: no such path, and no collection of this name{near(name, known_names)}; {ACCEPTED}{missing}"
+    )
 
 
 def open_files(
@@ -85,32 +90,17 @@ def _corpus_file(path: Path) -> Dataset:
     return Dataset(path.name.removesuffix(".gz").removesuffix(".jsonl"), open_corpus(path))
 
 
-def _recognised(data: Dataset, folder: Path, split: str) -> Dataset:
-    known = next((k for k in collections().values() if k.folder == folder.resolve().name), None)
-    if known is None:
-        return data
-    if faults := differences(data, known, split):
-        note = f"{folder} is named as {known.id} but is another collection: {'; '.join(faults)}; taken as it is"
-        return replace(data, notes=(*data.notes, note))
-    return as_known(data, known, split)
-
-
 def _known(known: Collection, split: str) -> Dataset:
     root = os.environ.get("RANKPIPE_DATA")
     folder = Path(root, known.folder) if root else None
     if folder and folder.is_dir():
-        data = read_folder(folder, split)
-        if faults := differences(data, known, split):
-            raise DataError(
-                f"{folder}: not {known.id} as it is known: {'; '.join(faults)}; get it again, or open it by its path"
-            )
-        return as_known(data, known, split)
+        return claimed(read_folder(folder, split), known, split)
     if known.splits and split not in known.splits:
         raise DataError(f"{known.id}: no split {split!r}; it has {', '.join(known.splits)}")
-    if not known.ir_datasets or not known.splits:
+    if not known.ir_datasets:
         looked = folder or f"$RANKPIPE_DATA/{known.folder} (RANKPIPE_DATA is not set)"
         raise DataError(f"{known.id}: not here; looked for a BEIR folder at {looked}")
-    return as_known(irds.read(known.splits[split].id), known, split)
+    return claimed(irds.read(known.splits[split].id), known, split)
 
 
 def _agreed(name: str, said: str | None, split: str) -> str:

@@ -25,8 +25,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rankpipe.data import Doc, Query
 from rankpipe.datasets.unique import unique
@@ -50,7 +51,9 @@ def parse(line: str, place: str) -> dict[str, Any]:
         if _SURROGATE.search(line):
             json.dumps(record, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}; one object a line is expected") from None
+        raise DataError(
+            f"{place}: not JSON: {error.msg} at column {error.colno}; one object a line is expected"
+        ) from None
     except UnicodeEncodeError as error:
         half = ascii(error.object[error.start])
         raise DataError(f"{place}: {half} is half a character (a lone surrogate); replace it") from None
@@ -168,10 +171,10 @@ def read_queries(path: Path) -> tuple[Query, ...]:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path) -> Iterator[BufferedReader | gzip.GzipFile]:
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
-            yield f  # type: ignore[misc]
+            yield f
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:

@@ -11,7 +11,9 @@ import numpy as np
 from rankpipe.data import Doc, Query
 from rankpipe.errors import DataError
 
-FIRST_LOOK = 1 << 16  # ids after which is first looked for doubles; then whenever their number has doubled, and at the end
+FIRST_LOOK = (
+    1 << 16
+)  # ids after which is first looked for doubles; then whenever their number has doubled, and at the end
 
 T = TypeVar("T", Doc, Query)
 
@@ -45,4 +47,6 @@ def _refuse_doubles(hashes: array[int], placed: Callable[[], Iterable[tuple[str,
     first: dict[str, str] = {}
     for place, record in placed():
         if hash(record.id) in suspects and first.setdefault(record.id, place) != place:
-            raise DataError(f"{place}: the id {record.id!r} is there already, at {first[record.id]}; ids must be unique")
+            raise DataError(
+                f"{place}: the id {record.id!r} is there already, at {first[record.id]}; ids must be unique"
+            )

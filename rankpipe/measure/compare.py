@@ -19,6 +19,8 @@ Floats = NDArray[np.float64]
 TIE = 1e-9  # differences smaller than this are rounding
 SHOWN = 5  # queries most hurt and most helped
 JUDGED_LOW, JUDGED_GAP = 0.8, 0.05  # Judged@10 below the one, or further apart than the other, is worth a warning
+MISSING_MANY = 0.05  # so is a larger share of queries without any document
+FEW = 25  # and so are fewer queries than this
 AT_ONCE = 1 << 22  # resampled values held in memory at a time
 
 
@@ -64,7 +66,9 @@ class Comparison:
     baseline: str
     evaluations: dict[str, Evaluation]
     differences: tuple[Difference, ...]  # system by system, measure by measure
-    overlap: dict[str, float]  # system -> mean RBO (p = 0.9) with the baseline, over the queries both found anything for
+    overlap: dict[
+        str, float
+    ]  # system -> mean RBO (p = 0.9) with the baseline, over the queries both found anything for
     warnings: tuple[str, ...]
 
 
@@ -206,8 +210,7 @@ def _corrected(differences: Sequence[Difference]) -> tuple[Difference, ...]:
     by_t = holm([d.t_p for d in differences])
     by_randomisation = holm([d.randomisation_p for d in differences])
     return tuple(
-        replace(d, t_holm=t, randomisation_holm=r)
-        for d, t, r in zip(differences, by_t, by_randomisation, strict=True)
+        replace(d, t_holm=t, randomisation_holm=r) for d, t, r in zip(differences, by_t, by_randomisation, strict=True)
     )
 
 
@@ -233,7 +236,13 @@ def _warnings(base: str, evaluations: Mapping[str, Evaluation]) -> tuple[str, ..
         notes.append(
             f"Judged@10 is low ({', '.join(low)}): many of the first 10 documents have no judgement and count as not relevant"
         )
+    for name, of in evaluations.items():
+        if of.average == "judged" and len(of.missing) > len(of.judged) * MISSING_MANY:
+            notes.append(
+                f"{name} has no document for {len(of.missing)} of {len(of.judged)} judged queries, which count as 0; "
+                "average over retrieved queries to compare on those that all runs have"
+            )
     queries = len(next(iter(evaluations.values())).queries)
-    if queries < 25:
+    if queries < FEW:
         notes.append(f"only {queries} {'query' if queries == 1 else 'queries'}: a real difference may well not show")
     return tuple(notes)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,12 +27,14 @@ from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import RankpipeError, RecipeError
 from rankpipe.journal import Kept
-from rankpipe.measure.ranking import parse
+from rankpipe.measure.ranking import Evaluation, evaluate, parse
+from rankpipe.measure.results import Result, SystemResult
 from rankpipe.retrieve import shelf
 from rankpipe.stage import Reranker, Stage, Top
 
 KEYS = ("data", "split", "measures", "systems", "expect", "average", "baseline")
 LIBRARIES = ("rankpipe", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
+SEED = 0  # of samples of queries, and of bootstrap intervals
 BLOCK = 256  # queries that go through all systems together; bounds the memory that rankings take
 
 
@@ -97,6 +100,8 @@ class Experiment:
         if not isinstance(self.tree.get("systems"), dict):
             return [*faults, "systems: expected names, each with a pipeline"]
         for name, system in self.tree["systems"].items():
+            if not re.fullmatch(r"[\w.+-]+", str(name)):
+                faults.append(f"systems.{name}: a name is letters, digits and . + - _ (run files are called by it)")
             if isinstance(system, dict) and "pipeline" not in system:
                 faults.append(f"systems.{name}.pipeline: missing")
         if any("pipeline: missing" in f for f in faults):
@@ -143,11 +148,24 @@ class Experiment:
         self._publish(outcomes)
         return outcomes
 
+    def measure(self, outcomes: Sequence[Outcome]) -> tuple[Result, dict[str, Evaluation]]:
+        """The record to file, and each system's evaluation; a sampled system's is over its sample."""
+        made, systems = {}, {}
+        for outcome in outcomes:
+            sampled = self._sample(outcome.system)
+            qrels = {
+                q: grades for q, grades in self.data.qrels.items() if outcome.system.sample is None or q in sampled
+            }
+            run = trec.to_run(outcome.rankings)
+            made[outcome.system.name] = evaluate(run, qrels, self.measures, average=self.tree.get("average", "judged"))
+            systems[outcome.system.name] = SystemResult.of(made[outcome.system.name], outcome.rankings)
+        return Result(self.name, recipe.digest(self.tree), self.data.data, SEED, systems), made
+
     def _sample(self, system: System) -> frozenset[str]:
         """The queries a system runs on: all, or the same few whatever the system."""
         ids = sorted(q.id for q in self.data.queries)
         size = len(ids) if system.sample is None else min(system.sample, len(ids))
-        return frozenset(random.Random(0).sample(ids, len(ids))[:size])
+        return frozenset(random.Random(SEED).sample(ids, len(ids))[:size])
 
     def _through(self, system: System, queries: list[Query], done: dict[str, dict[str, Ranking]]) -> list[Ranking]:
         """One block of queries through one system; ``done`` holds what a prefix of it gave before."""

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.catalog import need
 from rankpipe.data import Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
@@ -41,13 +40,14 @@ class BM25(Retriever):
     """
 
     def __init__(self, index: Path, k: int = 1000) -> None:
+        import bm25s
+
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
         manifest = open_artefact(index, kind="bm25")
         self.k = k
         self.docs = Docs(manifest.path)
         self._words = Words(manifest.recipe["stemmer"], manifest.recipe["stopwords"])
-        bm25s = need("bm25s", name="BM25", extra="all")
         self._scorer = bm25s.BM25.load(manifest.path / "bm25s", mmap=True, show_progress=False)
 
     @classmethod
@@ -67,7 +67,7 @@ class BM25(Retriever):
         :param k1: how fast repeated words stop counting; 0.9 is Anserini's.
         :param b: how much long documents are held back, 0 to 1; 0.4 is Anserini's.
         :param stemmer: see :class:`rankpipe.retrieve.words.Words`; also ``stopwords``.
-        :param method: the variant (Kamphuis et al. 2020): Lucene's exact one, Robertson's with no negative idf, ATIRE's.
+        :param method: the variant (Kamphuis et al. 2020): Lucene's exact one, Robertson's (idf at least 0), ATIRE's.
         :raises DataError: If there is no document, or an id comes twice.
         :raises RecipeError: If an argument is out of its range.
         """
@@ -116,6 +116,8 @@ def _counted(data: Dataset, draft: Draft, words: Words, vocabulary: dict[str, in
 
 def _invert(spill: Spill, vocabulary: dict[str, int], draft: Draft, *, k1: float, b: float, method: str) -> None:
     """Weigh the postings, and keep them as bm25s does."""
+    import bm25s
+
     lengths = np.array(spill.lengths, np.float64)  # (documents,)
     frequencies = spill.frequencies(len(vocabulary))  # (terms,)
     idf = IDF[method](frequencies, len(lengths))
@@ -127,7 +129,6 @@ def _invert(spill: Spill, vocabulary: dict[str, int], draft: Draft, *, k1: float
         return weights
 
     made = spill.invert(frequencies, weigh, draft.folder)
-    bm25s = need("bm25s", name="BM25", extra="all")
     scorer = bm25s.BM25(k1=k1, b=b, method=method)
     scorer.scores = {"data": made.weights, "indices": made.docs, "indptr": made.starts, "num_docs": len(lengths)}
     scorer.vocab_dict, scorer.nonoccurrence_array = vocabulary, None

@@ -10,19 +10,23 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.catalog import find
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs, write_docs
-from rankpipe.retrieve.encode import Encoder, encoder
 from rankpipe.retrieve.nearest import Exact, Faiss, Nearest, Vectors
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, open_artefact, publish, write
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.encode import Encoder
 
 
 class Dense(Retriever):
@@ -57,7 +61,8 @@ class Dense(Retriever):
     ) -> Dense:
         """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard.
 
-        :param model: a name, Hugging Face id or folder; see :func:`rankpipe.retrieve.encode.encoder`.
+        :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
+            encoder as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param factory: "exact" (a memory map, no FAISS), or any index FAISS can make: "Flat", "HNSW32", "IVF256,PQ48".
             FAISS holds its index in memory while building: documents x dimension x 4 bytes for "Flat".
@@ -70,7 +75,7 @@ class Dense(Retriever):
             raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
         options = {"model": model, "max_length": max_length, "factory": factory, "shard": shard}
         with publish(folder, kind="dense", recipe={"use": "dense", **options}, data=data.data, resume=True) as draft:
-            encode = encoder(model, max_length)
+            encode = _encoder(model, max_length)
             docs = track(write_docs(data.docs(), draft), f"dense index of {data.name}", data.count)
             _encode_all(docs, encode, draft, shard)
             if factory != "exact" and not (draft.folder / "faiss.index").exists():
@@ -86,7 +91,7 @@ class Dense(Retriever):
         :raises ArtefactError: If the model's files are no longer those the index was made with.
         """
         recipe, facts = self.manifest.recipe, self.manifest.facts
-        made = encoder(recipe["model"], recipe["max_length"])
+        made = _encoder(recipe["model"], recipe["max_length"])
         if made.identity != facts["identity"]:
             raise ArtefactError(
                 f"{self.manifest.folder}: its vectors are of {facts['identity']}, but {recipe['model']!r} is now "
@@ -106,6 +111,15 @@ class Dense(Retriever):
     def _ranking(self, query: Query, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> Ranking:
         hits = (Hit(self.docs[i], s) for i, s in zip(positions.tolist(), scores.tolist(), strict=True))
         return Ranking.scored(query, hits, self.k)
+
+
+def _encoder(model: str, max_length: int | None) -> Encoder:
+    if ":" in model:
+        named: Encoder = find(model)(max_length=max_length)
+        return named
+    from rankpipe.retrieve.encode import encoder
+
+    return encoder(model, max_length)
 
 
 @dataclass

@@ -20,22 +20,23 @@ from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.store import Draft
 
-CACHE_BYTES = 64 << 20  # texts kept ready, as bytes of their lines
+CACHE_BYTES = 64 << 20
 
 
 class Docs:
     """The documents of an index by position, read from disk when asked for.
 
     :param folder: where :func:`write_docs` has put them.
+    :param cache_bytes: how much text is kept ready, so that rankings that share documents need not parse them again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES) -> None:
         with open(folder / "docs.jsonl", "rb") as f:
             self._lines = mmap(f.fileno(), 0, access=ACCESS_READ)
         self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
         self.precedence: NDArray[np.int32] = np.load(folder / "precedence.npy", mmap_mode="r")
         self._ready: dict[int, Doc] = {}
-        self._ready_bytes = 0
+        self._ready_bytes, self._cache_bytes = 0, cache_bytes
 
     def __len__(self) -> int:
         return len(self.precedence)
@@ -45,9 +46,7 @@ class Docs:
         return doc if doc is not None else self._read(position)
 
     def __iter__(self) -> Iterator[Doc]:
-        for i in range(len(self)):
-            line = json.loads(self._lines[self._offsets[i] : self._offsets[i + 1]])
-            yield Doc(line["_id"], line["text"], line["title"])
+        return (self._parse(position) for position in range(len(self)))
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -55,13 +54,16 @@ class Docs:
         return tuple(doc.id for doc in self)
 
     def _read(self, position: int) -> Doc:
-        start, end = int(self._offsets[position]), int(self._offsets[position + 1])
-        if self._ready_bytes + end - start > CACHE_BYTES:
+        size = int(self._offsets[position + 1] - self._offsets[position])
+        if self._ready_bytes + size > self._cache_bytes:
             self._ready, self._ready_bytes = {}, 0
-        line = json.loads(self._lines[start:end])
-        doc = self._ready[position] = Doc(line["_id"], line["text"], line["title"])
-        self._ready_bytes += end - start
+        doc = self._ready[position] = self._parse(position)
+        self._ready_bytes += size
         return doc
+
+    def _parse(self, position: int) -> Doc:
+        line = json.loads(self._lines[self._offsets[position] : self._offsets[position + 1]])
+        return Doc(line["_id"], line["text"], line["title"])
 
 
 def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:

@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import best
 from rankpipe.store import write
 
 Vectors = NDArray[np.float32]  # (n, dimension)
 Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # positions and scores of a query's neighbours, best first
-SCORES = 1 << 22  # scores in memory at once: 16 MB
+SCORES = 1 << 22
 
 
 class Nearest(ABC):
@@ -28,15 +27,19 @@ class Nearest(ABC):
 
 
 class Exact(Nearest):
-    """Every vector against every query, block by block from ``vectors.npy``: any size in little memory."""
+    """Every vector against every query, block by block from ``vectors.npy``: any size in little memory.
 
-    def __init__(self, folder: Path) -> None:
+    :param scores: how many scores, 4 bytes each, are in memory at once; a block has 256 documents at least.
+    """
+
+    def __init__(self, folder: Path, scores: int = SCORES) -> None:
+        self._scores = scores
         self._vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
 
     def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
         """Exact but for the rounding of single precision."""
         found: list[Found] = [(np.empty(0, np.intp), np.empty(0, np.float32))] * len(queries)
-        rows = max(SCORES // max(len(queries), 1), 256)
+        rows = max(self._scores // max(len(queries), 1), 256)
         for start in range(0, len(self._vectors), rows):
             block = self._vectors[start : start + rows]
             scores = queries @ block.T  # (Q, rows) float32
@@ -49,7 +52,8 @@ class Faiss(Nearest):
     """A FAISS index from ``faiss.index``, memory-mapped where its kind allows; exact if it was built as ``Flat``."""
 
     def __init__(self, folder: Path) -> None:
-        faiss = need("faiss", name="Dense", extra="all")
+        import faiss
+
         self._index: Any = faiss.read_index(str(folder / "faiss.index"), faiss.IO_FLAG_MMAP_IFC)
 
     @staticmethod
@@ -58,7 +62,8 @@ class Faiss(Nearest):
 
         :raises RecipeError: If FAISS cannot make or train such an index.
         """
-        faiss = need("faiss", name="Dense", extra="all")
+        import faiss
+
         vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         try:
             index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
@@ -71,7 +76,7 @@ class Faiss(Nearest):
         for start in range(0, len(vectors), 1 << 16):
             index.add(vectors[start : start + (1 << 16)])
         with write(folder / "faiss.index", "wb") as f:
-            faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))
+            faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))  # type: ignore[attr-defined]  # made by SWIG
 
     def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
         """As FAISS finds them, fetching more where the cut at ``k`` would go through equal scores."""

@@ -33,6 +33,7 @@ class Spill:
     """Counted terms of one document after the other, kept in the file ``path``."""
 
     path: Path
+    block: int = BLOCK
     lengths: array[int] = field(default_factory=lambda: array("q"))  # terms of each document, repeated ones counted
     distinct: array[int] = field(default_factory=lambda: array("q"))  # different terms of each document
 
@@ -48,7 +49,7 @@ class Spill:
         """In how many documents each term is: (terms,)."""
         total = np.zeros(terms, np.int64)
         pairs = self._pairs()
-        for start in range(0, len(pairs), BLOCK):
+        for start in range(0, len(pairs), self.block):
             total += np.bincount(pairs[start : start + BLOCK, 0], minlength=terms)
         return total
 
@@ -64,8 +65,8 @@ class Spill:
         pairs = self._pairs()
         docs = _reserved(folder / "docs.npy", len(pairs), np.int32)
         weights = _reserved(folder / "weights.npy", len(pairs), np.float32)
-        for start in range(0, len(pairs), BLOCK):
-            block = pairs[start : start + BLOCK]
+        for start in range(0, len(pairs), self.block):
+            block = pairs[start : start + self.block]
             by_term = np.argsort(block[:, 0], kind="stable")
             terms = block[by_term, 0].astype(np.int64)
             doc = np.searchsorted(ends, start + by_term, side="right")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from rankpipe.catalog import near, need
+from rankpipe.catalog import near
 from rankpipe.errors import RecipeError
 
 WORD = re.compile(r"\b\w\w+\b")
@@ -19,26 +20,28 @@ class Words:
     """
 
     def __init__(self, stemmer: str = "english", stopwords: str = "english") -> None:
-        self._stem = None if stemmer == "none" else _stemmer(stemmer)
+        self._stem = list if stemmer == "none" else _stemmer(stemmer)
         self._stop = frozenset[str]() if stopwords == "none" else _stopwords(stopwords)
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order."""
-        words = [w for w in WORD.findall(text.lower()) if w not in self._stop]
-        return self._stem.stemWords(words) if self._stem else words  # type: ignore[no-any-return]  # an untyped package
+        return self._stem([w for w in WORD.findall(text.lower()) if w not in self._stop])
 
 
-def _stemmer(name: str):  # type: ignore[no-untyped-def]  # an untyped package
-    package = need("Stemmer", name="BM25", extra="all")
-    known = package.algorithms()
+def _stemmer(name: str) -> Callable[[list[str]], list[str]]:
+    import Stemmer
+
+    known = Stemmer.algorithms()
     if name not in known:
         raise RecipeError([f"stemmer: no algorithm {name!r}{near(name, [*known, 'none'])}"])
-    return package.Stemmer(name)
+    stem: Callable[[list[str]], list[str]] = Stemmer.Stemmer(name).stemWords
+    return stem
 
 
 def _stopwords(name: str) -> frozenset[str]:
-    tokenization = need("bm25s.tokenization", name="BM25", extra="all")
+    from bm25s.tokenization import Tokenizer
+
     try:
-        return frozenset(tokenization.Tokenizer(stopwords=name).stopwords)
+        return frozenset(Tokenizer(stopwords=name).stopwords)
     except ValueError as error:
         raise RecipeError([f"stopwords: no list {name!r}; bm25s says: {error}"]) from None

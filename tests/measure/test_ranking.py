@@ -169,7 +169,6 @@ def test_nothing_to_average_over() -> None:
         evaluate({"1": {}}, QRELS, ["RR"], average="retrieved")
 
 
-
 PUBLISHED = {  # Pyserini's reproduction matrix and RankLLM's runs: nDCG@10, and Recall@100 where it is given
     "BM25": (".5058", ".4531"), "BM25_RM3": (".5216",), "SPLADE_P_P_ENSEMBLE_DISTIL": (".7308", ".5549"),
     "D_BERT_KD_TASB": (".7210",), "OPEN_AI_ADA2": (".7035",), "REP_LLAMA": (".7384",),

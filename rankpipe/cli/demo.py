@@ -1,0 +1,52 @@
+"""demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rankpipe.cli import app, show
+
+
+@show.verb(app, "demo", bare=True)
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where the demo's house is built.")] = Path("rankpipe-demo"),
+) -> None:
+    """The main job on Python's own documentation: index, retrieve, fuse, rerank, evaluate.
+
+    Writes a small house (recipes, indexes, runs, report) to look at and to copy from.
+    """
+    from rankpipe.catalog import EXTRAS, installed
+    from rankpipe.cli.experiments import experiment
+    from rankpipe.measure.experiment import Experiment
+
+    with_llm = all(map(installed, EXTRAS["lm"]))
+    recipe = _furnish(folder, with_llm)
+    if not with_llm:
+        show.remark("without the LLM stage: it needs pip install 'rankpipe[lm]'")
+    experiment(Experiment(recipe), examples=3)
+    show.remark(f'next: rankpipe search {folder}/indexes/pydocs-bm25 "run a function every few seconds"')
+
+
+def _furnish(folder: Path, with_llm: bool) -> Path:
+    """Copy the demo's recipes into the folder; gives the experiment's."""
+    from importlib.resources import files
+
+    import yaml
+
+    from rankpipe.store import write
+
+    source = Path(str(files("rankpipe") / "demo"))
+    for recipe in source.rglob("recipe.yaml"):
+        text = recipe.read_text("utf-8")
+        if recipe.parent.name == "pydocs" and not with_llm:
+            tree = yaml.safe_load(text)
+            tree["systems"] = {name: s for name, s in tree["systems"].items() if "listwise" not in str(s)}
+            text = yaml.safe_dump(tree, sort_keys=False)
+        target = folder / recipe.relative_to(source)
+        if not target.exists() or target.read_text("utf-8") != text:
+            with write(target) as f:
+                f.write(text)
+    return folder / "eval" / "pydocs"

@@ -1,0 +1,174 @@
+"""eval, compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rankpipe.cli import app, options, show
+from rankpipe.errors import DataError
+from rankpipe.trec import Qrels, Run
+
+Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.")]
+
+
+@show.verb(app, "eval")
+def evaluate(
+    runs: Runs,
+    data: options.DataOrNone = None,
+    qrels: options.QrelsFile = None,
+    measures: options.Measures = None,
+    retrieved_only: options.RetrievedOnly = False,
+    per_query: Annotated[bool, typer.Option("--per-query", help="Print each query's values, too.")] = False,
+    report: options.Report = None,
+) -> None:
+    """Evaluate runs, as trec_eval does.
+
+    rankpipe eval run.trec --data beir/scifact/test
+    rankpipe eval a.trec b.trec --qrels qrels.txt -m nDCG@10 -m map --report report.html
+    """
+    from rankpipe.measure import evaluate
+
+    judgements, texts = _judgements(data, qrels)
+    read = {_name(path, runs): _read(path) for path in runs}
+    average: Any = "retrieved" if retrieved_only else "judged"
+    asked = measures or options.DEFAULT_MEASURES
+    made = {name: evaluate(run, judgements, asked, average=average) for name, run in read.items()}
+    if report:
+        _report(report, "Evaluation", made, texts, read, judgements)
+
+    def human() -> None:
+        rows = [
+            (name, *(f"{e.means[m]:.4f}" for m in asked), f"{e.judged_at_10:.4f}", len(e.queries), len(e.missing))
+            for name, e in made.items()
+        ]
+        show.table("", ("run", *asked, "Judged@10", "queries", "missing"), rows)
+        for policy in dict.fromkeys(e.policy for e in made.values()):
+            show.remark(policy)
+        if per_query:
+            for name, e in made.items():
+                cells = [(q, *(f"{e.values[m][q]:.4f}" for m in asked)) for q in e.queries]
+                show.table(name, ("query", *asked), cells)
+
+    result = {
+        name: {
+            "means": e.means, "judged_at_10": e.judged_at_10, "policy": e.policy, "queries": len(e.queries),
+            "judged": len(e.judged), "missing": len(e.missing), "without_judgements": len(e.unjudged_queries),
+            **({"values": e.values} if per_query else {}),
+        }
+        for name, e in made.items()
+    }  # fmt: skip
+    show.emit(result, human)
+
+
+@show.verb(app, "compare")
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="The baseline first, then one or more runs to compare with it.")],
+    data: options.DataOrNone = None,
+    qrels: options.QrelsFile = None,
+    measures: options.Measures = None,
+    retrieved_only: options.RetrievedOnly = False,
+    fail_if_worse: Annotated[
+        str | None, typer.Option(metavar="MEASURE", help="Exit with 10 if a run is significantly worse by MEASURE.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=0, max=1, help="The level of significance.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Of the resampling tests.")] = 0,
+    report: options.Report = None,
+) -> None:
+    """Compare runs with a baseline: paired tests, intervals, and the queries that decide.
+
+    rankpipe compare bm25.trec reranked.trec --data beir/scifact/test
+    rankpipe compare main.trec branch.trec --qrels qrels.txt --fail-if-worse nDCG@10
+    """
+    from rankpipe.measure import compare, worse
+
+    judgements, texts = _judgements(data, qrels)
+    read = {_name(path, runs): _read(path) for path in runs}
+    average: Any = "retrieved" if retrieved_only else "judged"
+    asked = list(dict.fromkeys([*(measures or options.DEFAULT_MEASURES), *([fail_if_worse] if fail_if_worse else [])]))
+    made = compare(read, judgements, asked, average=average, seed=seed)
+    regressions = worse(made, fail_if_worse, alpha) if fail_if_worse else []
+    if report:
+        _report(report, "Comparison", made.evaluations, texts, read, judgements, made)
+
+    def human() -> None:
+        rows = [
+            (
+                d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}", _interval(d.interval),
+                _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
+            )
+            for d in made.differences
+        ]  # fmt: skip
+        columns = ("run", "measure", "baseline", "mean", "delta", "95 %", "p (t)", "p (rand.)", "W/T/L")
+        show.table(f"against {made.baseline}; p-values Holm-corrected", columns, rows, text=("measure",))
+        for system, overlap in made.overlap.items():
+            show.remark(f"{system}: rank overlap with {made.baseline} (RBO, p = 0.9) {overlap:.3f}")
+        _decisive(made.differences, texts)
+        for warning in made.warnings:
+            show.warn(warning)
+        for d in regressions:
+            show.warn(f"{d.system} is significantly worse by {d.measure}: {d.delta:+.4f}")
+
+    result = {
+        "baseline": made.baseline, "differences": [asdict(d) for d in made.differences], "overlap": made.overlap,
+        "judged_at_10": {n: e.judged_at_10 for n, e in made.evaluations.items()}, "warnings": made.warnings,
+        "policy": made.evaluations[made.baseline].policy, "worse": [d.system for d in regressions],
+    }  # fmt: skip
+    show.emit(result, human)
+    if regressions:
+        raise typer.Exit(10)
+
+
+def _decisive(differences: Any, texts: dict[str, str]) -> None:
+    """The queries most hurt and most helped, by the first measure of each system."""
+    for system in dict.fromkeys(d.system for d in differences):
+        first = next(d for d in differences if d.system == system)
+        rows = [
+            (kind, c.query, f"{c.before:.3f}", f"{c.after:.3f}", texts.get(c.query, ""))
+            for kind, changes in (("hurt", first.hurt), ("helped", first.helped))
+            for c in changes
+        ]
+        if rows:
+            title = f"{system}: queries that decide {first.measure}"
+            show.table(title, ("", "query", "before", "after", "text"), rows, text=("query", "text"))
+
+
+def _judgements(data: str | None, qrels: Path | None) -> tuple[Qrels, dict[str, str]]:
+    """The judgements, and the queries' texts where they are known."""
+    from rankpipe.datasets import open_dataset
+    from rankpipe.trec import read_qrels
+
+    if data is None and qrels is None:
+        raise DataError("no judgements: name a data set with --data, or a file with --qrels")
+    opened = open_dataset(data) if data else None
+    texts = {q.id: q.text for q in opened.queries} if opened else {}
+    return (read_qrels(qrels) if qrels else opened.qrels if opened else {}), texts
+
+
+def _read(path: Path) -> Run:
+    """A run of either format; what is odd about it is said."""
+    from rankpipe import trec
+    from rankpipe.datasets import read_requests
+
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
+        return trec.to_run(read_requests(path))
+    read = trec.read_run(path)
+    for oddity in read.oddities:
+        show.warn(oddity)
+    return read.run
+
+
+def _name(path: Path, runs: list[Path]) -> str:
+    """The file's name, or its whole path where two files have the same."""
+    return path.name if [p.name for p in runs].count(path.name) == 1 else str(path)
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return f"[{ends[0]:+.4f}, {ends[1]:+.4f}]" if ends else "-"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}" if value >= 0.0001 else "<.0001"

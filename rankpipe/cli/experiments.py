@@ -1,0 +1,63 @@
+"""An experiment from recipe to table; shared by ``run`` and ``demo``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from rankpipe import store
+from rankpipe.cli import rankings_out, show
+from rankpipe.measure.experiment import Experiment, Outcome
+from rankpipe.measure.results import Result, expected, file
+
+
+def experiment(made: Experiment, *, force: bool = False, report: bool = True, examples: int = 0) -> list[str]:
+    """Run, evaluate, file and show.
+
+    :param examples: queries to show with their top hits.
+    :return: the recipe's bounds that are broken.
+    """
+    outcomes = made.run(force=force)
+    result, evaluations = made.measure(outcomes)
+    filed = file(result, made.folder)
+    runs = store.read_manifest(made.folder).path
+    places = {"runs": str(runs), "result": str(filed)}
+    if report:
+        places["report"] = str(_report(made, outcomes, result, evaluations))
+    broken = expected(result, made.tree.get("expect", {}))
+
+    def human() -> None:
+        _table(made, result)
+        for outcome in outcomes[-1:]:
+            for ranking in outcome.rankings[:examples]:
+                rankings_out.hits(ranking, 3)
+        for name, place in places.items():
+            show.out.print(f"{name:8}{place}", highlight=False, soft_wrap=True)
+        for bound in broken:
+            show.warn(f"outside the recipe's bounds: {bound}")
+
+    show.emit({**asdict(result), "broken": broken, **places}, human)
+    return broken
+
+
+def _table(made: Experiment, result: Result) -> None:
+    """Each system's figures, and what each of its stages cost."""
+    rows = []
+    for name, system in result.systems.items():
+        figures = [f"{system.values[m].mean:.4f}" for m in made.measures]
+        tokens = sum(c.tokens_in + c.tokens_out for c in system.costs)
+        rows.append(
+            (name, *figures, f"{system.judged_at_10:.2f}", system.queries, f"{system.seconds:.3f}", f"{tokens:.0f}")
+        )
+    columns = ("system", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
+    show.table(f"{made.name}: {result.data.name}", columns, rows)
+    costs: dict[str, Any] = {}
+    for system in result.systems.values():
+        for c in system.costs:
+            row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}", c.repaired, c.cut)
+            costs.setdefault((c.stage, system.queries), row)
+    stages = [(stage, queries, *row) for (stage, queries), row in costs.items()]
+    columns = ("stage, mean of a query", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
+    show.table("", columns, stages)
+    for policy in dict.fromkeys(s.policy for s in result.systems.values()):
+        show.remark(policy)

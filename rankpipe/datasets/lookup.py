@@ -1,0 +1,44 @@
+"""From a run, which has only ids, to rankings with texts."""
+
+from __future__ import annotations
+
+from rankpipe.data import Doc, Hit, Ranking
+from rankpipe.datasets.dataset import Dataset
+from rankpipe.errors import DataError
+from rankpipe.progress import track
+from rankpipe.trec import LARGEST, Run, single
+
+SHOWN = 5  # ids named in an error
+
+
+def rankings(run: Run, data: Dataset) -> list[Ranking]:
+    """The run's queries, in its order, each with its hits as trec_eval orders them.
+
+    The corpus streams by once, and only the documents of the run are kept.
+
+    :raises DataError: If queries or documents of the run are not in the collection; says how many, and some.
+    """
+    asked = {q.id: q for q in data.queries}
+    _refuse("queries", [q for q in run if q not in asked], len(run), data.name)
+    wanted = {doc for scores in run.values() for doc in scores}
+    found: dict[str, Doc] = {}
+    for doc in track(data.docs(), "looking up texts", data.count):
+        if doc.id in wanted:
+            found[doc.id] = doc
+    _refuse("documents", sorted(wanted - found.keys()), len(wanted), data.name)
+    return [
+        Ranking.scored(asked[query], [Hit(found[d], _finite(single(score))) for d, score in scores.items()])
+        for query, scores in run.items()
+    ]
+
+
+def _finite(score: float) -> float:
+    return max(min(score, LARGEST), -LARGEST)
+
+
+def _refuse(what: str, missing: list[str], total: int, name: str) -> None:
+    if missing:
+        some = ", ".join(map(repr, missing[:SHOWN])) + (", ..." if len(missing) > SHOWN else "")
+        raise DataError(
+            f"{len(missing)} of the run's {total} {what} are not in {name}: {some}; is it a run over this collection?"
+        )

