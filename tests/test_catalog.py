@@ -40,7 +40,9 @@ def test_another_package_adds_its_component(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_missing_package_is_named_with_its_command() -> None:
     for call in (need, require):
-        with pytest.raises(MissingExtra, match=r"x needs 'no_such', which is not installed: pip install 'rankpipe\[lm\]'"):
+        with pytest.raises(
+            MissingExtra, match=r"x needs 'no_such', which is not installed: pip install 'rankpipe\[lm\]'"
+        ):
             call("no_such", name="x", extra="lm")
 
 

@@ -14,7 +14,9 @@ HERE = "tests.test_recipe"
 class Finder(Retriever):
     """A retriever that remembers its arguments."""
 
-    def __init__(self, index: Path, k: int = 10, how: Literal["a", "b"] = "a", part: Any = None, b: float = 0.5) -> None:
+    def __init__(
+        self, index: Path, k: int = 10, how: Literal["a", "b"] = "a", part: Any = None, b: float = 0.5
+    ) -> None:
         self.index, self.k, self.how, self.part, self.b = index, k, how, part, b
 
     @classmethod

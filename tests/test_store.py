@@ -90,7 +90,12 @@ def test_damage_is_named_with_its_cure(tmp_path: Path, harm: str, name: str) -> 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     make(tmp_path)
-    for text in ("{", "[]", '{"data": {}}', json.dumps({**json.loads((tmp_path / "manifest.json").read_text()), "x": 1})):
+    for text in (
+        "{",
+        "[]",
+        '{"data": {}}',
+        json.dumps({**json.loads((tmp_path / "manifest.json").read_text()), "x": 1}),
+    ):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(ArtefactError, match="damaged manifest"):
             read_manifest(tmp_path)
@@ -183,7 +188,10 @@ def small_disk(tmp_path: Path):  # type: ignore[no-untyped-def]
     """A real file system of 1 MiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True).returncode
+    ):
         pytest.skip("mounting a small file system needs root")
     yield folder
     subprocess.run(["umount", "-l", folder], check=True)

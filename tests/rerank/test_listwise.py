@@ -144,7 +144,10 @@ def test_in_a_recipe(tmp_path: Path) -> None:
     assert check(node) == []
     [out] = build(node, tmp_path).apply([ranking(30)])
     assert out.steps[0].calls == 3 + 1 + 1 + 1
-    assert len(check({"use": "listwise", "lm": {"use": "hf", "dtype": "int8"}, "plan": {"use": "sliding", "sise": 9}})) == 2
+    assert (
+        len(check({"use": "listwise", "lm": {"use": "hf", "dtype": "int8"}, "plan": {"use": "sliding", "sise": 9}}))
+        == 2
+    )
 
 
 @pytest.mark.slow

@@ -27,10 +27,10 @@ def test_rank_zephyr_word_for_word() -> None:
     assert user == {
         "role": "user",
         "content": "I will provide you with 2 passages, each indicated by a numerical identifier []. Rank the passages "
-        "based on their relevance to the search query: best band?..\n"
+        "based on their relevance to the search query: best band?.\n"
         "[1] one\n"
         "[2] two\n"
-        "Search Query: best band?..\n"
+        "Search Query: best band?.\n"
         "Rank the 2 passages above based on their relevance to the search query. All the passages should be included "
         "and listed using identifiers, in descending order of relevance. The output format should be [] > [], e.g., "
         "[2] > [1], Answer concisely and directly and only respond with the ranking results, do not say any word or "

@@ -28,7 +28,9 @@ def loaded_by(code: str) -> set[str]:
 
 
 def test_the_package_loads_no_third_party_module() -> None:
-    assert loaded_by("import rankpipe, rankpipe.recipe, rankpipe.catalog, rankpipe.store, rankpipe.trec") == {"rankpipe"}
+    assert loaded_by("import rankpipe, rankpipe.recipe, rankpipe.catalog, rankpipe.store, rankpipe.trec") == {
+        "rankpipe"
+    }
 
 
 def test_no_module_loads_a_heavy_one() -> None:

@@ -1,0 +1,170 @@
+"""Every verb as a user types it, in a folder of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = subprocess.CompletedProcess[str]
+Rankpipe = Callable[..., Run]
+COMMAND = str(Path(sys.executable).parent / "rankpipe")
+
+
+@pytest.fixture
+def rankpipe(tmp_path: Path) -> Rankpipe:
+    def run(*words: object, code: int = 0) -> Run:
+        done = subprocess.run([COMMAND, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, (words, done.stdout[-2000:], done.stderr[-2000:])
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "verb", ["", "index", "search", "rerank", "eval", "compare", "run", "check", "pull", "data", "tables"]
+)
+def test_a_verb_without_arguments_shows_its_help(rankpipe: Rankpipe, verb: str) -> None:
+    done = rankpipe(*verb.split(), code=2)
+    assert "Usage: rankpipe" in done.stdout + done.stderr
+
+
+def test_version(rankpipe: Rankpipe) -> None:
+    assert rankpipe("--version").stdout.strip() == __import__("rankpipe").__version__
+
+
+def test_index_search_rerank_eval_compare(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    rankpipe("index", "words", "--data", tiny_path)
+    assert "is current" in rankpipe("index", "words").stdout
+    assert rankpipe("search", "words", "tea").stdout
+    rankpipe("search", "words", "--data", tiny_path, "-k", 50, "--out", "a.trec")
+    fake = ("--use", "listwise", "--set", "lm={use: fake}", "--set", "plan={use: single, size: 5}")
+    rankpipe("rerank", "a.trec", "--data", tiny_path, *fake, "--out", "b.trec")
+    made = json.loads(
+        rankpipe("eval", "a.trec", "b.trec", "--data", tiny_path, "--json", "-m", "nDCG@10", "-m", "map").stdout
+    )
+    assert set(made) == {"a.trec", "b.trec"}
+    assert set(made["a.trec"]["means"]) == {"nDCG@10", "map"}
+    assert made["a.trec"]["queries"] == 8
+    compared = json.loads(rankpipe("compare", "a.trec", "b.trec", "--data", tiny_path, "--json").stdout)
+    assert compared["baseline"] == "a.trec"
+    rankpipe("eval", "a.trec", "--data", tiny_path, "--report", "r.html")
+    assert "<svg" in (tmp_path / "r.html").read_text()
+
+
+def test_json_goes_in_and_out(rankpipe: Rankpipe, tiny_path: Path) -> None:
+    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("search", "words", "--data", tiny_path, "--out", "a.jsonl")
+    rankpipe("rerank", "a.jsonl", "--use", "top", "--set", "k=2", "--out", "b.jsonl")
+    made = json.loads(rankpipe("search", "words", "tea", "--json").stdout)
+    assert made["rankings"][0]["query"]["text"] == "tea"
+
+
+def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    queries = [str(q) for q in range(30)]
+    (tmp_path / "q").write_text("".join(f"{q} 0 good 1\n" for q in queries))
+    (tmp_path / "a").write_text("".join(f"{q} Q0 good 1 2 x\n{q} Q0 bad 2 1 x\n" for q in queries))
+    (tmp_path / "b").write_text("".join(f"{q} Q0 bad 1 2 x\n{q} Q0 good 2 1 x\n" for q in queries))
+    rankpipe("compare", "a", "b", "--qrels", "q", "--fail-if-worse", "nDCG@10", code=10)
+    rankpipe("compare", "b", "a", "--qrels", "q", "--fail-if-worse", "nDCG@10")
+    rankpipe("compare", "a", "a", "--qrels", "q", "--fail-if-worse", "nDCG@10", code=4)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("index", "new"), 4, "name a collection with --data"),
+        (("index", "new", "--data", "nowhere"), 4, "nowhere: no such path"),
+        (("index", "new", "--data", "TINY", "--use", "bm52"), 3, "did you mean bm25"),
+        (("index", "new", "--data", "TINY", "--set", "k9=1"), 3, "bm25: no argument 'k9'; did you mean k1"),
+        (("index", "new", "--data", "TINY", "--set", "k1"), 3, "expected KEY=VALUE"),
+        (("index", "new", "--data", "TINY", "--set", "k1=many"), 3, "k1: 'many' is a str, expected float"),
+        (("search", "nothing", "q"), 6, "nothing built here"),
+        (("search", "nothing"), 4, "either a question or --data"),
+        (("eval", "none.trec", "--data", "TINY"), 4, "none.trec: no such file"),
+        (("eval", "none.trec"), 4, "name a data set with --data"),
+        (("rerank", "a.trec", "--use", "single"), 3, "single is not a stage"),
+        (("check", "nothing"), 4, "nothing: no such recipe"),
+        (("data", "beir/scifacts/test"), 4, "did you mean"),
+        (("pull", "no-such-model"), 5, "no-such-model"),
+        (("doctor", "rocket"), 4, "no part 'rocket'"),
+        (("index", "new", "--nonsense"), 2, "No such option"),
+    ],
+)
+def test_errors_say_what_and_the_cure(
+    rankpipe: Rankpipe, tiny_path: Path, words: tuple[str, ...], code: int, said: str
+) -> None:
+    done = rankpipe(*(w.replace("TINY", str(tiny_path)) for w in words), code=code)
+    assert said in " ".join(done.stderr.split())
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [COMMAND, "eval", "none", "--data", "pydocs", "--debug"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Traceback" in done.stderr
+
+
+def test_errors_as_json(rankpipe: Rankpipe) -> None:
+    made = json.loads(rankpipe("search", "nothing", "q", "--json", code=6).stdout)
+    assert made["error"] == "ArtefactError"
+
+
+def test_ls(rankpipe: Rankpipe) -> None:
+    made = json.loads(rankpipe("ls", "--json").stdout)
+    assert {"bm25", "dense", "listwise"} <= {c["name"] for c in made["components"]}
+    assert "smollm2" in {m["name"] for m in made["models"]}
+
+
+def test_doctor_tries(rankpipe: Rankpipe) -> None:
+    made = {f["part"]: f for f in json.loads(rankpipe("doctor", "bm25", "faiss", "measures", "--json").stdout)}
+    assert all(f["state"] == "works" for f in made.values())
+
+
+def test_an_index_is_not_replaced_by_another_recipe(rankpipe: Rankpipe, tiny_path: Path) -> None:
+    rankpipe("index", "words", "--data", tiny_path)
+    done = rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", code=6)
+    assert "--force" in done.stderr
+    rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", "--force")
+
+
+def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"_id": "mein Dokument ☕", "text": "tea leaves"}\n{"_id": "b", "text": "bread"}\n'
+    )
+    rankpipe("index", "words", "--data", "c.jsonl")
+    made = json.loads(rankpipe("search", "words", "tea", "--json").stdout)
+    assert made["rankings"][0]["hits"][0]["docid"] == "mein Dokument ☕"
+    done = rankpipe("search", "words", "tea", "--out", "a.trec", code=4)
+    assert "write a .jsonl ranking instead" in " ".join(done.stderr.split())
+    rankpipe("search", "words", "tea", "--out", "a.jsonl")
+
+
+def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    rows = (
+        f'{{"_id": "d{i}", "text": "{" ".join(f"word{(i * j) % 977}" for j in range(60))}"}}\n' for i in range(6000)
+    )
+    (tmp_path / "c.jsonl").write_text("".join(rows))
+    rankpipe("index", "small", "--data", "c.jsonl")
+    before = rankpipe("search", "small", "word5 word7", "--json").stdout
+    for delay_s in (0.5, 0.9, 1.3):
+        building = subprocess.Popen([COMMAND, "index", "small", "--force", "-q"], cwd=tmp_path)
+        time.sleep(delay_s)
+        building.send_signal(signal.SIGKILL)
+        building.wait()
+        assert (
+            json.loads(rankpipe("search", "small", "word5 word7", "--json").stdout)["rankings"]
+            == json.loads(before)["rankings"]
+        )
+
+
+def test_help_is_quick_to_import() -> None:
+    code = "import sys; sys.argv = ['rankpipe', '--help']\nfrom rankpipe.cli import main\ntry: main()\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'faiss', 'numpy', 'scipy', 'bm25s', 'onnxruntime'} & set(sys.modules); assert not heavy, heavy"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})

@@ -1,0 +1,32 @@
+"""Every recipe on the shelves can be built."""
+
+from pathlib import Path
+
+import pytest
+
+from rankpipe import recipe
+from rankpipe.datasets import open_dataset
+from rankpipe.errors import DataError
+from rankpipe.measure.experiment import Experiment
+from rankpipe.retrieve import shelf
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("indexes/*/recipe.yaml")), ids=lambda p: p.parent.name)
+def test_index_recipe(path: Path) -> None:
+    assert shelf.check(recipe.load(path)) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("eval/*/recipe.yaml")), ids=lambda p: p.parent.name)
+def test_eval_recipe(path: Path, data_root: Path) -> None:
+    try:
+        open_dataset(recipe.load(path)["data"])
+    except DataError as error:
+        pytest.skip(str(error))
+    assert Experiment(path).check() == []
+
+
+def test_the_house_has_its_rooms() -> None:
+    for name in ("rankpipe", "indexes", "models", "eval", "tests", "pyproject.toml", "Makefile", ".ci/run"):
+        assert (ROOT / name).exists()
