@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rankpipe.data import Doc, Hit, Ranking
 from rankpipe.datasets.dataset import Dataset
 from rankpipe.errors import DataError
 from rankpipe.progress import track
-from rankpipe.trec import LARGEST, Run, single
+from rankpipe.trec import LARGEST, Run, read_run, single
 
 SHOWN = 5  # ids named in an error
 
 
-def rankings(run: Run, data: Dataset) -> list[Ranking]:
+def rankings(run: Run | Path, data: Dataset) -> list[Ranking]:
     """The run's queries, in its order, each with its hits as trec_eval orders them.
 
     The corpus streams by once, and only the documents of the run are kept.
 
-    :raises DataError: If queries or documents of the run are not in the collection; says how many, and some.
+    :param run: a run, or the TREC file of one (to hear what is odd about a file, read it with ``trec.read_run``).
+    :raises DataError: If the file is malformed, or queries or documents of the run are not in the collection; says how
+        many, and some.
     """
+    if isinstance(run, Path):
+        run = read_run(run).run
     asked = {q.id: q for q in data.queries}
     _refuse("queries", [q for q in run if q not in asked], len(run), data.name)
     wanted = {doc for scores in run.values() for doc in scores}

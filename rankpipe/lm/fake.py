@@ -27,7 +27,7 @@ class Fake(ABC):
         return len(TOKEN.findall(_text(chat)))
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
-        """One reply for each chat, broken off after ``max_tokens`` words and marks.
+        """One reply for each chat, whole even if it is longer than ``max_tokens``.
 
         :raises ModelError: If a chat and ``max_tokens`` are more than ``context``.
         """
@@ -38,9 +38,8 @@ class Fake(ABC):
         tokens_in = self.count(chat)
         if tokens_in + max_tokens > self.context:
             raise ModelError(f"{tokens_in} tokens and a reply of {max_tokens} do not fit into {self.context}")
-        text = self.reply(_text(chat))
-        ends = [m.end() for m in TOKEN.finditer(text)][:max_tokens]
-        return Completion(text[: ends[-1]] if ends else "", tokens_in, len(ends))
+        reply = self.reply(_text(chat))
+        return Completion(reply, tokens_in, len(TOKEN.findall(reply)))
 
     @abstractmethod
     def reply(self, text: str) -> str:

@@ -18,9 +18,10 @@ from rankpipe.catalog import near
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
+from rankpipe.weights.quiet import quiet
 from rankpipe.weights.table import Model, Wheel, find, known
 
-__all__ = ["Model", "Wheel", "find", "identity", "known", "pull", "resolve", "state"]
+__all__ = ["Model", "Wheel", "find", "identity", "known", "pull", "quiet", "resolve", "state"]
 
 KIND = "weights"
 SAMPLE_BYTES = 1 << 20

@@ -104,11 +104,6 @@ def test_a_passage_cut_in_two_windows_counts_once() -> None:
     assert (out.steps[0].calls, out.steps[0].cut) == (2, 25)
 
 
-def test_a_reply_may_be_as_long_as_a_ranking_and_no_longer() -> None:
-    [out] = Listwise(Scripted(["so " * 500]), Single(4)).apply([ranking(4)])
-    assert out.steps[0].tokens_out == 4 * 3 + 3
-
-
 def test_an_endless_query_ends_the_run() -> None:
     hopeless = Ranking(Query("q9", "word " * 5000), ranking(20).hits)
     with pytest.raises(ModelError, match="query 'q9'"):

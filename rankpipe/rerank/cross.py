@@ -1,0 +1,96 @@
+"""Cross-encoders: a model reads question and passage together and says how well they fit (Nogueira and Cho 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from rankpipe import weights
+from rankpipe.catalog import need
+from rankpipe.data import Hit, Ranking, Step
+from rankpipe.errors import RecipeError
+from rankpipe.onnx import OnnxModel
+from rankpipe.progress import track
+from rankpipe.stage import Reranker
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What the model said of one pair: its raw logit, the tokens it read, and whether the passage was shortened."""
+
+    score: float
+    tokens: int
+    cut: bool
+
+
+Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[Scored]]
+
+
+class CrossEncoder(Reranker):
+    """Scores each (question, title and text) pair of the first ``depth`` hits, and sorts them by it.
+
+    Scores are the model's raw logits, so they compare across queries. Hits after ``depth`` stay below in their old
+    order, with scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
+
+    :param model: an alias, a Hugging Face id or a folder: ONNX if it has ``model.onnx``, else sentence-transformers.
+    :param depth: hits of a ranking that are scored.
+    :param max_length: tokens of a pair that are read; the end of the passage is cut, and counted (``Step.cut``).
+    :raises RecipeError: If ``depth`` is below 1.
+    """
+
+    batch = 8
+
+    def __init__(self, model: str = "minilm-l12", depth: int = 100, max_length: int | None = None) -> None:
+        if depth < 1:
+            raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
+        self.model, self.depth, self.max_length = model, depth, max_length
+
+    @cached_property
+    def scorer(self) -> Scorer:
+        """The loaded model."""
+        folder = weights.resolve(self.model)
+        kind = _onnx if (folder / "model.onnx").exists() else _torch
+        return kind(folder, self.max_length)
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """Score the pairs of all rankings together."""
+        pairs = [(r.query.text, h.doc.contents) for r in batch for h in r.hits[: self.depth]]
+        scored = iter(self.scorer(pairs) if pairs else ())
+        return [self._ranking(r, [next(scored) for _ in r.hits[: self.depth]]) for r in batch]
+
+    def _ranking(self, ranking: Ranking, scored: Sequence[Scored]) -> Ranking:
+        hits = [Hit(h.doc, s.score) for h, s in zip(ranking.hits, scored, strict=False)]
+        head = Ranking.scored(ranking.query, hits).hits
+        last = head[-1].score if head else 0.0
+        tail = (Hit(h.doc, last - i) for i, h in enumerate(ranking.hits[len(head) :], 1))
+        cost = Step(
+            self.name, calls=len(scored), tokens_in=sum(s.tokens for s in scored), cut=sum(s.cut for s in scored)
+        )
+        return replace(ranking, hits=(*head, *tail)).noting(cost)
+
+
+def _onnx(folder: Path, max_length: int | None) -> Scorer:
+    model = OnnxModel(folder, max_length)
+
+    def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        rows = track(model.run(pairs), "cross-encoder pairs", len(pairs))
+        return [Scored(float(row.values[0]), row.tokens, row.cut) for row in rows]
+
+    return score
+
+
+def _torch(folder: Path, max_length: int | None) -> Scorer:
+    library = need("sentence_transformers", name="this cross-encoder", extra="st")
+    torch = need("torch", name="this cross-encoder", extra="st")
+    with weights.quiet():
+        model = library.CrossEncoder(str(folder), max_length=max_length)
+
+    def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+        lengths = [len(ids) for ids in model.tokenizer(list(pairs), truncation=False, verbose=False)["input_ids"]]
+        most = max_length or model.max_seq_length
+        scores = model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return [Scored(float(s), min(n, most), n > most) for s, n in zip(scores, lengths, strict=True)]
+
+    return score

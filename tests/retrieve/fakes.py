@@ -1,0 +1,82 @@
+"""Encoders that need no weights: a text is how often each of a few kinds of word is in it, so scores are whole."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.stage import Retriever
+
+
+class Hashed:
+    """Counts of hashed words, in 16 dimensions. Texts of more than 50 words count as truncated."""
+
+    name, identity, dimension = "hashed", "hashed-1", 16
+    encoded: ClassVar[list[str]] = []  # every document text that any of them was given
+    made: ClassVar[int] = 0
+
+    def __init__(self, max_length: int | None = None) -> None:
+        self.max_length, self.truncated = max_length, 0
+        Hashed.made += 1
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return np.array([self._vector(text) for text in texts], np.float32)
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        Hashed.encoded += texts
+        self.truncated += sum(len(text.split()) > 50 for text in texts)
+        return np.array([self._vector(text) for text in texts], np.float32)
+
+    def _vector(self, text: str) -> list[int]:
+        kinds = [zlib.crc32(word.encode()) % self.dimension for word in text.lower().split()]
+        return [kinds.count(i) for i in range(self.dimension)]
+
+
+class Slow(Hashed):
+    """Takes a while for each call."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        time.sleep(0.02)
+        return super().encode_docs(texts)
+
+
+class Torn(Hashed):
+    """Is killed by its third call, once."""
+
+    calls: ClassVar[int] = 0
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        Torn.calls += 1
+        if Torn.calls == 3:
+            raise KeyboardInterrupt
+        return super().encode_docs(texts)
+
+
+class Broken(Hashed):
+    """Makes vectors that are no numbers of those texts that say "bad"."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        vectors = super().encode_docs(texts)
+        vectors[["bad" in text for text in texts]] = np.nan
+        return vectors
+
+
+class Listed(Retriever):
+    """Finds what it is told to: query id -> document id -> score."""
+
+    def __init__(self, lists: dict[str, dict[str, float]], title: str = "") -> None:
+        self.lists, self.title = lists, title
+
+    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
+        from rankpipe.data import Hit
+
+        return [
+            Ranking.scored(q, [Hit(Doc(d, f"text of {d}", self.title), s) for d, s in self.lists.get(q.id, {}).items()])
+            for q in batch
+        ]

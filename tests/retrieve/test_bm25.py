@@ -1,0 +1,197 @@
+"""BM25 equals its formula and bm25s's own index; odd input is answered, counted or refused."""
+
+import math
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bm25s
+import numpy as np
+import pytest
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.words import Words
+from rankpipe.store import Data, read_manifest
+from rankpipe.trec import to_run
+
+
+def ranked(ranking: Ranking) -> dict[str, float]:
+    return {hit.doc.id: hit.score for hit in ranking.hits}
+
+
+def close(a: dict[str, float], b: dict[str, float]) -> bool:
+    return list(a) == list(b) and all(math.isclose(a[i], b[i], rel_tol=1e-5) for i in a)
+
+
+def test_equals_the_formula(tiny: Dataset, tmp_path: Path) -> None:
+    index = BM25.build(tiny, tmp_path, k1=1.2, b=0.75)
+    words = Words()
+    texts = {d.id: words(d.contents) for d in tiny.docs()}
+    mean = sum(map(len, texts.values())) / len(texts)
+    for ranking in index(tiny.queries):
+        truth = dict.fromkeys(sorted(texts, reverse=True), 0.0)
+        for word in words(ranking.query.text):
+            df = sum(word in text for text in texts.values())
+            idf = math.log(1 + (len(texts) - df + 0.5) / (df + 0.5))
+            for doc, text in texts.items():
+                tf = Counter(text)[word]
+                truth[doc] += idf * tf / (tf + 1.2 * (0.25 + 0.75 * len(text) / mean))
+        best = sorted((i for i, s in truth.items() if s > 0), key=lambda i: truth[i], reverse=True)
+        assert close(ranked(ranking), {i: truth[i] for i in best})
+        assert ranking.hits
+
+
+@pytest.mark.parametrize("method", ["lucene", "robertson", "atire"])
+@pytest.mark.parametrize(("stemmer", "stopwords"), [("english", "english"), ("none", "none")])
+def test_equals_bm25s(method: str, stemmer: str, stopwords: str, tiny: Dataset, tmp_path: Path) -> None:
+    index = BM25.build(tiny, tmp_path, stemmer=stemmer, stopwords=stopwords, method=method)  # type: ignore[arg-type]
+    words, docs = Words(stemmer, stopwords), list(tiny.docs())
+    theirs = bm25s.BM25(k1=0.9, b=0.4, method=method)
+    theirs.index([words(d.contents) for d in docs], show_progress=False)
+    for ranking in index(tiny.queries):
+        terms = [w for w in words(ranking.query.text) if w in theirs.vocab_dict]
+        scores = theirs.get_scores(terms)
+        assert ranked(ranking).keys() == {d.id for d, s in zip(docs, scores, strict=True) if s > 0}
+        for d, s in zip(docs, scores, strict=True):
+            assert math.isclose(ranked(ranking).get(d.id, 0.0), s, rel_tol=1e-5)
+
+
+def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
+    docs = [Doc(i, "same words here") for i in ("b", "d", "a", "c", "e")] + [Doc("z", "other"), Doc("y", "same")]
+    index = BM25.build(Dataset.of(docs), tmp_path)
+    for k in range(1, 8):
+        assert list(ranked(BM25(tmp_path, k=k).search("same"))) == ["y", "e", "d", "c", "b", "a"][:k]
+    assert index.k == 1000
+
+
+ODD = [
+    Doc("with space", "the quick brown fox"),
+    Doc("日本 é", "naïve café 東京"),
+    Doc("empty", ""),
+    Doc("titled", "", "Only a fox title"),
+    Doc("long", "needle " + "haystack " * 120_000),
+]
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ("", []),
+        (" \n\t", []),
+        ("!?", []),
+        ("zebra", []),
+        ("the and of", []),  # stop words only
+        ("FOXES", ["titled", "with space"]),  # case, plural
+        ("café", ["日本 é"]),
+        ("東京", ["日本 é"]),
+        ("needle", ["long"]),
+        ("fox zebra \x00 \ud83d " + "word " * 10_000, ["titled", "with space"]),
+    ],
+)
+def test_odd_input(asked: str, found: list[str], odd: BM25) -> None:
+    assert sorted(ranked(odd.search(asked))) == found
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> BM25:
+    return BM25.build(Dataset.of(ODD), tmp_path_factory.mktemp("odd"))
+
+
+def test_hits_have_their_documents(odd: BM25) -> None:
+    assert {h.doc for h in odd.search("fox").hits} == {ODD[0], ODD[3]}
+    assert [step.stage for step in odd.search("fox").steps] == ["BM25"]
+    facts = odd.docs and read_manifest_facts(odd)
+    assert facts == {"documents": 5, "empty_texts": 1, "ids_with_white_space": 2, "terms": 9, "words": 120_009,
+                     "postings": 10}  # fmt: skip
+
+
+def read_manifest_facts(index: BM25) -> dict[str, object]:
+    return read_manifest(index.folder).facts
+
+
+def test_a_corpus_without_a_word(tmp_path: Path) -> None:
+    index = BM25.build(Dataset.of([Doc("a", ""), Doc("b", "?")]), tmp_path)
+    assert index.search("anything").hits == ()
+
+
+@pytest.mark.parametrize(
+    ("docs", "said"), [([], "no documents"), ([Doc("a", "x"), Doc("b", "y"), Doc("a", "z")], "twice|again|doubled")]
+)
+def test_refused_corpora_leave_nothing(docs: list[Doc], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        BM25.build(Dataset.of(docs), tmp_path)
+    with pytest.raises(ArtefactError, match="nothing built here"):
+        BM25(tmp_path)
+
+
+def test_bad_arguments_are_all_named(tiny: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        BM25.build(tiny, tmp_path, k1=-1, b=2, method="bm25+")  # type: ignore[arg-type]
+    assert len(caught.value.faults) == 3
+    with pytest.raises(RecipeError, match="no algorithm 'englsh'; did you mean english"):
+        BM25.build(tiny, tmp_path, stemmer="englsh")
+    with pytest.raises(RecipeError, match="no list 'klingon'"):
+        BM25.build(tiny, tmp_path, stopwords="klingon")
+    BM25.build(tiny, tmp_path)
+    with pytest.raises(RecipeError, match="k: 0 hits"):
+        BM25(tmp_path, k=0)
+
+
+def test_lies_on_disk_and_says_nothing(tiny: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    index = BM25.build(tiny, tmp_path)
+    list(index(tiny.queries))
+    assert isinstance(index._scorer.scores["data"], np.memmap)
+    assert isinstance(index._scorer.scores["indices"], np.memmap)
+    assert capfd.readouterr() == ("", "")
+    assert {p.name for p in read_manifest(tmp_path).path.iterdir()} == {
+        "bm25s", "docs.jsonl", "offsets.npy", "precedence.npy"
+    }  # fmt: skip
+
+
+@dataclass
+class Endless:
+    """A data set that is made up while it is read."""
+
+    count: int
+    name: str = "endless"
+    data: Data = field(default_factory=lambda: Data("endless", "0"))
+
+    def docs(self) -> Iterator[Doc]:
+        chance = np.random.default_rng(0)
+        for i in range(self.count):
+            yield Doc(str(i), " ".join(f"w{n}" for n in chance.integers(0, 3000, 1000)))
+
+
+@pytest.mark.slow
+def test_texts_are_not_in_memory_as_a_whole(tmp_path: Path) -> None:
+    BM25.build(Endless(10), tmp_path)  # type: ignore[arg-type]  # imports and caches
+    tracemalloc.start()
+    index = BM25.build(Endless(8000), tmp_path, k1=1.0)  # type: ignore[arg-type]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    text_bytes = (read_manifest(tmp_path).path / "docs.jsonl").stat().st_size
+    assert text_bytes > 45e6
+    assert peak < text_bytes * 10  # replaced below by the block bound
+    assert index.search("w17").hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "ndcg"), [("scifact", 0.6762), ("nfcorpus", 0.3177)])
+def test_real_collections(name: str, ndcg: float, data_root: Path, tmp_path: Path) -> None:
+    import ir_measures
+
+    data = open_dataset(data_root / name)
+    index = BM25.build(data, tmp_path)
+    found = ir_measures.calc_aggregate([ir_measures.nDCG @ 10], data.qrels, to_run(index(data.queries)))
+    assert math.isclose(found[ir_measures.nDCG @ 10], ndcg, abs_tol=5e-4)
+
+
+def test_queries_of_a_batch_do_not_touch_each_other(tiny: Dataset, tmp_path: Path) -> None:
+    index = BM25.build(tiny, tmp_path)
+    together = index.run([*tiny.queries, Query("none", "")])
+    assert together == [index.run([q])[0] for q in (*tiny.queries, Query("none", ""))]

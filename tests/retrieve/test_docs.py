@@ -1,0 +1,79 @@
+"""Texts of an index: as they were, found by position, ties as trec_eval breaks them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankpipe.data import Doc
+from rankpipe.errors import DataError
+from rankpipe.retrieve.docs import Docs, best, write_docs
+from rankpipe.store import Draft
+from rankpipe.trec import ordered
+
+ODD = [
+    Doc("plain", "some text", "A title"),
+    Doc("with space", "two\nlines\r\nand \u2028 more"),
+    Doc("日本 é", "Ünïcode 🙂 \x00 text"),
+    Doc("empty", ""),
+    Doc("blank", " \n"),
+    Doc("long", "word " * 200_000),
+    Doc("", "no id at all"),
+]
+
+
+def written(docs: list[Doc], folder: Path) -> Draft:
+    draft = Draft(folder)
+    assert list(write_docs(iter(docs), draft)) == docs  # passed through
+    return draft
+
+
+def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
+    draft = written(ODD, tmp_path)
+    docs = Docs(tmp_path)
+    assert [docs[i] for i in reversed(range(len(docs)))] == ODD[::-1]
+    assert list(docs) == ODD
+    assert docs.ids == tuple(d.id for d in ODD)
+    assert draft.facts == {"documents": 7, "empty_texts": 2, "ids_with_white_space": 3}
+
+
+def test_a_document_is_parsed_once_while_there_is_room(tmp_path: Path) -> None:
+    many = [Doc(str(i), "x" * 1000) for i in range(20)]
+    written(many, tmp_path)
+    roomy, narrow = Docs(tmp_path), Docs(tmp_path, cache_bytes=3000)
+    first = [roomy[i] for i in range(20)]
+    assert all(roomy[i] is doc for i, doc in enumerate(first))
+    for docs in (roomy, narrow):
+        assert [docs[i % 20] for i in range(60)] == many * 3
+    assert len(narrow._ready) <= 2
+
+
+@pytest.mark.parametrize(
+    ("docs", "said"),
+    [
+        ([], "the corpus is empty"),
+        ([Doc("a", "1"), Doc("b", "2"), Doc("a", "3")], "document 3: the id 'a' is there twice"),
+        ([Doc("a", "1"), Doc("b", "half \ud83d")], r"document 2 \('b'\): '\\ud83d' is half a character"),
+    ],
+)
+def test_bad_corpora_are_refused(docs: list[Doc], said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        list(write_docs(docs, Draft(tmp_path)))
+
+
+@given(st.dictionaries(st.text(max_size=3), st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=1), st.integers(1, 12))
+def test_best_is_the_head_of_trec_evals_order(scores: dict[str, float], k: int) -> None:
+    scores = {i: s for i, s in scores.items() if i.isprintable()} or {"a": 1.0}
+    ids = list(scores)
+    falling = sorted(ids, reverse=True)
+    precedence = np.array([falling.index(i) for i in ids], np.int32)
+    top = best(np.array(list(scores.values()), np.float32), precedence, k)
+    assert [ids[i] for i in top] == ordered(scores)[:k]
+
+
+def test_precedence_on_disk_is_ids_falling(tmp_path: Path) -> None:
+    written(ODD, tmp_path)
+    docs = Docs(tmp_path)
+    assert [docs.ids[i] for i in np.argsort(docs.precedence)] == sorted((d.id for d in ODD), reverse=True)
