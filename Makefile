@@ -32,3 +32,6 @@ check: .venv/.dev
 
 clean:
 	rm -rf .venv rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+
+constraints: .venv/.dev
+	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

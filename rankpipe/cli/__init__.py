@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import typer
 
 app = typer.Typer(
     name="rankpipe",
     help="Retrieve, rerank with language models, and measure. Start with: rankpipe demo",
     no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 bug, 2 wrong command line, 3 recipe, 4 data, 5 something missing, 6 artefact, "
@@ -27,6 +30,6 @@ def root(version: bool = typer.Option(False, "--version", is_eager=True, help="P
 
 def main() -> None:
     """Entry point of the ``rankpipe`` command."""
-    from rankpipe.cli import demo, evaluate, house, index, recipes, rerank  # noqa: F401  each registers its verbs
-
+    for room in ("demo", "index", "rerank", "evaluate", "recipes", "house"):  # each registers its verbs
+        import_module(f"rankpipe.cli.{room}")
     app()

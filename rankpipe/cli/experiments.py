@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
-
 from rankpipe import store
 from rankpipe.cli import rankings_out, show
-from rankpipe.measure.experiment import Experiment, Outcome
+from rankpipe.measure.experiment import Experiment
 from rankpipe.measure.results import Result, expected, file
 
 
@@ -51,13 +49,13 @@ def _table(made: Experiment, result: Result) -> None:
         )
     columns = ("system", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
     show.table(f"{made.name}: {result.data.name}", columns, rows)
-    costs: dict[str, Any] = {}
+    costs: dict[tuple[str, int], tuple[object, ...]] = {}
     for system in result.systems.values():
         for c in system.costs:
             row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}", c.repaired, c.cut)
             costs.setdefault((c.stage, system.queries), row)
     stages = [(stage, queries, *row) for (stage, queries), row in costs.items()]
-    columns = ("stage, mean of a query", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
-    show.table("", columns, stages)
+    headings = ("stage, mean of a query", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
+    show.table("", headings, stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):
         show.remark(policy)

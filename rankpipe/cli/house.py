@@ -24,7 +24,7 @@ def ls() -> None:
     ] + [{"name": name, "about": target, "extra": "", "here": True} for name, target in plugins().items()]
     models = [
         {"name": m.alias, "kind": m.kind, "id": m.id, "licence": m.licence, "state": weights.state(m.alias)}
-        for m in weights.known().values()
+        for m in weights.known()
     ]
 
     def human() -> None:
@@ -33,7 +33,7 @@ def ls() -> None:
             "Components (use: NAME in a recipe)", ("name", "what", "installed"), rows, text=("what", "installed")
         )
         columns = ("name", "kind", "Hugging Face id", "licence", "state")
-        show.table("Models", columns, [tuple(m.values())[:2] + tuple(m.values())[2:] for m in models], text=columns)
+        show.table("Models", columns, [tuple(m.values()) for m in models], text=columns)
         listed = [(name, ", ".join(EXTRAS[name]), "yes" if here else "no") for name, here in extras.items()]
         show.table("Extras", ("extra", "modules", "installed"), listed, text=("modules",))
         show.remark("rankpipe doctor really tries each of them")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -152,7 +153,7 @@ class HF:
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
         model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
         if self.adapter:
-            model = need("peft", name="hf", extra="lm").PeftModel.from_pretrained(model, self.adapter)
+            model = _loaded(need("peft", name="hf", extra="lm").PeftModel.from_pretrained, self.adapter, model)
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
@@ -163,12 +164,7 @@ class HF:
 
     def _load(self, kind: str, **options: Any) -> Any:
         loader = getattr(need("transformers", name="hf", extra="lm"), kind)
-        folder = self._folder
-        try:
-            with quiet():
-                return loader.from_pretrained(folder, local_files_only=True, **options)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: {kind} cannot load it: {error}") from error
+        return _loaded(loader.from_pretrained, self._folder, local_files_only=True, **options)
 
 
 def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
@@ -193,15 +189,28 @@ def native_dtype(device: str) -> str:
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
+def _loaded(load: Callable[..., Any], folder: Path, *before: Any, **options: Any) -> Any:
+    try:
+        with quiet():
+            return load(*before, folder, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder}: {load.__self__.__name__} cannot load it: {error}") from error
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars and no warnings of transformers inside; afterwards as before."""
+    """Inside, transformers shows no progress bars and logs no warnings, and nobody tells what will be removed from it
+    one day (peft uses such parts). Afterwards all is as before.
+    """
     log = need("transformers.utils.logging", name="hf", extra="lm")
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield
     finally:
         log.set_verbosity(level)
         if bars:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe import recipe, store, trec, weights
+from rankpipe.catalog import find, near
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import RankpipeError, RecipeError
@@ -95,7 +96,7 @@ class Experiment:
 
     def check(self) -> list[str]:
         """Every fault, each with its place; builds and loads nothing."""
-        faults = [f"no key {k!r}{recipe.near(k, list(KEYS))}" for k in self.tree if k not in KEYS]
+        faults = [f"no key {k!r}{near(k, list(KEYS))}" for k in self.tree if k not in KEYS]
         faults += [f"{k}: missing" for k in ("data", "systems") if k not in self.tree]
         if not isinstance(self.tree.get("systems"), dict):
             return [*faults, "systems: expected names, each with a pipeline"]
@@ -219,7 +220,7 @@ def _identity(node: dict[str, Any]) -> str:
     """Everything that decides what a stage gives: its recipe, its code, its weights, the libraries under it."""
     parts: list[Any] = [node, store.versions(LIBRARIES)]
     for _, part in recipe.walk(node):
-        code = inspect.getsourcefile(recipe.find(part["use"]))
+        code = inspect.getsourcefile(find(part["use"]))
         parts.append(store.sha256(Path(code)) if code else part["use"])
         if isinstance(part.get("model"), str):
             parts.append(weights.identity(weights.resolve(part["model"])))

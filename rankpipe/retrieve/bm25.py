@@ -44,11 +44,11 @@ class BM25(Retriever):
 
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
-        manifest = open_artefact(index, kind="bm25")
-        self.k = k
-        self.docs = Docs(manifest.path)
-        self._words = Words(manifest.recipe["stemmer"], manifest.recipe["stopwords"])
-        self._scorer = bm25s.BM25.load(manifest.path / "bm25s", mmap=True, show_progress=False)
+        self.k, self.manifest = k, open_artefact(index, kind="bm25")
+        recipe, path = self.manifest.recipe, self.manifest.path
+        self.docs = Docs(path)
+        self._words = Words(recipe["stemmer"], recipe["stopwords"])
+        self._scorer = bm25s.BM25.load(path / "bm25s", mmap=True, show_progress=False)
 
     @classmethod
     def build(

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-BLOCK = 1 << 22  # postings dealt out at once: about 0.4 GB of memory
+BLOCK = 1 << 20  # postings dealt out at once
 Weigh = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
 
 
@@ -70,11 +70,12 @@ class Spill:
             by_term = np.argsort(block[:, 0], kind="stable")
             terms = block[by_term, 0].astype(np.int64)
             doc = np.searchsorted(ends, start + by_term, side="right")
-            met, first, count = np.unique(terms, return_index=True, return_counts=True)
+            first = np.flatnonzero(np.diff(terms, prepend=-1))
+            count = np.diff(first, append=len(terms))
             places = free[terms] + np.arange(len(terms)) - np.repeat(first, count)
             docs[places] = doc
             weights[places] = weigh(terms, doc, block[by_term, 1])
-            free[met] += count
+            free[terms[first]] += count
         return Inverted(starts, docs, weights)
 
     def _pairs(self) -> NDArray[np.int32]:

@@ -81,11 +81,12 @@ def test_without_judgements_and_without_queries(folder: Path) -> None:
 
 def test_packed_folder(folder: Path) -> None:
     plain = open_dataset(folder)
+    checksum = plain.checksum
     for file in (folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels/test.tsv"):
         Path(f"{file}.gz").write_bytes(gzip.compress(file.read_bytes()))
         file.unlink()
     packed = open_dataset(folder)
-    assert (packed.queries, packed.qrels, packed.checksum) == (plain.queries, plain.qrels, plain.checksum)
+    assert (packed.queries, packed.qrels, packed.checksum) == (plain.queries, plain.qrels, checksum)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,235 @@
+"""The transformers model: a tiny random one for the mechanics, SmolLM2 for what it says."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from rankpipe.errors import MissingWeights, ModelError
+from rankpipe.lm import Chat
+from rankpipe.lm.hf import HF, batched, native_dtype
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}<assistant>"
+
+
+def ask(text: str) -> Chat:
+    return [{"role": "user", "content": text}]
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of two layers that knows bytes, with settings for sampling that must not be heeded."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-lm")
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate([*letters, "<s>", "</s>"])}, merges=[]))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.decoder = decoders.ByteLevel()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, bos_token="<s>", eos_token="</s>")
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(7)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=258, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=256, bos_token_id=256, eos_token_id=257,
+            initializer_range=0.3,
+        )
+    )  # fmt: skip
+    model.generation_config = GenerationConfig(
+        do_sample=True, temperature=5.0, top_k=3, repetition_penalty=2.0, eos_token_id=257, max_length=20
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def chats(n: int) -> list[Chat]:
+    random = Random(5)
+    return [ask("".join(random.choices("abcdef ", k=random.randint(1, 100)))) for _ in range(n)]
+
+
+def greedy(folder: Path, chat: Chat, max_tokens: int) -> list[int]:
+    """Token by token, without padding, cache or generate()."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
+    ids = tokenizer.apply_chat_template(list(chat), add_generation_prompt=True, return_dict=False)
+    new: list[int] = []
+    while len(new) < max_tokens and new[-1:] != [tokenizer.eos_token_id]:
+        with torch.inference_mode():
+            new.append(int(model(torch.tensor([ids + new])).logits[0, -1].argmax()))
+    return new
+
+
+def test_greedy_as_a_plain_loop_says(tiny_lm: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    asked = chats(6)
+    for chat, said in zip(asked, HF(str(tiny_lm)).complete(asked, max_tokens=30), strict=True):
+        new = greedy(tiny_lm, chat, 30)
+        assert said.text == tokenizer.decode(new, skip_special_tokens=True)
+        assert said.tokens_out == len(new)
+
+
+def test_batching_changes_nothing(tiny_lm: Path) -> None:
+    asked = chats(20)
+    one, many = HF(str(tiny_lm), batch_tokens=1), HF(str(tiny_lm), batch_tokens=100_000)
+    said = many.complete(asked, max_tokens=24)
+    assert said == one.complete(asked, max_tokens=24)
+    assert len({c.text for c in said}) > 10
+    assert all(c.tokens_in == many.count(chat) for c, chat in zip(said, asked, strict=True))
+    assert many.complete([], max_tokens=5) == []
+
+
+def test_it_stops_at_the_stop_token(tiny_lm: Path, tmp_path: Path) -> None:
+    """Every token a stop token: each reply is one token long and says nothing."""
+    from transformers import GenerationConfig
+
+    shutil.copytree(tiny_lm, tmp_path, dirs_exist_ok=True)
+    GenerationConfig(eos_token_id=list(range(258))).save_pretrained(tmp_path)
+    assert {c.tokens_out for c in HF(str(tmp_path)).complete(chats(5), max_tokens=24)} == {1}
+
+
+def test_a_begin_token_is_put_where_the_template_has_none(tiny_lm: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, processors
+
+    plain = HF(str(tiny_lm)).count(ask("a"))
+    for name, template, more in (("zephyr", TEMPLATE, 1), ("llama", "{{ bos_token }}" + TEMPLATE, 1)):
+        folder = tmp_path / name
+        shutil.copytree(tiny_lm, folder)
+        words = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        words.post_processor = processors.Sequence(
+            [processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 256)])]
+        )
+        words.save(str(folder / "tokenizer.json"))
+        (folder / "chat_template.jinja").write_text(template)
+        assert HF(str(folder)).count(ask("a")) == plain + more
+
+
+def test_context(tiny_lm: Path) -> None:
+    assert HF(str(tiny_lm)).context == 256
+    assert HF(str(tiny_lm), context=100).context == 100
+    assert HF(str(tiny_lm), context=1000).context == 256
+    with pytest.raises(ModelError, match=r"a chat of 3\d\d tokens and a reply of 9 do not fit into its context of 256"):
+        HF(str(tiny_lm)).complete([ask("a" * 300)], max_tokens=9)
+
+
+def test_no_chat_template(tiny_lm: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_lm, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "chat_template.jinja").unlink()
+    with pytest.raises(ModelError, match=r"no chat template.*put a chat_template.jinja into"):
+        HF(str(tmp_path)).count(ask("a"))
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system role') }}")
+    with pytest.raises(ModelError, match=r"refuses the messages \(user\): no system role"):
+        HF(str(tmp_path)).count(ask("a"))
+
+
+def test_what_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot load it"):
+        HF(str(tmp_path)).count(ask("a"))
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        HF(batch_tokens=0)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, in what the test does itself
+def test_an_adapter_is_used(tiny_lm: Path, tmp_path: Path) -> None:
+    """A LoRA adapter on top of a model says what the merged model says, and not what the model said."""
+    peft = pytest.importorskip("peft")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    adapted = peft.get_peft_model(
+        AutoModelForCausalLM.from_pretrained(tiny_lm),
+        peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    with torch.no_grad():
+        for name, weight in adapted.named_parameters():
+            if "lora" in name:
+                weight.normal_(0, 0.5)
+    adapted.save_pretrained(tmp_path / "adapter")
+    shutil.copytree(tiny_lm, tmp_path / "merged")
+    adapted.merge_and_unload().save_pretrained(tmp_path / "merged")
+    asked = chats(5)
+    said = HF(str(tiny_lm), adapter=tmp_path / "adapter").complete(asked, max_tokens=12)
+    assert said == HF(str(tmp_path / "merged")).complete(asked, max_tokens=12)
+    assert said != HF(str(tiny_lm)).complete(asked, max_tokens=12)
+
+
+def test_construction_is_cheap_and_use_is_quiet(tiny_lm: Path) -> None:
+    code = (
+        "import sys, time; from rankpipe.lm.hf import HF\n"
+        f"lm = HF({str(tiny_lm)!r}); assert not {{'torch', 'transformers'}} & set(sys.modules)\n"
+        "lm.complete([[{'role': 'user', 'content': 'a'}]], max_tokens=4)\n"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_bars_and_warnings_are_as_before_afterwards(tiny_lm: Path) -> None:
+    from transformers.utils import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    HF(str(tiny_lm)).complete(chats(1), max_tokens=2)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+def test_native_dtype() -> None:
+    assert native_dtype("cuda") == "bfloat16"
+    assert native_dtype("cpu") in ("float32", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "batches"),
+    [
+        ([], []),
+        ([5], [[0]]),
+        ([500], [[0]]),
+        ([10, 40, 20, 30], [[1, 3], [2, 0]]),
+        ([45, 1, 1, 1, 1, 1, 1, 1], [[0, 1], [2, 3, 4, 5, 6, 7]]),
+    ],
+)
+def test_batched(lengths: list[int], batches: list[list[int]]) -> None:
+    assert batched(lengths, max_tokens=5, batch_tokens=100) == batches
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Any:
+    try:
+        lm = HF("smollm2", dtype="float32")
+        assert lm.context == 8192
+    except MissingWeights as error:
+        pytest.skip(str(error))
+    return lm
+
+
+@pytest.mark.slow
+def test_smollm2_knows_the_capital_of_france(smollm2: HF) -> None:
+    questions = [ask(f"What is the capital of {country}?") for country in ("France", "Italy", "Japan")]
+    said = smollm2.complete(questions, max_tokens=24)
+    assert ["Paris" in said[0].text, "Rome" in said[1].text, "Tokyo" in said[2].text] == [True] * 3
+    assert all(c.tokens_out < 24 for c in said), "it stops by itself"
+    assert said == [smollm2.complete([q], max_tokens=24)[0] for q in questions]
+
+
+@pytest.mark.slow
+def test_smollm2_batches_are_bounded(smollm2: HF) -> None:
+    start = time.perf_counter()
+    bounded = HF("smollm2", dtype="float32", batch_tokens=64)
+    questions = [ask("word " * n) for n in (10, 100, 30)]
+    assert bounded.complete(questions, max_tokens=4) == smollm2.complete(questions, max_tokens=4)
+    assert time.perf_counter() - start < 60
