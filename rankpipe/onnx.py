@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
 
-Text = str | tuple[str, str]
+T = TypeVar("T", str, tuple[str, str])
 CHARS_A_TOKEN = 32  # a text is read up to this many characters for each token that fits, at first
 SLICE = 64  # texts tokenised at a time
 
@@ -60,12 +60,11 @@ class OnnxModel:
         options.intra_op_num_threads = 1
         self._session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
         self._inputs = [i.name for i in self._session.get_inputs()]
-        first = self._session.get_outputs()[0]
-        self._output, self.dimension = first.name, first.shape[-1]
+        self._output = self._session.get_outputs()[0].name
         if strange := set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
             raise ModelError(f"{folder / 'model.onnx'}: wants {', '.join(sorted(strange))}, which no text has")
 
-    def run(self, texts: Sequence[Text]) -> Iterator[Row]:
+    def run(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Iterator[Row]:
         """One row for each text or pair, in their order, as they are made."""
         waiting: deque[Future[Row]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
@@ -76,7 +75,7 @@ class OnnxModel:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _encodings(self, texts: Sequence[Text]) -> Iterator[Any]:
+    def _encodings(self, texts: Sequence[T]) -> Iterator[Any]:
         for start in range(0, len(texts), SLICE):
             whole = texts[start : start + SLICE]
             heads = [head(t, self.max_length) for t in whole]
@@ -93,7 +92,7 @@ class OnnxModel:
         return Row(output[0].astype(np.float32, copy=False), tokens, bool(encoding.overflowing))
 
 
-def head(text: Text, max_length: int) -> Text:
+def head(text: T, max_length: int) -> T:
     """The characters that ``max_length`` tokens surely come from, so that a book costs no more than a page."""
     most = CHARS_A_TOKEN * max_length
     return text[:most] if isinstance(text, str) else (text[0][:most], text[1][:most])
@@ -115,17 +114,21 @@ def fitting(folder: Path, max_length: int | None) -> int:
     return int(max_length or own)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A configuration file; empty if there is none.
+@overload
+def read_json(path: Path) -> dict[str, Any]: ...
+@overload
+def read_json(path: Path, kind: type[list[Any]]) -> list[Any]: ...
+def read_json(path: Path, kind: type[Any] = dict) -> Any:
+    """A configuration file, a JSON object or list; empty if there is none.
 
-    :raises ModelError: If it is no JSON object.
+    :raises ModelError: If it is damaged.
     """
     try:
-        known = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        known = json.loads(path.read_text("utf-8")) if path.exists() else kind()
     except ValueError as error:
         raise ModelError(f"{path}: damaged ({error})") from None
-    if not isinstance(known, dict):
-        raise ModelError(f"{path}: not a JSON object")
+    if not isinstance(known, kind):
+        raise ModelError(f"{path}: expected a JSON {kind.__name__}")
     return known
 
 

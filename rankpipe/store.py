@@ -13,22 +13,16 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from platform import python_version
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.provenance import commit, versions
 
-PACKAGES = (
-    "rankpipe", "numpy", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
-    "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers",
-)  # fmt: skip
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -243,27 +237,6 @@ def sha256(path: Path) -> str:
     """A file's checksum, hexadecimal."""
     with open(path, "rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python and of those packages that are installed."""
-    found = {"python": python_version()}
-    for name in packages:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def commit() -> str:
-    """The commit of the working folder, 12 digits, ``+`` where tracked files differ; ``none`` outside git."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "none"
 
 
 def _cure(folder: Path) -> str:

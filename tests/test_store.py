@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rankpipe import store
 from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.provenance import commit
 from rankpipe.store import Data, damages, lock, open_artefact, publish, read_manifest, staleness, write
 
 DATA = Data("docs", "abc")
@@ -127,8 +127,11 @@ def test_staleness_says_why(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    code = f"import time; from pathlib import Path; from rankpipe.store import lock\nwith lock(Path({str(tmp_path)!r})):\n print('held', flush=True); time.sleep(60)"
-    holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    code = "import sys, time, pathlib; from rankpipe.store import lock
+with lock(pathlib.Path(sys.argv[1])):
+"
+    code += " print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout
     holder.stdout.readline()
     with pytest.raises(ArtefactError, match="another process is writing here"):
@@ -218,13 +221,13 @@ def test_full_by_injection(tmp_path: Path) -> None:
 
 def test_commit_names_the_state_of_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert store.commit() == "none"
+    assert commit() == "none"
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run(["git", "init", "-q"], check=True)
     (tmp_path / "a").write_text("1")
     subprocess.run(["git", "add", "a"], check=True)
     subprocess.run([*git, "commit", "-qm", "x"], check=True)
-    clean = store.commit()
+    clean = commit()
     assert len(clean) == 12
     (tmp_path / "a").write_text("2")
-    assert store.commit() == clean + "+"
+    assert commit() == clean + "+"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+
 from rankpipe import store
 from rankpipe.cli import rankings_out, show
 from rankpipe.measure.experiment import Experiment

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +153,7 @@ class HF:
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
         model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
         if self.adapter:
-            model = _loaded(need("peft", name="hf", extra="lm").PeftModel.from_pretrained, self.adapter, model)
+            model = _loaded(need("peft", name="hf", extra="lm").PeftModel, self.adapter, model)
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
@@ -164,7 +164,7 @@ class HF:
 
     def _load(self, kind: str, **options: Any) -> Any:
         loader = getattr(need("transformers", name="hf", extra="lm"), kind)
-        return _loaded(loader.from_pretrained, self._folder, local_files_only=True, **options)
+        return _loaded(loader, self._folder, local_files_only=True, **options)
 
 
 def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
@@ -189,12 +189,12 @@ def native_dtype(device: str) -> str:
     return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
-def _loaded(load: Callable[..., Any], folder: Path, *before: Any, **options: Any) -> Any:
+def _loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
     try:
         with quiet():
-            return load(*before, folder, **options)
+            return kind.from_pretrained(*before, folder, **options)
     except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {load.__self__.__name__} cannot load it: {error}") from error
+        raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 
 @contextmanager

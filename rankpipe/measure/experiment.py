@@ -30,6 +30,7 @@ from rankpipe.errors import RankpipeError, RecipeError
 from rankpipe.journal import Kept
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
+from rankpipe.provenance import versions
 from rankpipe.retrieve import shelf
 from rankpipe.stage import Reranker, Stage, Top
 
@@ -218,7 +219,7 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
 
 def _identity(node: dict[str, Any]) -> str:
     """Everything that decides what a stage gives: its recipe, its code, its weights, the libraries under it."""
-    parts: list[Any] = [node, store.versions(LIBRARIES)]
+    parts: list[Any] = [node, versions(LIBRARIES)]
     for _, part in recipe.walk(node):
         code = inspect.getsourcefile(find(part["use"]))
         parts.append(store.sha256(Path(code)) if code else part["use"])

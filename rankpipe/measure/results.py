@@ -16,7 +16,8 @@ from rankpipe.data import Ranking
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.measure.compare import interval
 from rankpipe.measure.ranking import Evaluation
-from rankpipe.store import Data, commit, versions, write
+from rankpipe.provenance import commit, versions
+from rankpipe.store import Data, write
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import isfinite
 from pathlib import Path
 
-from rankpipe import weights
-from rankpipe.catalog import need
+from rankpipe import st, weights
+from rankpipe.catalog import need, require
 from rankpipe.data import Hit, Ranking, Step
-from rankpipe.errors import RecipeError
+from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel
 from rankpipe.progress import track
 from rankpipe.stage import Reranker
@@ -38,6 +39,7 @@ class CrossEncoder(Reranker):
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a pair that are read; the end of the passage is cut, and counted (``Step.cut``).
     :raises RecipeError: If ``depth`` is below 1.
+    :raises MissingExtra: If the model needs sentence-transformers, which is not installed.
     """
 
     batch = 8
@@ -45,11 +47,17 @@ class CrossEncoder(Reranker):
     def __init__(self, model: str = "minilm-l12", depth: int = 100, max_length: int | None = None) -> None:
         if depth < 1:
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
+        if not weights.is_onnx(model):
+            require("sentence_transformers", name=f"the cross-encoder {model}", extra="st")
         self.model, self.depth, self.max_length = model, depth, max_length
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The loaded model."""
+        """The loaded model.
+
+        :raises MissingWeights: If it cannot be had.
+        :raises ModelError: If it gives more than one number for a pair, or cannot read ``max_length`` tokens.
+        """
         folder = weights.resolve(self.model)
         kind = _onnx if (folder / "model.onnx").exists() else _torch
         return kind(folder, self.max_length)
@@ -61,6 +69,8 @@ class CrossEncoder(Reranker):
         return [self._ranking(r, [next(scored) for _ in r.hits[: self.depth]]) for r in batch]
 
     def _ranking(self, ranking: Ranking, scored: Sequence[Scored]) -> Ranking:
+        if bad := [h.doc.id for h, s in zip(ranking.hits, scored, strict=False) if not isfinite(s.score)]:
+            raise ModelError(f"{self.model}: no finite score for query {ranking.query.id!r}, document {bad[0]!r}")
         hits = [Hit(h.doc, s.score) for h, s in zip(ranking.hits, scored, strict=False)]
         head = Ranking.scored(ranking.query, hits).hits
         last = head[-1].score if head else 0.0
@@ -75,22 +85,24 @@ def _onnx(folder: Path, max_length: int | None) -> Scorer:
     model = OnnxModel(folder, max_length)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        rows = track(model.run(pairs), "cross-encoder pairs", len(pairs))
+        rows = list(track(model.run(pairs), "cross-encoder pairs", len(pairs)))
+        if (shape := rows[0].values.shape) != (1,):
+            raise ModelError(f"{folder}: gives numbers of shape {shape} for a pair, a cross-encoder gives one")
         return [Scored(float(row.values[0]), row.tokens, row.cut) for row in rows]
 
     return score
 
 
 def _torch(folder: Path, max_length: int | None) -> Scorer:
-    library = need("sentence_transformers", name="this cross-encoder", extra="st")
-    torch = need("torch", name="this cross-encoder", extra="st")
-    with weights.quiet():
-        model = library.CrossEncoder(str(folder), max_length=max_length)
+    """In single precision: eight bits would make ties of good passages."""
+    model = st.load("CrossEncoder", folder, "float32", max_length)
+    identity = need("torch", name="this cross-encoder", extra="st").nn.Identity()
+    if model.num_labels != 1:
+        raise ModelError(f"{folder}: gives {model.num_labels} numbers for a pair, a cross-encoder gives one")
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        lengths = [len(ids) for ids in model.tokenizer(list(pairs), truncation=False, verbose=False)["input_ids"]]
-        most = max_length or model.max_seq_length
-        scores = model.predict(list(pairs), activation_fn=torch.nn.Identity(), show_progress_bar=False)
-        return [Scored(float(s), min(n, most), n > most) for s, n in zip(scores, lengths, strict=True)]
+        told = st.measured(model, pairs)
+        logits = model.predict(told.texts, activation_fn=identity, show_progress_bar=False).tolist()  # sorts by length
+        return [Scored(*row) for row in zip(logits, told.tokens, told.cut, strict=True)]
 
     return score

@@ -10,7 +10,6 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +20,10 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs, write_docs
+from rankpipe.retrieve.encode import Encoder, encoder
 from rankpipe.retrieve.nearest import Exact, Faiss, Nearest, Vectors
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, open_artefact, publish, write
-
-if TYPE_CHECKING:
-    from rankpipe.retrieve.encode import Encoder
 
 
 class Dense(Retriever):
@@ -117,8 +114,6 @@ def _encoder(model: str, max_length: int | None) -> Encoder:
     if ":" in model:
         named: Encoder = find(model)(max_length=max_length)
         return named
-    from rankpipe.retrieve.encode import encoder
-
     return encoder(model, max_length)
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe import weights
-from rankpipe.catalog import need
+from rankpipe import st, weights
+from rankpipe.catalog import require
 from rankpipe.errors import ModelError
 from rankpipe.onnx import OnnxModel, read_json
+from rankpipe.progress import track
+from rankpipe.st import Dtype
 
 Vectors = NDArray[np.float32]  # (n, dimension)
+BATCH = 16  # texts a batch of sentence-transformers; of like lengths, so little is padded
 
 
 class Encoder(Protocol):
@@ -50,56 +52,59 @@ class Encoder(Protocol):
         ...
 
 
-def encoder(model: str, max_length: int | None = None) -> Encoder:
+def encoder(model: str, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto") -> Encoder:
     """The encoder of a model: ONNX if its folder has ``model.onnx``, else sentence-transformers (extra ``st``).
+
+    Prompts are the model's own; where its files have none, those of the table of models.
 
     :param model: an alias, a Hugging Face id or a folder; see :func:`rankpipe.weights.resolve`.
     :param max_length: tokens of a text that are read; the model's own limit if None.
+    :param dtype: of a sentence-transformers model; "auto" is what is fastest here, see
+        :func:`rankpipe.st.native_dtype`.
     :raises MissingWeights: If the model cannot be had.
     :raises MissingExtra: If it needs sentence-transformers, which is not installed.
+    :raises ModelError: If the model cannot read ``max_length`` tokens or be had in ``dtype``, or its files do not say
+        how to use it.
     """
     folder = weights.resolve(model)
-    kind = OnnxEncoder if (folder / "model.onnx").exists() else TorchEncoder
-    return kind(model, folder, max_length)
+    if not (folder / "model.onnx").exists():
+        return TorchEncoder(model, folder, max_length, dtype)
+    if dtype != "auto":
+        raise ModelError(f"{model}: an ONNX model has one number format; leave out dtype={dtype!r}")
+    return OnnxEncoder(model, folder, max_length)
 
 
 class OnnxEncoder:
     """An ONNX graph that gives token vectors, pooled here; each text by itself, so that no vector depends on others.
 
-    Pooling, normalisation and prompts come from the table of models, else from the folder's sentence-transformers
-    files.
-
-    :raises ModelError: If neither says how to pool.
+    :raises ModelError: If the graph gives no token vectors, or nothing says how to pool them.
     """
 
     def __init__(self, name: str, folder: Path, max_length: int | None = None) -> None:
         known = weights.find(name)
         self.name, self.identity = name, weights.identity(folder)
         self.truncated = 0
-        self._model = OnnxModel(folder, max_length or (known.max_length if known else None))
-        self._pooling = (known and known.pooling) or _pooling(folder)
-        self._normalise = known.normalise if known and known.normalise is not None else _normalises(folder)
-        told = read_json(folder / "config_sentence_transformers.json").get("prompts") or {}
-        self._prompts = (known.prompts if known else {}) or told
-
-    @property
-    def dimension(self) -> int:
-        """Of the vectors."""
-        return int(self._model.dimension)
+        self._model = OnnxModel(folder, max_length)
+        self._pooling, self._normalise = top(folder, known)
+        self._prompts = prompts(read_json(folder / "config_sentence_transformers.json").get("prompts", {}), known)
+        [row] = self._model.run(["a"])
+        if row.values.ndim != 2:
+            raise ModelError(f"{folder}: its graph gives no vector for each token; is it an encoder?")
+        self.dimension = row.values.shape[1]
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """The vectors of questions, (n, dimension)."""
-        return self._encode(texts, ("query",))
+        return self._encode(texts, self._prompts.query)
 
     def encode_docs(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents, (n, dimension)."""
-        return self._encode(texts, ("document", "passage"))
+        return self._encode(texts, self._prompts.document)
 
-    def _encode(self, texts: Sequence[str], roles: tuple[str, ...]) -> Vectors:
-        prompt = next((self._prompts[r] for r in roles if self._prompts.get(r)), "")
+    def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.dimension), np.float32)
         self.truncated = 0
-        for i, row in enumerate(self._model.run([prompt + text for text in texts])):
+        rows = track(self._model.run([prompt + text for text in texts]), f"vectors of {self.name}", len(texts))
+        for i, row in enumerate(rows):
             vectors[i] = row.values[0] if self._pooling == "cls" else row.values.mean(axis=0)
             self.truncated += row.cut
         if self._normalise:
@@ -108,55 +113,61 @@ class OnnxEncoder:
 
 
 class TorchEncoder:
-    """Any sentence-transformers model. Batches are sorted by length; single precision unless the CPU is fast in bf16.
+    """Any sentence-transformers model, on the GPU if there is one; it sorts its batches by length."""
 
-    Loaded at construction: its dimension is known only then.
-    """
-
-    def __init__(self, name: str, folder: Path, max_length: int | None = None) -> None:
-        library = need("sentence_transformers", name=f"the encoder {name}", extra="st")
+    def __init__(
+        self, name: str, folder: Path, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto"
+    ) -> None:
+        require("sentence_transformers", name=f"the encoder {name}", extra="st")
         self.name, self.identity = name, weights.identity(folder)
         self.truncated = 0
-        with weights.quiet():
-            self._model: Any = library.SentenceTransformer(str(folder), model_kwargs={"dtype": _dtype()})
-        if max_length is not None:
-            self._model.max_seq_length = max_length
-
-    @cached_property
-    def dimension(self) -> int:
-        """Of the vectors."""
-        return int(self._model.get_embedding_dimension())
+        chosen = st.native_dtype() if dtype == "auto" else dtype
+        self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
+        self._prompts = prompts(self._model.prompts, weights.find(name))
+        self.dimension = int(self._model.get_embedding_dimension())
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """The vectors of questions, (n, dimension)."""
-        return self._encode(texts, self._model.encode_query)
+        return self._encode(texts, self._prompts.query, self._model.encode_query)
 
     def encode_docs(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents, (n, dimension)."""
-        return self._encode(texts, self._model.encode_document)
+        return self._encode(texts, self._prompts.document, self._model.encode_document)
 
-    def _encode(self, texts: Sequence[str], call: Any) -> Vectors:
-        lengths = self._model.tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
-        self.truncated = sum(len(tokens) > self._model.max_seq_length for tokens in lengths)
-        made = call(list(texts), batch_size=16, show_progress_bar=False, convert_to_tensor=True)
-        return np.asarray(made.float().cpu().numpy(), np.float32)
-
-
-def _dtype() -> str:
-    """bf16 on a GPU and on CPUs with instructions for it (twice as fast there); fp32 elsewhere (five times faster)."""
-    torch = need("torch", name="sentence-transformers", extra="st")
-    return "bfloat16" if torch.cuda.is_available() or torch.cpu._is_avx512_bf16_supported() else "float32"
+    def _encode(self, texts: Sequence[str], prompt: str, encode: Callable[..., Any]) -> Vectors:
+        told = st.measured(self._model, [prompt + text for text in texts])
+        self.truncated = sum(told.cut)
+        if not texts:
+            return np.empty((0, self.dimension), np.float32)
+        bare = [text[len(prompt) :] for text in told.texts]
+        made = encode(bare, prompt=prompt, batch_size=BATCH, show_progress_bar=False, convert_to_tensor=True)
+        vectors: Vectors = made.float().cpu().numpy()
+        return vectors
 
 
-def _pooling(folder: Path) -> Literal["cls", "mean"]:
+class Prompts(NamedTuple):
+    """What is put before a text."""
+
+    query: str
+    document: str
+
+
+def prompts(own: dict[str, str], known: weights.Model | None) -> Prompts:
+    """The model's own prompts, as sentence-transformers chooses among them; else those of the table."""
+    said = {role: prompt for role, prompt in own.items() if prompt}
+    table = known.prompts if known else {}
+    document = next((said[role] for role in ("document", "passage", "corpus") if role in said), None)
+    return Prompts(said.get("query") or table.get("query", ""), document or table.get("document", ""))
+
+
+def top(folder: Path, known: weights.Model | None) -> tuple[str, bool]:
+    """How token vectors become one, "cls" or "mean", and whether its length is then made 1."""
+    modules = {module["type"].rsplit(".")[-1] for module in read_json(folder / "modules.json", list)}
+    if strange := modules - {"Transformer", "Pooling", "Normalize"}:
+        raise ModelError(f"{folder}: modules.json has {min(strange)}, which its ONNX graph leaves out")
     told = read_json(folder / "1_Pooling" / "config.json")
-    if told.get("pooling_mode_cls_token"):
-        return "cls"
-    if told.get("pooling_mode_mean_tokens"):
-        return "mean"
-    raise ModelError(f"{folder}: nothing says how its token vectors are pooled; expected 1_Pooling/config.json")
-
-
-def _normalises(folder: Path) -> bool:
-    modules = folder / "modules.json"
-    return modules.exists() and "sentence_transformers.models.Normalize" in modules.read_text("utf-8")
+    older = {"cls": told.get("pooling_mode_cls_token"), "mean": told.get("pooling_mode_mean_tokens")}
+    pooling = told.get("pooling_mode") or next((mode for mode, on in older.items() if on), known and known.pooling)
+    if pooling not in ("cls", "mean"):
+        raise ModelError(f"{folder}: 1_Pooling/config.json says pooling is {pooling}; only cls and mean are done here")
+    return pooling, "Normalize" in modules or bool(known and known.normalise)

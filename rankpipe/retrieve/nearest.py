@@ -60,7 +60,7 @@ class Faiss(Nearest):
     def build(folder: Path, factory: str) -> None:
         """Index ``vectors.npy`` into ``faiss.index``, all or nothing. Holds the whole index in memory.
 
-        :raises RecipeError: If FAISS cannot make or train such an index.
+        :raises RecipeError: If FAISS cannot make, train or fill such an index.
         """
         import faiss
 
@@ -69,12 +69,12 @@ class Faiss(Nearest):
             index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
             if not index.is_trained:
                 index.train(vectors)
+            for start in range(0, len(vectors), 1 << 16):
+                index.add(vectors[start : start + (1 << 16)])
         except RuntimeError as error:  # all that FAISS ever raises
             raise RecipeError(
                 [f"factory: FAISS cannot make {factory!r} of {len(vectors)} documents: {error}"]
             ) from None
-        for start in range(0, len(vectors), 1 << 16):
-            index.add(vectors[start : start + (1 << 16)])
         with write(folder / "faiss.index", "wb") as f:
             faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))  # type: ignore[attr-defined]  # made by SWIG
 

@@ -50,7 +50,7 @@ class Spill:
         total = np.zeros(terms, np.int64)
         pairs = self._pairs()
         for start in range(0, len(pairs), self.block):
-            total += np.bincount(pairs[start : start + BLOCK, 0], minlength=terms)
+            total += np.bincount(pairs[start : start + self.block, 0], minlength=terms)
         return total
 
     def invert(self, frequencies: NDArray[np.int64], weigh: Weigh, folder: Path) -> Inverted:

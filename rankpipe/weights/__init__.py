@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -21,7 +22,7 @@ from rankpipe.weights import gguf, hub, wheel
 from rankpipe.weights.quiet import quiet
 from rankpipe.weights.table import Model, Wheel, find, known
 
-__all__ = ["Model", "Wheel", "find", "identity", "known", "pull", "quiet", "resolve", "state"]
+__all__ = ["Model", "Wheel", "find", "identity", "is_onnx", "known", "pull", "quiet", "resolve", "state"]
 
 KIND = "weights"
 SAMPLE_BYTES = 1 << 20
@@ -77,6 +78,14 @@ def state(name: str) -> Literal["cached", "embedded", "hub"]:
     if model and model.wheel:
         return "cached" if (_folder(model) / "manifest.json").exists() else "embedded"
     return "cached" if hub.cached(_repo(name, model)) else "hub"
+
+
+def is_onnx(name: str) -> bool:
+    """Whether :func:`resolve` would give an ONNX model, which needs no torch. Fetches nothing."""
+    folder, model = Path(name).expanduser(), find(name)
+    if folder.is_dir():
+        return (folder / "model.onnx").exists()
+    return bool(model and model.is_onnx and (name == model.alias or not hub.cached(name)))
 
 
 def identity(folder: Path) -> str:
@@ -164,8 +173,8 @@ def _offline() -> bool:
     return os.environ.get("RANKPIPE_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
-def _digest(lines: object) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]  # type: ignore[call-overload]
+def _digest(lines: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def _content(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+from contextlib import redirect_stderr
 from pathlib import Path
 
 from rankpipe.catalog import need, require
@@ -30,7 +32,7 @@ def dequantise(model: Model, file: Path, folder: Path) -> None:
     """
     transformers = need("transformers", name=model.alias, extra="lm")
     source = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name}
-    with quiet():
+    with quiet(), redirect_stderr(io.StringIO()):  # its progress bar heeds no setting
         read, info = transformers.AutoModelForCausalLM.from_pretrained(**source, output_loading_info=True)
         if missing := sorted(info["missing_keys"]):
             raise ModelError(f"{file}: {len(missing)} weights are missing, the first is {missing[0]}")

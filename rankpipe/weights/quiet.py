@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import io
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager
 
 from rankpipe.catalog import need
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Load models without log lines and progress bars; errors are raised as ever. Needs transformers."""
+    """Inside, transformers shows no progress bars, logs no warnings and announces no removals; errors are raised as
+    ever. Afterwards all is as before.
+    """
     log = need("transformers.utils.logging", name="this model", extra="lm")
     level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
     log.set_verbosity_error()
     log.disable_progress_bar()
     try:
-        with redirect_stderr(io.StringIO()):  # some bars heed no setting
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
             yield
     finally:
         log.set_verbosity(level)

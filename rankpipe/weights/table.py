@@ -36,6 +36,11 @@ class Model:
     prompts: dict[str, str] = field(default_factory=dict)  # "query", "document": what is put before a text
 
     @property
+    def is_onnx(self) -> bool:
+        """Whether the wheel's files are for ONNX Runtime, and need no torch."""
+        return self.form.startswith("ONNX")
+
+    @property
     def is_gguf(self) -> bool:
         """Whether the wheel's file has to be dequantised before it is used."""
         return self.inside.endswith(".gguf")

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Doc, Query, Ranking
+from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.stage import Retriever
 
 
@@ -30,7 +30,7 @@ class Hashed:
 
     def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         Hashed.encoded += texts
-        self.truncated += sum(len(text.split()) > 50 for text in texts)
+        self.truncated = sum(len(text.split()) > 50 for text in texts)
         return np.array([self._vector(text) for text in texts], np.float32)
 
     def _vector(self, text: str) -> list[int]:
@@ -47,7 +47,7 @@ class Slow(Hashed):
 
 
 class Torn(Hashed):
-    """Is killed by its third call, once."""
+    """Is interrupted in its third call of all."""
 
     calls: ClassVar[int] = 0
 
@@ -74,8 +74,6 @@ class Listed(Retriever):
         self.lists, self.title = lists, title
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        from rankpipe.data import Hit
-
         return [
             Ranking.scored(q, [Hit(Doc(d, f"text of {d}", self.title), s) for d, s in self.lists.get(q.id, {}).items()])
             for q in batch

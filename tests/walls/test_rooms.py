@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "rankpipe"
-GROUND = {"data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "text"}
+GROUND = {"data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "text"}
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
     "errors": set(),
@@ -21,6 +21,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "journal": {"data", "errors", "progress", "stage", "store"},
     "weights": {"catalog", "errors", "store", "progress"},
     "onnx": {"catalog", "errors", "progress"},
+    "st": {"catalog", "errors", "onnx", "weights"},
     "lm": GROUND,
     "datasets": GROUND,
     "retrieve": GROUND | {"datasets", "lm"},

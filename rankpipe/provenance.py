@@ -1,0 +1,35 @@
+"""Where a figure comes from: which code, and which versions of the packages under it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from platform import python_version
+
+PACKAGES = (
+    "rankpipe", "numpy", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
+    "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers",
+)  # fmt: skip
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
+    found = {"python": python_version()}
+    for name in packages:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def commit() -> str:
+    """The commit of the working folder, 12 digits, ``+`` where tracked files differ; ``none`` outside git."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "none"

@@ -1,0 +1,227 @@
+"""Dense search equals brute force; a build may be stopped at any point and goes on to the same bytes."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rankpipe.data import Doc, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ArtefactError, ModelError, RecipeError
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.nearest import Exact
+from rankpipe.store import read_manifest
+from tests.retrieve.fakes import Hashed, Torn
+
+FAKE = "tests.retrieve.fakes:"
+ROOT = Path(__file__).parents[2]
+WORDS = [f"w{i}" for i in range(40)]
+
+
+def collection(size: int, seed: int = 0) -> Dataset:
+    chance = random.Random(seed)
+    return Dataset.of([Doc(f"d{i:04}", " ".join(chance.choices(WORDS, k=12))) for i in range(size)])
+
+
+def ranked(ranking: Ranking) -> list[tuple[str, float]]:
+    return [(hit.doc.id, hit.score) for hit in ranking.hits]
+
+
+def truth(data: Dataset, text: str, k: int) -> list[tuple[str, float]]:
+    """The k best by inner product; ties by id, falling."""
+    model = Hashed()
+    [query] = model.encode_queries([text])
+    scores = [(float(query @ model.encode_docs([d.contents])[0]), d.id) for d in data.docs()]
+    return [(doc, score) for score, doc in sorted(scores, reverse=True)[:k]]
+
+
+def checksums(folder: Path) -> dict[str, tuple[int, str]]:
+    return read_manifest(folder).files
+
+
+@pytest.mark.parametrize("factory", ["exact", "Flat"])
+@pytest.mark.parametrize("k", [1, 7, 100, 300, 1000])
+def test_equals_brute_force_with_ties_at_the_cut(factory: str, k: int, tmp_path: Path) -> None:
+    data = collection(300)
+    Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory, shard=64)
+    index = Dense(tmp_path, k=k)
+    for text in ("w1 w2 w3", "w7", "w7 w7 w8 w20 w30"):
+        assert ranked(index.search(text)) == truth(data, text, k)
+
+
+def test_blocks_do_not_matter(tmp_path: Path) -> None:
+    index = Dense.build(collection(900), tmp_path, model=FAKE + "Hashed", factory="exact")
+    small = Exact(index.manifest.path, scores=1)  # blocks of 256
+    queries = Hashed().encode_queries(["w1 w2", "w3", "w4 w5 w6"])
+    for a, b in zip(
+        small.search(queries, 50, index.docs.precedence),
+        Exact(index.manifest.path).search(queries, 50, index.docs.precedence),
+        strict=True,
+    ):
+        assert (a[0].tolist(), a[1].tolist()) == (b[0].tolist(), b[1].tolist())
+
+
+def test_an_approximate_index_is_built_too(tmp_path: Path) -> None:
+    data = collection(300)
+    index = Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="HNSW16")
+    found = {doc for doc, _ in ranked(Dense(tmp_path, k=10).search("w1 w2 w3"))}
+    assert len(found) == 10
+    assert index.search("w1").hits
+
+
+def test_odd_input(tmp_path: Path) -> None:
+    docs = [Doc("with space", "fox"), Doc("日本 é", "café"), Doc("empty", ""), Doc("long", "needle " * 150_000)]
+    index = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Hashed")
+    assert index.search("").hits == index.search(" \n").hits == ()
+    assert index.run([]) == []
+    assert index.search("needle").hits[0].doc == docs[3]
+    assert {h.doc for h in index.search("café 🙂").hits} == set(docs)
+    batch = [q for i, text in enumerate(("fox", "", "café")) for q in [index.search(text).query]]
+    assert [bool(r.hits) for r in index.run(batch)] == [True, False, True]
+
+
+def test_facts(tmp_path: Path) -> None:
+    docs = [Doc("a", "word " * 51), Doc("b", "word"), Doc("c d", "word " * 60), Doc("e", "")]
+    facts = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Hashed", shard=2).manifest.facts
+    assert facts.pop("documents_per_second") > 0
+    assert facts == {
+        "documents": 4, "empty_texts": 1, "ids_with_white_space": 1, "model": "hashed", "identity": "hashed-1",
+        "dimension": 16, "dtype": "float32", "metric": "inner product", "truncated_texts": 2,
+    }  # fmt: skip
+
+
+def test_the_model_is_loaded_at_the_first_search_and_must_be_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from tests.retrieve.fakes import Hashed\nclass Mine(Hashed):\n    identity = 'mine-1'\n", "utf-8"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    Dense.build(collection(5), tmp_path / "index", model="mine:Mine")
+    import mine  # type: ignore[import-not-found]  # written above
+
+    made = Hashed.made
+    index = Dense(tmp_path / "index")
+    assert Hashed.made == made
+    assert index.search("w1").hits
+    assert index.search("w2").hits
+    assert Hashed.made == made + 1
+    mine.Mine.identity = "mine-2"
+    with pytest.raises(ArtefactError, match="its vectors are of mine-1, but 'mine:Mine' is now mine-2"):
+        Dense(tmp_path / "index").search("w1")
+
+
+def test_refusals(tmp_path: Path) -> None:
+    data = collection(50)
+    with pytest.raises(RecipeError, match="FAISS cannot make 'Nope' of 50 documents"):
+        Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="Nope")
+    with pytest.raises(RecipeError, match="FAISS cannot make 'IVF64,Flat' of 50 documents"):
+        Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="IVF64,Flat")
+    with pytest.raises(RecipeError, match="shard: 0"):
+        Dense.build(data, tmp_path, model=FAKE + "Hashed", shard=0)
+    with pytest.raises(ModelError, match="the vector of document 'b' is not finite"):
+        Dense.build(Dataset.of([Doc("a", "x"), Doc("b", "bad")]), tmp_path, model=FAKE + "Broken")
+    with pytest.raises(ArtefactError, match="nothing built here"):
+        Dense(tmp_path)
+
+
+def test_an_interrupted_build_goes_on(tmp_path: Path) -> None:
+    data = collection(50)
+    Torn.calls = 0
+    with pytest.raises(KeyboardInterrupt):
+        Dense.build(data, tmp_path / "torn", model=FAKE + "Torn", factory="exact", shard=8)
+    [work] = (tmp_path / "torn" / "made").iterdir()
+    with open(work / "vectors.npy", "ab") as f:
+        f.write(b"half a shard")
+    (work / ".encoded.json.123.part").write_text("torn")
+    before = len(Hashed.encoded)
+    index = Dense.build(data, tmp_path / "torn", model=FAKE + "Torn", factory="exact", shard=8)
+    assert Hashed.encoded[before:] == [d.contents for d in data.docs()][16:]  # two shards were saved
+    Dense.build(data, tmp_path / "whole", model=FAKE + "Torn", factory="exact", shard=8)
+    assert checksums(tmp_path / "torn") == checksums(tmp_path / "whole")
+    assert np.load(index.manifest.path / "vectors.npy").shape == (50, 16)
+
+
+@pytest.mark.parametrize("factory", ["exact", "Flat"])
+def test_a_build_killed_just_before_its_manifest_loses_nothing(factory: str, tmp_path: Path) -> None:
+    data = collection(50)
+    made = Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory).manifest.files
+    (tmp_path / "manifest.json").unlink()
+    before = len(Hashed.encoded)
+    assert Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory).manifest.files == made
+    assert len(Hashed.encoded) == before
+
+
+BUILD = """
+import sys
+from pathlib import Path
+from rankpipe.retrieve.dense import Dense
+from tests.retrieve.test_dense import collection
+Dense.build(collection(200, seed=int(sys.argv[2])), Path(sys.argv[1]), model="tests.retrieve.fakes:Slow", shard=10)
+"""
+
+
+def building(folder: Path, seed: int, before: str = "") -> subprocess.Popen[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", before + BUILD, folder, str(seed)], env=env, text=True, stderr=subprocess.PIPE
+    )
+
+
+@pytest.mark.slow
+def test_kill_9_at_any_point(tmp_path: Path) -> None:
+    old = Dense.build(collection(200, seed=1), tmp_path / "index", model=FAKE + "Slow", shard=10)
+    answer = ranked(old.search("w1 w2"))
+    Dense.build(collection(200, seed=2), tmp_path / "whole", model=FAKE + "Slow", shard=10)
+    chance, kills, saved = random.Random(), 0, []
+    for _ in range(25):
+        process = building(tmp_path / "index", seed=2)
+        encoded = tmp_path / "index" / "made"
+        while process.poll() is None and not list(encoded.glob(".work-*/docs.jsonl")):
+            time.sleep(0.002)
+        time.sleep(chance.random() * 0.15)
+        process.kill()
+        kills += process.wait() == -9
+        if process.returncode == 0:
+            break
+        assert ranked(Dense(tmp_path / "index").search("w1 w2")) == answer
+        saved += [int(p.read_text().split('"rows": ')[1].split(",")[0]) for p in encoded.glob(".work-*/encoded.json")]
+        process.stderr.close()  # type: ignore[union-attr]  # a pipe
+    assert kills >= 3
+    assert saved == sorted(saved)
+    assert max(saved) > 0
+    with building(tmp_path / "index", seed=2) as last:
+        assert last.wait() == 0
+    assert checksums(tmp_path / "index") == checksums(tmp_path / "whole")
+
+
+NO_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))\n"
+
+
+def test_a_full_disk_leaves_the_old_index(tmp_path: Path) -> None:
+    old = Dense.build(collection(20), tmp_path, model=FAKE + "Slow", shard=10)
+    with building(tmp_path, seed=2, before=NO_SPACE) as process:
+        _, said = process.communicate()
+    assert "rankpipe.errors.DiskError" in said
+    assert "no space left; nothing was changed" in said
+    assert ranked(Dense(tmp_path).search("w1")) == ranked(old.search("w1"))
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare, to mount a small file system as a user")
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f'mount -t tmpfs -o size=64k none {small} && exec {sys.executable} -c "$0" {small}/index 2'
+    if subprocess.run(["unshare", "-Urm", "true"], capture_output=True).returncode:
+        pytest.skip("this machine does not let users mount")
+    done = subprocess.run(
+        ["unshare", "-Urm", "sh", "-c", mount, BUILD.replace("collection(200", "collection(900")],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert "rankpipe.errors.DiskError" in done.stderr, done.stderr
