@@ -31,8 +31,8 @@ def start() -> None:
     if not config.vm_running:
         os.environ["JAVA_HOME"] = str(home())
         package = find_spec("pyserini")
-        assert package and package.origin
-        config.add_classpath(*map(str, Path(package.origin).parent.glob("resources/jars/*-fatjar.jar")))
+        assert package is not None
+        config.add_classpath(*map(str, Path(str(package.origin)).parent.glob("resources/jars/*-fatjar.jar")))
         need("jnius", name="lucene", extra="java")
     with _placeholder("OPENAI_API_KEY"):  # Pyserini makes an OpenAI client when it is imported
         need("pyserini.search.lucene", name="lucene", extra="java")

@@ -64,7 +64,7 @@ class OnnxModel:
         if strange := set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
             raise ModelError(f"{folder / 'model.onnx'}: wants {', '.join(sorted(strange))}, which no text has")
 
-    def run(self, texts: Sequence[str] | Sequence[tuple[str, str]]) -> Iterator[Row]:
+    def run(self, texts: Sequence[T]) -> Iterator[Row]:
         """One row for each text or pair, in their order, as they are made."""
         waiting: deque[Future[Row]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:

@@ -88,7 +88,7 @@ class Chain(Stage[I, P]):
         """First, then."""
         return self.then.apply(self.first.apply(batch))
 
-    def _timed(self, took: I, made: P, seconds: float) -> P:
+    def _timed(self, took: I, made: P, seconds: float) -> P:  # noqa: ARG002
         return made  # its stages have noted themselves
 
     @property

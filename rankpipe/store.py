@@ -226,7 +226,8 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
+        cut_short = error.errno is None and str(error).endswith(" written")  # all that numpy says of a full disk
+        if error.errno in FULL or cut_short:
             raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error

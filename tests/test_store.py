@@ -127,9 +127,7 @@ def test_staleness_says_why(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    code = "import sys, time, pathlib; from rankpipe.store import lock
-with lock(pathlib.Path(sys.argv[1])):
-"
+    code = "import sys, time, pathlib; from rankpipe.store import lock\nwith lock(pathlib.Path(sys.argv[1])):\n"
     code += " print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout

@@ -171,8 +171,9 @@ def _line(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         of = f"/{total}" if total is not None else ""
         err.print(f"[dim]{escape(label)}: {count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s[/]", highlight=False)
 
-    for count, item in enumerate(items, 1):
+    for item in items:
         yield item
+        count += 1
         if (now := time.monotonic()) - told > 30:
             tell(now - started)
             told = now

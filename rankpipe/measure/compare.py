@@ -234,7 +234,7 @@ def _warnings(base: str, evaluations: Mapping[str, Evaluation]) -> tuple[str, ..
     low = [f"{name} {share:.3f}" for name, share in judged.items() if share < JUDGED_LOW]
     if low:
         notes.append(
-            f"Judged@10 is low ({', '.join(low)}): many of the first 10 documents have no judgement and count as not relevant"
+            f"Judged@10 is low ({', '.join(low)}): many of the first hits have no judgement and count as not relevant"
         )
     for name, of in evaluations.items():
         if of.average == "judged" and len(of.missing) > len(of.judged) * MISSING_MANY:

@@ -1,4 +1,4 @@
-"""Measures of a run against judgements: what (``nDCG@10``) is the user's, how (which C code or script) is ir_measures'."""
+"""Measures of a run against judgements: what (``nDCG@10``) is the user's, how (which C code) is ir_measures'."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str], *, average: Averag
 
 
 def parse(name: str) -> Measure:
-    """The measure a name stands for: ``nDCG@10``, ``AP(rel=2)@100``, ``MRR@10``, or trec_eval's ``ndcg_cut_10``, ``map``.
+    """The measure a name stands for: ``nDCG@10``, ``AP(rel=2)@100``, ``MRR@10``, trec_eval's ``ndcg_cut_10``, ``map``.
 
     :raises DataError: If it is no measure, or lacks a parameter or has a wrong one; says the nearest names.
     """

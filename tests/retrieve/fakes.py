@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
@@ -78,3 +80,14 @@ class Listed(Retriever):
             Ranking.scored(q, [Hit(Doc(d, f"text of {d}", self.title), s) for d, s in self.lists.get(q.id, {}).items()])
             for q in batch
         ]
+
+
+@contextmanager
+def file_size_limit(size_bytes: int) -> Iterator[None]:
+    """The kernel refuses longer files, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -13,10 +13,11 @@ import pytest
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
-from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.errors import ArtefactError, DataError, DiskError, RecipeError
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.words import Words
 from rankpipe.trec import to_run
+from tests.retrieve.fakes import file_size_limit
 
 
 def ranked(ranking: Ranking) -> dict[str, float]:
@@ -134,6 +135,15 @@ def test_bad_arguments_are_all_named(tiny: Dataset, tmp_path: Path) -> None:
     BM25.build(tiny, tmp_path)
     with pytest.raises(RecipeError, match="k: 0 hits"):
         BM25(tmp_path, k=0)
+
+
+@pytest.mark.parametrize("limit", [500, 2500, 4500, 7000])  # spill, texts, postings, vocabulary
+def test_a_full_disk_leaves_the_old_index(limit: int, tiny: Dataset, tmp_path: Path) -> None:
+    old = BM25.build(tiny, tmp_path)
+    docs = Dataset.of([Doc(f"{i:02}", " ".join(f"longish{i}and{n}" for n in range(20))) for i in range(30)])
+    with file_size_limit(limit), pytest.raises(DiskError, match="no space left; nothing was changed"):
+        BM25.build(docs, tmp_path)
+    assert [BM25(tmp_path).run(tiny.queries)] == [old.run(tiny.queries)]
 
 
 def test_lies_on_disk_and_says_nothing(tiny: Dataset, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

