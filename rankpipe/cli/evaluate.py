@@ -31,14 +31,16 @@ def evaluate(
     rankpipe eval a.trec b.trec --qrels qrels.txt -m nDCG@10 -m map --report report.html
     """
     from rankpipe.measure import evaluate
+    from rankpipe.measure.report import Page
+    from rankpipe.measure.report import report as draw
 
     judgements, texts = _judgements(data, qrels)
     read = {_name(path, runs): _read(path) for path in runs}
     average: Any = "retrieved" if retrieved_only else "judged"
     asked = measures or options.DEFAULT_MEASURES
     made = {name: evaluate(run, judgements, asked, average=average) for name, run in read.items()}
-    if report:
-        _report(report, "Evaluation", made, texts, read, judgements)
+    if report is not None:
+        draw(report, Page("Evaluation", made, read, judgements, queries=texts))
 
     def human() -> None:
         rows = [
@@ -84,6 +86,8 @@ def compare(
     rankpipe compare main.trec branch.trec --qrels qrels.txt --fail-if-worse nDCG@10
     """
     from rankpipe.measure import compare, worse
+    from rankpipe.measure.report import Page
+    from rankpipe.measure.report import report as draw
 
     judgements, texts = _judgements(data, qrels)
     read = {_name(path, runs): _read(path) for path in runs}
@@ -91,14 +95,14 @@ def compare(
     asked = list(dict.fromkeys([*(measures or options.DEFAULT_MEASURES), *([fail_if_worse] if fail_if_worse else [])]))
     made = compare(read, judgements, asked, average=average, seed=seed)
     regressions = worse(made, fail_if_worse, alpha) if fail_if_worse else []
-    if report:
-        _report(report, "Comparison", made.evaluations, texts, read, judgements, made)
+    if report is not None:
+        draw(report, Page("Comparison", made.evaluations, read, judgements, made, queries=texts))
 
     def human() -> None:
         rows = [
             (
-                d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}", _interval(d.interval),
-                _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
+                d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}",
+                _interval(d.interval), _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
             )
             for d in made.differences
         ]  # fmt: skip

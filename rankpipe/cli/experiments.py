@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from rankpipe import store
+from rankpipe import store, trec
 from rankpipe.cli import rankings_out, show
-from rankpipe.measure.experiment import Experiment
+from rankpipe.measure.experiment import Experiment, Outcome
+from rankpipe.measure.ranking import Evaluation
+from rankpipe.measure.report import Page
+from rankpipe.measure.report import report as draw
 from rankpipe.measure.results import Result, expected, file
+
+SHOWN = 10  # hits of each query whose texts the report may need
 
 
 def experiment(made: Experiment, *, force: bool = False, report: bool = True, examples: int = 0) -> list[str]:
@@ -22,7 +27,8 @@ def experiment(made: Experiment, *, force: bool = False, report: bool = True, ex
     runs = store.read_manifest(made.folder).path
     places = {"runs": str(runs), "result": str(filed)}
     if report:
-        places["report"] = str(_report(made, outcomes, result, evaluations))
+        places["report"] = str(made.folder / "report.html")
+        draw(made.folder / "report.html", _page(made, outcomes, result, evaluations))
     broken = expected(result, made.tree.get("expect", {}))
 
     def human() -> None:
@@ -39,6 +45,19 @@ def experiment(made: Experiment, *, force: bool = False, report: bool = True, ex
     return broken
 
 
+def _page(made: Experiment, outcomes: list[Outcome], result: Result, evaluations: dict[str, Evaluation]) -> Page:
+    return Page(
+        f"{made.name}: {made.data.name}",
+        evaluations,
+        {o.system.name: trec.to_run(o.rankings) for o in outcomes},
+        made.data.qrels,
+        costs={name: system.costs for name, system in result.systems.items()},
+        queries={q.id: q.text for q in made.data.queries},
+        docs={h.doc.id: h.doc for o in outcomes for r in o.rankings for h in r.hits[:SHOWN]},
+        facts={"commit": result.commit, "recipe": result.recipe_hash, "data": result.data.checksum},
+    )
+
+
 def _table(made: Experiment, result: Result) -> None:
     """Each system's figures, and what each of its stages cost."""
     rows = []
@@ -48,7 +67,7 @@ def _table(made: Experiment, result: Result) -> None:
         rows.append(
             (name, *figures, f"{system.judged_at_10:.2f}", system.queries, f"{system.seconds:.3f}", f"{tokens:.0f}")
         )
-    columns = ("system", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
+    columns = (f"{'system':<24}", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
     show.table(f"{made.name}: {result.data.name}", columns, rows)
     costs: dict[tuple[str, int], tuple[object, ...]] = {}
     for system in result.systems.values():
@@ -56,7 +75,7 @@ def _table(made: Experiment, result: Result) -> None:
             row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}", c.repaired, c.cut)
             costs.setdefault((c.stage, system.queries), row)
     stages = [(stage, queries, *row) for (stage, queries), row in costs.items()]
-    headings = ("stage, mean of a query", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
+    headings = ("stage, mean of a query ", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
     show.table("", headings, stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):
         show.remark(policy)

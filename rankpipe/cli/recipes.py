@@ -35,7 +35,7 @@ def check(recipe: RecipePath) -> None:
 def run(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Forget what is kept of earlier runs.")] = False,
-    report: Annotated[bool, typer.Option(help="Write made/.../report.html beside the runs.")] = True,
+    report: Annotated[bool, typer.Option(help="Write report.html beside the recipe.")] = True,
 ) -> None:
     """Run an experiment: build its indexes, run its systems, evaluate, file the result, hold it to its bounds.
 

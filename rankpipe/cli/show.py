@@ -37,7 +37,7 @@ class Manner:
 
 
 manner = Manner()
-out, err = Console(), Console(stderr=True)
+out, err = (Console(stderr=s, width=None if Console(stderr=s).is_terminal else 120) for s in (False, True))
 
 COMMON = {  # the options that every verb has, typed once
     "json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
@@ -117,7 +117,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     made = Table(title=escape(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         wordy = i == 0 or column in text
-        made.add_column(escape(column), justify="left" if wordy else "right", overflow="fold", no_wrap=not wordy)
+        made.add_column(
+            escape(column),
+            justify="left" if wordy else "right",
+            overflow="fold",
+            no_wrap=not wordy,
+            min_width=min(len(column), 24),
+        )
     for row in rows:
         made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     out.print(made)

@@ -32,6 +32,12 @@ class Change:
     before: float
     after: float
 
+    @property
+    def delta(self) -> float:
+        """After less before; 0 where they differ by rounding only."""
+        delta = self.after - self.before
+        return delta if abs(delta) >= TIE else 0.0
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -123,6 +129,19 @@ def worse(comparison: Comparison, measure: str, alpha: float = 0.05) -> list[Dif
     return [d for d in of if d.randomisation_holm is not None and d.randomisation_holm < alpha]
 
 
+def changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[Change]:
+    """The queries that both have a value for, the most hurt one first."""
+    both = [Change(q, before[q], after[q]) for q in before if q in after]
+    return sorted(both, key=lambda c: (c.delta, c.query))
+
+
+def decisive(ordered: Sequence[Change]) -> tuple[tuple[Change, ...], tuple[Change, ...]]:
+    """Of queries ordered by :func:`changes`, those most hurt and those most helped, five of each at most."""
+    hurt = [c for c in ordered[:SHOWN] if c.delta < 0]
+    helped = [c for c in ordered[: -SHOWN - 1 : -1] if c.delta > 0]
+    return tuple(hurt), tuple(helped)
+
+
 def interval(values: Sequence[float] | Floats, *, seed: int = 0, resamples: int = 10_000) -> tuple[float, float] | None:
     """95 % bootstrap interval of the mean (percentile method; Efron 1979); None for fewer than two values."""
     from scipy.stats import bootstrap
@@ -183,10 +202,10 @@ def randomisation_test(differences: Floats, *, seed: int = 0, resamples: int = 1
 def _difference(
     system: str, measure: str, before: dict[str, float], after: dict[str, float], seed: int, resamples: int
 ) -> Difference:
-    changes = [Change(q, before[q], after[q]) for q in before]
-    d = np.array([c.after - c.before for c in changes])
-    d[np.abs(d) < TIE] = 0.0
-    order = sorted(range(len(d)), key=lambda i: (d[i], changes[i].query))
+    by_query = changes(before, after)
+    hurt, helped = decisive(by_query)
+    delta = {c.query: c.delta for c in by_query}
+    d = np.array([delta[q] for q in before])
     return Difference(
         system=system,
         measure=measure,
@@ -201,8 +220,8 @@ def _difference(
         wins=int((d > 0).sum()),
         ties=int((d == 0).sum()),
         losses=int((d < 0).sum()),
-        hurt=tuple(changes[i] for i in order[:SHOWN] if d[i] < 0),
-        helped=tuple(changes[i] for i in order[: -SHOWN - 1 : -1] if d[i] > 0),
+        hurt=hurt,
+        helped=helped,
     )
 
 
