@@ -47,7 +47,7 @@ class Stage(ABC, Generic[I, O]):
         if last.stage != self.name:  # inner stages noted their cost, this one did not
             inner, last = [*inner, last], Step(self.name)
         own = max(seconds - sum(s.seconds for s in inner), 0.0)
-        return replace(made, steps=(*made.steps[:before], *inner, replace(last, seconds=own)))  # type: ignore[return-value]
+        return replace(made, steps=(*made.steps[:before], *inner, replace(last, seconds=own)))
 
     @property
     def name(self) -> str:

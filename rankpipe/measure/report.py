@@ -118,12 +118,12 @@ def _tests(page: Page) -> str:
         return ""
     rows = [
         [
-            d.system, d.measure, f"{d.delta:+.4f}", _ends(d.interval), _p(d.t_holm), _p(d.randomisation_holm), d.wins,
-            d.ties, d.losses, f"{page.comparison.overlap[d.system]:.3f}",
+            d.system, d.measure, figure(d.delta, sign="+"), _ends(d.interval), _p(d.t_holm), _p(d.randomisation_holm),
+            f"{d.wins} / {d.ties} / {d.losses}", figure(page.comparison.overlap[d.system]),
         ]
         for d in page.comparison.differences
     ]  # fmt: skip
-    head = ["system", "measure", "difference", "95 %", "p (t)", "p (rand.)", "wins", "ties", "losses", "RBO"]
+    head = ["system", "measure", "difference", "95 %", "p (t)", "p (rand.)", "wins / ties / losses", "RBO"]
     note = (
         "p-values of the paired t-test and of the randomisation test, Holm-corrected for all rows; RBO: overlap of the "
         "rankings with the baseline's, the top mattering most (p = 0.9)"
@@ -134,18 +134,18 @@ def _tests(page: Page) -> str:
 def _per_query(page: Page) -> str:
     m = page.measure
     figures = []
-    for name in page.others:
-        of = page.changes(name)
+    of_system = {name: page.changes(name) for name in page.others}
+    shared = svg.from_zero([c.delta for of in of_system.values() for c in of], f"difference of {m}")
+    for name, of in of_system.items():
         wins, losses = sum(c.delta > 0 for c in of), sum(c.delta < 0 for c in of)
         told = f"{name} against {page.baseline}: {wins} better, {len(of) - wins - losses} alike, {losses} worse"
         bars = [(c.delta, f"{_asked(page, c.query)}\n{c.before:.3f} → {c.after:.3f} ({c.delta:+.3f})") for c in of]
-        axis = svg.around([c.delta for c in of], f"difference of {m}")
-        figures.append(_figure(told, svg.bars(bars, axis, "queries, from most hurt to most helped", told)))
+        figures.append(_figure(told, svg.bars(bars, shared, "queries, from most hurt to most helped", told)))
     if not page.others:
         values = sorted(page.evaluations[page.baseline].values[m].items(), key=lambda qv: qv[1])
         told = f"{page.baseline}: {m} of each query"
         bars = [(v, f"{_asked(page, q)}\n{v:.3f}") for q, v in values]
-        axis = svg.around([v for _, v in values], m)
+        axis = svg.from_zero([v for _, v in values], m)
         figures.append(_figure(told, svg.bars(bars, axis, "queries, from worst to best", told)))
     return _section("Query by query", "".join(figures))
 

