@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankpipe.cli import app, options, show
 from rankpipe.errors import DataError
 from rankpipe.trec import Qrels, Run
+
+if TYPE_CHECKING:
+    from rankpipe.datasets import Dataset
 
 Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.")]
 
@@ -34,8 +37,9 @@ def evaluate(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    judgements, texts = _judgements(data, qrels)
-    read = {_name(path, runs): _read(path) for path in runs}
+    judgements, opened = _judgements(data, qrels)
+    read = {_name(path, runs): _read(path, opened) for path in runs}
+    texts = {q.id: q.text for q in opened.queries} if opened else {}
     average: Any = "retrieved" if retrieved_only else "judged"
     asked = measures or options.DEFAULT_MEASURES
     made = {name: evaluate(run, judgements, asked, average=average) for name, run in read.items()}
@@ -89,8 +93,9 @@ def compare(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    judgements, texts = _judgements(data, qrels)
-    read = {_name(path, runs): _read(path) for path in runs}
+    judgements, opened = _judgements(data, qrels)
+    read = {_name(path, runs): _read(path, opened) for path in runs}
+    texts = {q.id: q.text for q in opened.queries} if opened else {}
     average: Any = "retrieved" if retrieved_only else "judged"
     asked = list(dict.fromkeys([*(measures or options.DEFAULT_MEASURES), *([fail_if_worse] if fail_if_worse else [])]))
     made = compare(read, judgements, asked, average=average, seed=seed)
@@ -140,29 +145,35 @@ def _decisive(differences: Any, texts: dict[str, str]) -> None:
             show.table(title, ("", "query", "before", "after", "text"), rows, text=("query", "text"))
 
 
-def _judgements(data: str | None, qrels: Path | None) -> tuple[Qrels, dict[str, str]]:
-    """The judgements, and the queries' texts where they are known."""
+def _judgements(data: str | None, qrels: Path | None) -> tuple[Qrels, Dataset | None]:
+    """The judgements, and the collection if one is named."""
     from rankpipe.datasets import open_dataset
     from rankpipe.trec import read_qrels
 
     if data is None and qrels is None:
         raise DataError("no judgements: name a data set with --data, or a file with --qrels")
     opened = open_dataset(data) if data else None
-    texts = {q.id: q.text for q in opened.queries} if opened else {}
-    return (read_qrels(qrels) if qrels else opened.qrels if opened else {}), texts
+    return (read_qrels(qrels) if qrels else opened.qrels if opened else {}), opened
 
 
-def _read(path: Path) -> Run:
-    """A run of either format; what is odd about it is said."""
+def _read(path: Path, opened: Dataset | None) -> Run:
+    """A run of either format; what is odd about it, and what the collection's policy drops, is said."""
     from rankpipe import trec
     from rankpipe.datasets import read_requests
 
     if path.name.removesuffix(".gz").endswith(".jsonl"):
-        return trec.to_run(read_requests(path))
-    read = trec.read_run(path)
-    for oddity in read.oddities:
-        show.warn(oddity)
-    return read.run
+        run = trec.to_run(read_requests(path))
+    else:
+        read = trec.read_run(path)
+        run = read.run
+        for oddity in read.oddities:
+            show.warn(oddity)
+    if opened is None:
+        return run
+    run, dropped = opened.without_self_matches(run)
+    if dropped:
+        show.remark(f"{path}: {dropped} hits dropped that are their own query ({opened.name} does so)")
+    return run
 
 
 def _name(path: Path, runs: list[Path]) -> str:

@@ -74,13 +74,11 @@ def data(
     rankpipe data beir/scifact/test
     """
     from rankpipe.datasets import open_dataset
-    from rankpipe.progress import track
 
     opened = open_dataset(spec)
     summary = dict(opened.summary)
     if verify:
-        summary["documents"] = sum(1 for _ in track(opened.docs(), "read", opened.count))
-        summary["checksum"] = opened.checksum
+        summary |= {**opened.verify(), "checksum": opened.checksum}
     show.emit(summary, lambda: show.table(opened.name, ("", ""), list(summary.items())))
 
 

@@ -29,14 +29,18 @@ def rerank(
     from rankpipe.datasets import open_dataset, rankings, read_requests
     from rankpipe.errors import DataError
     from rankpipe.stage import Top
+    from rankpipe.trec import read_run
 
     node = options.component(use, settings)
     if faults := recipe.misjoined([{"use": "bm25"}, node], ""):
         raise DataError(f"{use} is no reranker: {'; '.join(faults)}")
-    if run.suffix == ".jsonl":
+    if run.name.removesuffix(".gz").endswith(".jsonl"):
         given = list(read_requests(run))
     elif data is not None:
-        given = rankings(run, open_dataset(data))
+        read = read_run(run)
+        for oddity in read.oddities:
+            show.warn(oddity)
+        given = rankings(read.run, open_dataset(data))
     else:
         raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
     pipe = Top(depth) >> recipe.build(node, Path.cwd())

@@ -69,6 +69,7 @@ class Experiment:
         self.tree = recipe.load(path)
         self.root = recipe.house(path)
         self._built: dict[str, Stage[Any, Any]] = {}
+        self._dropped = 0  # hits that were their own query
 
     @property
     def name(self) -> str:
@@ -185,7 +186,9 @@ class Experiment:
         """Without the question itself, where the data set says it is among the documents (ArguAna, Quora)."""
         if self.data.self_match == "keep":
             return ranking
-        return replace(ranking, hits=tuple(h for h in ranking.hits if h.doc.id != ranking.query.id))
+        hits = tuple(h for h in ranking.hits if h.doc.id != ranking.query.id)
+        self._dropped += len(ranking.hits) - len(hits)
+        return replace(ranking, hits=hits)
 
     def _stage(self, node: dict[str, Any]) -> Stage[Any, Any]:
         key = recipe.digest(node)
@@ -207,6 +210,7 @@ class Experiment:
                 file = draft.folder / f"{outcome.system.name}.trec"
                 lowered = trec.write_run(file, outcome.rankings, tag=outcome.system.name)
                 draft.facts[outcome.system.name] = {"queries": len(outcome.rankings), "scores_lowered": lowered}
+            draft.facts["self_matches_dropped"] = self._dropped
 
 
 def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
