@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, show
-from rankpipe.cli.experiments import experiment
 from rankpipe.errors import RecipeError
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
@@ -41,6 +40,7 @@ def run(
 
     rankpipe run eval/scifact
     """
+    from rankpipe.cli.experiments import experiment
     from rankpipe.measure.experiment import Experiment
 
     broken = experiment(Experiment(recipe), force=force, report=report)
