@@ -56,7 +56,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: the modules that must be import
 
 def near(name: str, known: list[str]) -> str:
     """``"; did you mean x or y?"``, or nothing where nothing is near."""
-    close = get_close_matches(name, known)
+    close = get_close_matches(name, dict.fromkeys(known))
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from rankpipe.catalog import need
+from rankpipe.device import Dtype
 from rankpipe.errors import ModelError
 from rankpipe.onnx import fitting, head
 from rankpipe.weights import quiet
 
 T = TypeVar("T", str, tuple[str, str])
-Dtype = Literal["float32", "bfloat16", "float16"]
-CPU_FLAGS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -42,19 +41,6 @@ def load(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Path, dty
     if length is not None:
         model.max_seq_length = fitting(folder, length)
     return model
-
-
-def native_dtype() -> Dtype:
-    """What encodes fastest here: bfloat16 on a GPU or a CPU with instructions for it, else float32.
-
-    Measured with MiniLM: bfloat16 is twice as fast as float32 on a CPU with avx512_bf16, five times slower on one
-    that has to emulate it.
-    """
-    cuda = need("torch", name="this model", extra="st").cuda
-    if cuda.is_available():
-        return "bfloat16" if cuda.is_bf16_supported(including_emulation=False) else "float32"
-    flags = CPU_FLAGS.read_text() if CPU_FLAGS.exists() else ""
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
 
 
 def measured(model: Any, texts: Sequence[T]) -> Measured[T]:

@@ -22,7 +22,10 @@ Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument 
 Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
 QrelsFile = Annotated[Path | None, typer.Option("--qrels", help="Judgements (TREC or BEIR), instead of --data's.")]
 RetrievedOnly = Annotated[
-    bool, typer.Option("--retrieved-only", help="Average over queries in the run, not all judged ones (trec_eval -c).")
+    bool,
+    typer.Option(
+        "--retrieved-only", help="Average over queries in the run (trec_eval without -c), not over all judged ones."
+    ),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write a single-file HTML report here.")]
 

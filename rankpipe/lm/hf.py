@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from rankpipe import weights
 from rankpipe.catalog import need, require
+from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Completion
 from rankpipe.progress import track
+from rankpipe.weights import quiet
 
-CPU_FLAGS = Path("/proc/cpuinfo")
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
 
 
@@ -149,7 +148,7 @@ class HF:
     def _model(self) -> Any:
         torch = need("torch", name="hf", extra="lm")
         transformers = need("transformers", name="hf", extra="lm")
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = self.device or default_device()
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
         model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
         if self.adapter:
@@ -181,37 +180,9 @@ def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[
     return batches
 
 
-def native_dtype(device: str) -> str:
-    """What the device computes fastest, of float32 and bfloat16."""
-    if device != "cpu":
-        return "bfloat16"
-    flags = CPU_FLAGS.read_text() if CPU_FLAGS.exists() else ""
-    return "bfloat16" if "avx512_bf16" in flags or "amx_bf16" in flags else "float32"
-
-
 def _loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
     try:
         with quiet():
             return kind.from_pretrained(*before, folder, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Inside, transformers shows no progress bars and logs no warnings, and nobody tells what will be removed from it
-    one day (peft uses such parts). Afterwards all is as before.
-    """
-    log = need("transformers.utils.logging", name="hf", extra="lm")
-    level, bars = log.get_verbosity(), log.is_progress_bar_enabled()
-    log.set_verbosity_error()
-    log.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            warnings.simplefilter("ignore", DeprecationWarning)
-            yield
-    finally:
-        log.set_verbosity(level)
-        if bars:
-            log.enable_progress_bar()

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from rankpipe import st, weights
 from rankpipe.catalog import require
+from rankpipe.device import Dtype, default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.onnx import OnnxModel, read_json
 from rankpipe.progress import track
-from rankpipe.st import Dtype
 
 Vectors = NDArray[np.float32]  # (n, dimension)
 BATCH = 16  # texts a batch of sentence-transformers; of like lengths, so little is padded
@@ -60,7 +60,7 @@ def encoder(model: str, max_length: int | None = None, dtype: Dtype | Literal["a
     :param model: an alias, a Hugging Face id or a folder; see :func:`rankpipe.weights.resolve`.
     :param max_length: tokens of a text that are read; the model's own limit if None.
     :param dtype: of a sentence-transformers model; "auto" is what is fastest here, see
-        :func:`rankpipe.st.native_dtype`.
+        :func:`rankpipe.device.native_dtype`.
     :raises MissingWeights: If the model cannot be had.
     :raises MissingExtra: If it needs sentence-transformers, which is not installed.
     :raises ModelError: If the model cannot read ``max_length`` tokens or be had in ``dtype``, or its files do not say
@@ -121,7 +121,7 @@ class TorchEncoder:
         require("sentence_transformers", name=f"the encoder {name}", extra="st")
         self.name, self.identity = name, weights.identity(folder)
         self.truncated = 0
-        chosen = st.native_dtype() if dtype == "auto" else dtype
+        chosen = native_dtype(default_device()) if dtype == "auto" else dtype
         self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
         self._prompts = prompts(self._model.prompts, weights.find(name))
         self.dimension = int(self._model.get_embedding_dimension())

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
+    "device",
 }  # fmt: skip
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
@@ -24,7 +25,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "journal": {"data", "errors", "progress", "stage", "store"},
     "weights": {"catalog", "errors", "store", "progress"},
     "onnx": {"catalog", "errors", "progress"},
-    "st": {"catalog", "errors", "onnx", "weights"},
+    "st": {"catalog", "device", "errors", "onnx", "weights"},
+    "device": {"catalog"},
     "lm": GROUND,
     "datasets": GROUND,
     "retrieve": GROUND | {"datasets", "lm"},
