@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Hit, Query, Ranking
+from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.progress import track
@@ -93,7 +93,7 @@ class BM25(Retriever):
         scores: NDArray[np.float32] = self._scorer.get_scores_from_ids(terms)  # (N,)
         found = np.flatnonzero(scores > 0)
         top = found[best(scores[found], self.docs.precedence[found], self.k)]
-        return Ranking.scored(query, (Hit(self.docs[i], float(scores[i])) for i in top.tolist()), self.k)
+        return Ranking(query, self.docs.hits(top, scores[top]))
 
 
 def _check(k1: float, b: float, method: str) -> None:
@@ -108,10 +108,11 @@ def _check(k1: float, b: float, method: str) -> None:
         raise RecipeError(faults)
 
 
-def _counted(data: Dataset, draft: Draft, words: Words, vocabulary: dict[str, int]) -> Iterator[Counter[int]]:
+def _counted(data: Dataset, draft: Draft, words: Words, vocabulary: dict[str, int]) -> Iterator[dict[int, int]]:
     """How often each term is in each document; new words are given the next number in ``vocabulary``."""
     for doc in track(write_docs(data.docs(), draft), f"BM25 index of {data.name}", data.count):
-        yield Counter([vocabulary.setdefault(word, len(vocabulary)) for word in words(doc.contents)])
+        counts = Counter(words(doc.contents))
+        yield {vocabulary.setdefault(word, len(vocabulary)): count for word, count in counts.items()}
 
 
 def _invert(spill: Spill, vocabulary: dict[str, int], draft: Draft, *, k1: float, b: float, method: str) -> None:

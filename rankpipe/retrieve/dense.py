@@ -12,10 +12,9 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankpipe.catalog import find
-from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.progress import track
@@ -103,11 +102,7 @@ class Dense(Retriever):
             return [Ranking(query) for query in batch]
         vectors = self.encoder.encode_queries([query.text for query in asked])  # (Q, dimension)
         found = iter(self._nearest.search(vectors, self.k, self.docs.precedence))
-        return [self._ranking(query, *next(found)) if query.text.strip() else Ranking(query) for query in batch]
-
-    def _ranking(self, query: Query, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> Ranking:
-        hits = (Hit(self.docs[i], s) for i, s in zip(positions.tolist(), scores.tolist(), strict=True))
-        return Ranking.scored(query, hits, self.k)
+        return [Ranking(query, self.docs.hits(*next(found)) if query.text.strip() else ()) for query in batch]
 
 
 def _encoder(model: str, max_length: int | None) -> Encoder:

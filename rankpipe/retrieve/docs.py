@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Doc
+from rankpipe.data import Doc, Hit
 from rankpipe.errors import DataError
 from rankpipe.store import Draft
 
@@ -47,6 +47,10 @@ class Docs:
 
     def __iter__(self) -> Iterator[Doc]:
         return (self._parse(position) for position in range(len(self)))
+
+    def hits(self, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[Hit, ...]:
+        """The documents at these positions with their scores; the order is the caller's (see :func:`best`)."""
+        return tuple(map(Hit, map(self.__getitem__, positions.tolist()), scores.tolist()))
 
     @cached_property
     def ids(self) -> tuple[str, ...]:

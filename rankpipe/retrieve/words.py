@@ -9,6 +9,7 @@ from rankpipe.catalog import near
 from rankpipe.errors import RecipeError
 
 WORD = re.compile(r"\b\w\w+\b")
+REMEMBERED = 1 << 17  # words whose stems are kept ready
 
 
 class Words:
@@ -20,21 +21,35 @@ class Words:
     """
 
     def __init__(self, stemmer: str = "english", stopwords: str = "english") -> None:
-        self._stem = list if stemmer == "none" else _stemmer(stemmer)
-        self._stop = frozenset[str]() if stopwords == "none" else _stopwords(stopwords)
+        stop = frozenset[str]() if stopwords == "none" else _stopwords(stopwords)
+        self._stems = _Stems(str if stemmer == "none" else _stemmer(stemmer), stop)
 
     def __call__(self, text: str) -> list[str]:
         """The words of one text, in order."""
-        return self._stem([w for w in WORD.findall(text.lower()) if w not in self._stop])
+        if len(self._stems) > REMEMBERED:
+            self._stems.clear()
+        stems = self._stems
+        return [stem for word in WORD.findall(text.lower()) if (stem := stems[word]) is not None]
 
 
-def _stemmer(name: str) -> Callable[[list[str]], list[str]]:
+class _Stems(dict[str, str | None]):
+    """The stem of each word asked for, worked out once; None for a stop word."""
+
+    def __init__(self, stem: Callable[[str], str], stop: frozenset[str]) -> None:
+        self._stem, self._stop = stem, stop
+
+    def __missing__(self, word: str) -> str | None:
+        stem = self[word] = None if word in self._stop else self._stem(word)
+        return stem
+
+
+def _stemmer(name: str) -> Callable[[str], str]:
     import Stemmer
 
     known = Stemmer.algorithms()
     if name not in known:
         raise RecipeError([f"stemmer: no algorithm {name!r}{near(name, [*known, 'none'])}"])
-    stem: Callable[[list[str]], list[str]] = Stemmer.Stemmer(name).stemWords
+    stem: Callable[[str], str] = Stemmer.Stemmer(name).stemWord
     return stem
 
 
