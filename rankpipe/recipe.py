@@ -106,9 +106,12 @@ def build(node: Any, root: Path) -> Any:
 
 def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> dict[str, Any]:
     """The arguments, those declared as ``Path`` made to start at ``root``."""
-    kinds = {name: _spelled(p) for name, p in inspect.signature(call).parameters.items()}
-    rooted = {k for k, v in arguments.items() if isinstance(v, str) and kinds.get(k, "").startswith("Path")}
-    return {k: root / v if k in rooted else v for k, v in arguments.items()}
+    return {k: root / v if k in paths(call) and isinstance(v, str) else v for k, v in arguments.items()}
+
+
+def paths(call: Callable[..., Any]) -> list[str]:
+    """The arguments that a component declares as ``Path``."""
+    return [name for name, p in inspect.signature(call).parameters.items() if _spelled(p).startswith("Path")]
 
 
 def pipeline(stages: list[dict[str, Any]], root: Path) -> Any:

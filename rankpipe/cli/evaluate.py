@@ -10,7 +10,7 @@ import typer
 
 from rankpipe.cli import app, options, show
 from rankpipe.errors import DataError
-from rankpipe.trec import Qrels, Run
+from rankpipe.trec import Run
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
@@ -22,6 +22,7 @@ Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.
 def evaluate(
     runs: Runs,
     data: options.DataOrNone = None,
+    topics: options.Topics = None,
     qrels: options.QrelsFile = None,
     measures: options.Measures = None,
     retrieved_only: options.RetrievedOnly = False,
@@ -37,14 +38,14 @@ def evaluate(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    judgements, opened = _judgements(data, qrels)
+    opened = _judged(data, topics, qrels)
     read = {_name(path, runs): _read(path, opened) for path in runs}
-    texts = {q.id: q.text for q in opened.queries} if opened else {}
+    texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
     asked = measures or options.DEFAULT_MEASURES
-    made = {name: evaluate(run, judgements, asked, average=average) for name, run in read.items()}
+    made = {name: evaluate(run, opened.qrels, asked, average=average) for name, run in read.items()}
     if report is not None:
-        draw(report, Page("Evaluation", made, read, judgements, queries=texts))
+        draw(report, Page("Evaluation", made, read, opened.qrels, queries=texts))
 
     def human() -> None:
         rows = [
@@ -74,6 +75,7 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="The baseline first, then one or more runs to compare with it.")],
     data: options.DataOrNone = None,
+    topics: options.Topics = None,
     qrels: options.QrelsFile = None,
     measures: options.Measures = None,
     retrieved_only: options.RetrievedOnly = False,
@@ -93,15 +95,15 @@ def compare(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    judgements, opened = _judgements(data, qrels)
+    opened = _judged(data, topics, qrels)
     read = {_name(path, runs): _read(path, opened) for path in runs}
-    texts = {q.id: q.text for q in opened.queries} if opened else {}
+    texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
     asked = list(dict.fromkeys([*(measures or options.DEFAULT_MEASURES), *([fail_if_worse] if fail_if_worse else [])]))
-    made = compare(read, judgements, asked, average=average, seed=seed)
+    made = compare(read, opened.qrels, asked, average=average, seed=seed)
     regressions = worse(made, fail_if_worse, alpha) if fail_if_worse else []
     if report is not None:
-        draw(report, Page("Comparison", made.evaluations, read, judgements, made, queries=texts))
+        draw(report, Page("Comparison", made.evaluations, read, opened.qrels, made, queries=texts))
 
     def human() -> None:
         rows = [
@@ -145,18 +147,14 @@ def _decisive(differences: Any, texts: dict[str, str]) -> None:
             show.table(title, ("", "query", "before", "after", "text"), rows, text=("query", "text"))
 
 
-def _judgements(data: str | None, qrels: Path | None) -> tuple[Qrels, Dataset | None]:
-    """The judgements, and the collection if one is named."""
-    from rankpipe.datasets import open_dataset
-    from rankpipe.trec import read_qrels
-
+def _judged(data: str | None, topics: Path | None, qrels: Path | None) -> Dataset:
+    """The collection, with judgements."""
     if data is None and qrels is None:
         raise DataError("no judgements: name a data set with --data, or a file with --qrels")
-    opened = open_dataset(data) if data else None
-    return (read_qrels(qrels) if qrels else opened.qrels if opened else {}), opened
+    return options.collection(data, topics, qrels)
 
 
-def _read(path: Path, opened: Dataset | None) -> Run:
+def _read(path: Path, opened: Dataset) -> Run:
     """A run of either format; what is odd about it, and what the collection's policy drops, is said."""
     from rankpipe import trec
     from rankpipe.datasets import read_requests
@@ -168,8 +166,6 @@ def _read(path: Path, opened: Dataset | None) -> Run:
         run = read.run
         for oddity in read.oddities:
             show.warn(oddity)
-    if opened is None:
-        return run
     run, dropped = opened.without_self_matches(run)
     if dropped:
         show.remark(f"{path}: {dropped} hits dropped that are their own query ({opened.name} does so)")

@@ -76,6 +76,6 @@ def _table(made: Experiment, result: Result) -> None:
             costs.setdefault((c.stage, system.queries), row)
     stages = [(stage, queries, *row) for (stage, queries), row in costs.items()]
     headings = ("stage, mean of a query ", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
-    show.table("", headings, stages)
+    show.costs(headings, stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):
         show.remark(policy)

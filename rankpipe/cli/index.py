@@ -75,9 +75,10 @@ def _write_recipe(path: Path, data: str, node: dict[str, Any], force: bool) -> N
 @show.verb(app, "search")
 def search(
     index: Annotated[Path, typer.Argument(help="The folder of an index.")],
-    question: Annotated[str | None, typer.Argument(help="One question; or --data for all of a data set.")] = None,
+    question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
     others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
     data: options.DataOrNone = None,
+    topics: options.Topics = None,
     k: options.K = 10,
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
     out: options.Out = None,
@@ -88,15 +89,14 @@ def search(
     rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
     """
     from rankpipe.data import Query
-    from rankpipe.datasets import open_dataset
     from rankpipe.progress import track
     from rankpipe.retrieve.fuse import Fuse
 
-    if (question is None) == (data is None):
-        raise DataError("say what to search for: either a question or --data, and not both")
+    if (question is None) == (data is None and topics is None):
+        raise DataError("say what to search for: either a question, or many by --data or --topics")
     opened = [_open(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)
-    queries = [Query("q", question)] if question is not None else list(open_dataset(data or "").queries)
+    queries = [Query("q", question)] if question is not None else options.collection(data, topics).queries
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out)
 

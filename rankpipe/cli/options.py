@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankpipe import recipe
 from rankpipe.errors import RecipeError
+
+if TYPE_CHECKING:
+    from rankpipe.datasets import Dataset
 
 DATA_HELP = (
     "A BEIR folder, a .jsonl corpus, a known id (beir/scifact/test, msmarco-passage/trec-dl-2019/judged), "
@@ -20,6 +24,9 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write: .
 K = Annotated[int, typer.Option("-k", min=1, help="How many hits to keep for a query.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE.")]
 Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
+Topics = Annotated[
+    Path | None, typer.Option("--topics", help="Queries (TREC topics, TSV or JSONL), instead of --data's.")
+]
 QrelsFile = Annotated[Path | None, typer.Option("--qrels", help="Judgements (TREC or BEIR), instead of --data's.")]
 RetrievedOnly = Annotated[
     bool,
@@ -30,6 +37,22 @@ RetrievedOnly = Annotated[
 Report = Annotated[Path | None, typer.Option("--report", help="Write a single-file HTML report here.")]
 
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
+
+
+def collection(data: str | None, topics: Path | None = None, qrels: Path | None = None) -> Dataset:
+    """What ``--data``, ``--topics`` and ``--qrels`` name together: a file takes the place of the collection's own.
+
+    :raises DataError: If something is not there or malformed.
+    """
+    from rankpipe.datasets import open_dataset, open_files
+
+    files = open_files(queries=topics, qrels=qrels) if topics or qrels else None
+    if data is None:
+        return files or open_files()
+    opened = open_dataset(data)
+    if files is None:
+        return opened
+    return replace(opened, queries=files.queries or opened.queries, qrels=files.qrels or opened.qrels)
 
 
 def component(

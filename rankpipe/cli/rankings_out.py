@@ -72,8 +72,7 @@ def costs(rankings: Sequence[Ranking]) -> None:
         (s["stage"], f"{s['seconds']:.2f}", s["calls"], s["tokens_in"], s["tokens_out"], s["repaired"], s["cut"])
         for s in totals(rankings)
     ]
-    if rows:
-        show.table("", ("stage", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut"), rows)
+    show.costs(("stage", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut"), rows)
 
 
 def totals(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:

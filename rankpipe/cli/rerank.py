@@ -15,6 +15,7 @@ from rankpipe.progress import track
 def rerank(
     run: Annotated[Path, typer.Argument(help="A TREC run (its texts come from --data), or .jsonl with texts.")],
     data: options.DataOrNone = None,
+    topics: options.Topics = None,
     use: Annotated[str, typer.Option("--use", "-u", help="The reranker; see: rankpipe ls")] = "cross-encoder",
     settings: options.Set = None,
     depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100,
@@ -23,10 +24,11 @@ def rerank(
     """Rerank a run.
 
     rankpipe rerank bm25.trec --data beir/scifact/test --out reranked.trec
+    rankpipe rerank bm25.trec --data corpus.jsonl --topics topics.tsv --out reranked.trec
     rankpipe rerank requests.jsonl --use listwise --set lm='{use: hf, model: smollm2}' --out new.trec
     """
     from rankpipe import recipe
-    from rankpipe.datasets import open_dataset, rankings, read_requests
+    from rankpipe.datasets import rankings, read_requests
     from rankpipe.errors import DataError, RecipeError
     from rankpipe.stage import Top
     from rankpipe.trec import read_run
@@ -40,7 +42,7 @@ def rerank(
         read = read_run(run)
         for oddity in read.oddities:
             show.warn(oddity)
-        given = rankings(read.run, open_dataset(data))
+        given = rankings(read.run, options.collection(data, topics))
     else:
         raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
     pipe = Top(depth) >> recipe.build(node, Path.cwd())

@@ -114,7 +114,9 @@ def warn(text: str) -> None:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
     """A table; columns are right-aligned, but for the first and those named in ``text``."""
-    made = Table(title=escape(title) if title else None, title_justify="left", header_style="bold", pad_edge=False)
+    if title:
+        out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    made = Table(show_header=any(columns), header_style="bold", pad_edge=False)
     for i, column in enumerate(columns):
         wordy = i == 0 or column in text
         made.add_column(
@@ -127,6 +129,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for row in rows:
         made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
     out.print(made)
+
+
+def costs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table of what stages cost, without the columns that are zero throughout; nothing where all are."""
+    kept = [i for i in range(len(columns)) if i == 0 or any(str(row[i]).strip("0.") for row in rows)]
+    if len(kept) > 1:
+        table("", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 class Shown:

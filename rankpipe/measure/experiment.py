@@ -26,7 +26,7 @@ from rankpipe import recipe, store, trec, weights
 from rankpipe.catalog import find, near
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
-from rankpipe.errors import RankpipeError, RecipeError
+from rankpipe.errors import DataError, RankpipeError, RecipeError
 from rankpipe.journal import Kept
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
@@ -195,7 +195,7 @@ class Experiment:
         if key not in self._built:
             stage = recipe.build(node, self.root)
             if isinstance(stage, Reranker) and not isinstance(stage, Top):
-                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", _identity(node))
+                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", _identity(node, self.root))
             self._built[key] = stage
         return self._built[key]
 
@@ -221,15 +221,31 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
             yield stage
 
 
-def _identity(node: dict[str, Any]) -> str:
-    """Everything that decides what a stage gives: its recipe, its code, its weights, the libraries under it."""
+def _identity(node: dict[str, Any], root: Path) -> str:
+    """Everything that decides what a stage gives: its recipe, the files that names, its code, weights and libraries."""
     parts: list[Any] = [node, versions(LIBRARIES)]
     for _, part in recipe.walk(node):
-        code = inspect.getsourcefile(find(part["use"]))
-        parts.append(store.sha256(Path(code)) if code else part["use"])
+        call = find(part["use"])
+        parts.append(_code(Path(inspect.getfile(inspect.unwrap(call)))))
+        parts += [_content(root / part[name]) for name in recipe.paths(call) if isinstance(part.get(name), str)]
         if isinstance(part.get("model"), str):
             parts.append(weights.identity(weights.resolve(part["model"])))
     return recipe.digest(parts)
+
+
+def _code(source: Path) -> list[str]:
+    """Checksums of a component's module; of ours also of all in its room (prompts, plans, ...) and the ground floor."""
+    house = Path(recipe.__file__).parent
+    if not source.is_relative_to(house):
+        return [store.sha256(source)]
+    files = {*source.parent.rglob("*.py"), *source.parent.rglob("*.yaml"), *house.glob("*.py")}
+    return [store.sha256(file) for file in sorted(files)]
+
+
+def _content(path: Path) -> str:
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    return weights.identity(path) if path.is_dir() else store.sha256(path)
 
 
 def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:

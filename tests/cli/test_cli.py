@@ -66,6 +66,20 @@ def test_json_goes_in_and_out(rankpipe: Rankpipe, tiny_path: Path) -> None:
     assert made["rankings"][0]["query"]["text"] == "tea"
 
 
+def test_single_files_of_trec(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    """A corpus, topics, a run and qrels, each a file of its own."""
+    (tmp_path / "topics.txt").write_text("<top>\n<num> Number: 7\n<title> causes of high tides\n</top>\n")
+    (tmp_path / "qrels.txt").write_text("7 0 tide-1 1\n")
+    corpus = tiny_path / "corpus.jsonl"
+    rankpipe("index", "words", "--data", corpus)
+    rankpipe("search", "words", "--topics", "topics.txt", "--out", "a.trec")
+    fake = ("--use", "listwise", "--set", "lm={use: fake}")
+    rankpipe("rerank", "a.trec", "--data", corpus, "--topics", "topics.txt", *fake, "--out", "b.trec")
+    assert {line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()} == {"7"}
+    compared = ("compare", "a.trec", "b.trec", "--topics", "topics.txt", "--qrels", "qrels.txt", "--json")
+    assert json.loads(rankpipe(*compared).stdout)["policy"] == "mean over all 1 judged queries"
+
+
 def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
     queries = [str(q) for q in range(30)]
     (tmp_path / "q").write_text("".join(f"{q} 0 good 1\n" for q in queries))
@@ -86,7 +100,7 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("index", "new", "--data", "TINY", "--set", "k1"), 3, "expected KEY=VALUE"),
         (("index", "new", "--data", "TINY", "--set", "k1=many"), 3, "k1: 'many' is a str, expected float"),
         (("search", "nothing", "q"), 6, "nothing built here"),
-        (("search", "nothing"), 4, "either a question or --data"),
+        (("search", "nothing"), 4, "either a question, or many by --data"),
         (("eval", "none.trec", "--data", "TINY"), 4, "none.trec: no such file"),
         (("eval", "none.trec"), 4, "name a data set with --data"),
         (("rerank", "a.trec", "--use", "single"), 3, "single is not a stage"),

@@ -8,6 +8,7 @@ from rankpipe import store, trec
 from rankpipe.errors import RecipeError
 from rankpipe.measure.experiment import Experiment
 from rankpipe.measure.results import expected
+from rankpipe.rerank.prompts import TEMPLATES
 
 RECIPE = {
     "data": "mine",
@@ -67,6 +68,19 @@ def test_a_second_run_does_no_reranking(house: Path) -> None:
     forced = Experiment(house / "eval" / "mine")
     forced.run(force=True)
     assert sum(getattr(s, "fresh", 0) for s in forced._built.values()) == 3
+
+
+def test_another_prompt_in_the_same_file_is_asked_anew(house: Path) -> None:
+    mine = house / "mine.yaml"
+    mine.write_text((TEMPLATES / "rank_zephyr.yaml").read_text())
+    recipe = yaml.safe_load((house / "eval" / "mine" / "recipe.yaml").read_text())
+    recipe["systems"]["llm"]["pipeline"][1]["prompt"] = {"use": "prompt", "file": "mine.yaml"}
+    (house / "eval" / "mine" / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    for change, fresh in (("", 3), ("", 0), ("# changed\n", 3)):
+        mine.write_text(mine.read_text() + change)
+        made = Experiment(house / "eval" / "mine")
+        made.run()
+        assert sum(getattr(s, "fresh", 0) for s in made._built.values()) == fresh
 
 
 def test_a_changed_corpus_rebuilds_the_index(house: Path) -> None:
