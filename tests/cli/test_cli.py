@@ -77,7 +77,7 @@ def test_single_files_of_trec(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Pat
     rankpipe("rerank", "a.trec", "--data", corpus, "--topics", "topics.txt", *fake, "--out", "b.trec")
     assert {line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()} == {"7"}
     compared = ("compare", "a.trec", "b.trec", "--topics", "topics.txt", "--qrels", "qrels.txt", "--json")
-    assert json.loads(rankpipe(*compared).stdout)["policy"] == "mean over all 1 judged queries"
+    assert json.loads(rankpipe(*compared).stdout)["policy"] == "mean over all 1 judged query"
 
 
 def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
