@@ -1,17 +1,25 @@
-"""Where a figure comes from: which code, and which versions of the packages under it."""
+"""Where a figure comes from: which recipe, which code, and which versions of the packages under it."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from platform import python_version
+from typing import Any
 
 PACKAGES = (
     "rankpipe", "numpy", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
     "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers",
 )  # fmt: skip
+
+
+def digest(tree: Any) -> str:
+    """A recipe's hash: sha256 of its canonical JSON, 16 hex digits."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

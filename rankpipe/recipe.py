@@ -6,9 +6,7 @@ Recipes live on shelves, ``HOUSE/{indexes,models,eval}/NAME/recipe.yaml``; paths
 from __future__ import annotations
 
 import ast
-import hashlib
 import inspect
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
@@ -18,6 +16,9 @@ from typing import Any
 
 from rankpipe.catalog import find, near
 from rankpipe.errors import DataError, MissingExtra, RecipeError
+from rankpipe.provenance import digest
+
+__all__ = ["bind", "build", "check", "digest", "house", "load", "misjoined", "paths", "pipeline", "rooted", "walk"]
 
 SHELVES = ("indexes", "models", "eval")
 
@@ -46,11 +47,6 @@ def house(path: Path) -> Path:
     """The folder that paths in this recipe start at: above its shelf, or the working folder off any shelf."""
     folder = (path if path.is_dir() else path.parent).resolve()
     return folder.parent.parent if folder.parent.name in SHELVES else Path.cwd()
-
-
-def digest(tree: Any) -> str:
-    """A recipe's hash: sha256 of its canonical JSON, 16 hex digits."""
-    return hashlib.sha256(json.dumps(tree, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def walk(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
-from rankpipe.provenance import commit, versions
+from rankpipe.provenance import commit, digest, versions
 
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -51,6 +51,7 @@ class Manifest:
     commit: str
     created: str
     seconds: float = 0.0
+    recipe_hash: str = ""
 
     @property
     def path(self) -> Path:
@@ -119,7 +120,8 @@ def publish(
         files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file()}
         build = f"{key}-{started:%Y%m%dT%H%M%S%f}"
         manifest = {
-            "kind": kind, "format": format, "build": build, "recipe": recipe, "data": asdict(data),
+            "kind": kind, "format": format, "build": build, "recipe": recipe,
+            "recipe_hash": digest(recipe), "data": asdict(data),
             "facts": draft.facts, "files": {n: (p.stat().st_size, sha256(p)) for n, p in files.items()},
             **provenance, "created": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
@@ -145,7 +147,7 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         known = json.loads(path.read_text("utf-8"))
         known["data"] = Data(**known["data"])
-        known["files"] = {name: (size, digest) for name, (size, digest) in known["files"].items()}
+        known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
     except (ValueError, TypeError, KeyError) as error:
         raise ArtefactError(f"{path}: damaged manifest ({error}); {_cure(folder)}") from None
@@ -172,13 +174,13 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
 def damages(manifest: Manifest, *, checksums: bool = True) -> list[str]:
     """Every file that is missing, of another size or (if asked) of another checksum."""
     faults = []
-    for name, (size, digest) in manifest.files.items():
+    for name, (size, checksum) in manifest.files.items():
         path = manifest.path / name
         if not path.exists():
             faults.append(f"{path} is missing")
         elif path.stat().st_size != size:
             faults.append(f"{path} has {path.stat().st_size} bytes, the manifest says {size}")
-        elif checksums and sha256(path) != digest:
+        elif checksums and sha256(path) != checksum:
             faults.append(f"{path} is damaged: its sha256 is not the manifest's")
     return faults
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rankpipe.errors import ArtefactError, DiskError
-from rankpipe.provenance import commit
+from rankpipe.provenance import commit, digest
 from rankpipe.store import Data, damages, lock, open_artefact, publish, read_manifest, staleness, write
 
 DATA = Data("docs", "abc")
@@ -32,6 +32,7 @@ def test_an_artefact_knows_itself(tmp_path: Path) -> None:
     made = open_artefact(tmp_path, kind="thing")
     assert set(made.files) == {"sub/a.txt", "b.txt"}
     assert (made.size_bytes, made.facts, made.data) == (4, {"documents": 3}, DATA)
+    assert made.recipe_hash == digest({"use": "thing"})
     assert made.versions["python"].startswith("3.")
     assert "numpy" in made.versions
     assert [p.name for p in (tmp_path / "made").iterdir()] == [made.build]

@@ -25,7 +25,7 @@ def experiment(made: Experiment, *, force: bool = False, report: bool = True, ex
     result, evaluations = made.measure(outcomes)
     filed = file(result, made.folder)
     runs = store.read_manifest(made.folder).path
-    places = {"runs": str(runs), "result": str(filed)}
+    places = {"indexes": ", ".join(map(str, made.indexes)), "runs": str(runs), "result": str(filed)}
     if report:
         places["report"] = str(made.folder / "report.html")
         draw(made.folder / "report.html", _page(made, outcomes, result, evaluations))
@@ -37,7 +37,7 @@ def experiment(made: Experiment, *, force: bool = False, report: bool = True, ex
             for ranking in outcome.rankings[:examples]:
                 rankings_out.hits(ranking, 3)
         for name, place in places.items():
-            show.out.print(f"{name:8}{place}", highlight=False, soft_wrap=True)
+            show.out.print(f"{name:9}{place}", highlight=False, soft_wrap=True)
         for bound in broken:
             show.warn(f"outside the recipe's bounds: {bound}")
 

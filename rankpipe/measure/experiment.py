@@ -96,6 +96,12 @@ class Experiment:
         """The opened data set."""
         return open_dataset(self.tree["data"], **({"split": self.tree["split"]} if "split" in self.tree else {}))
 
+    @property
+    def indexes(self) -> list[Path]:
+        """The folders of all indexes that the systems name, each once."""
+        nodes = [node for s in self.systems for _, node in recipe.walk(list(s.stages))]
+        return list(dict.fromkeys(self.root / n["index"] for n in nodes if isinstance(n.get("index"), str)))
+
     def check(self) -> list[str]:
         """Every fault, each with its place; builds and loads nothing."""
         faults = [f"no key {k!r}{near(k, list(KEYS))}" for k in self.tree if k not in KEYS]
@@ -113,7 +119,7 @@ class Experiment:
             place = f"systems.{system.name}"
             faults += recipe.check(list(system.stages), place)
             faults += recipe.misjoined(list(system.stages), place)
-        for index in self._indexes():
+        for index in self.indexes:
             if (index / "recipe.yaml").exists():
                 faults += [f"{index}: {f}" for f in shelf.check(recipe.load(index))]
             elif not (index / "manifest.json").exists():
@@ -133,7 +139,7 @@ class Experiment:
         """
         if faults := self.check():
             raise RecipeError(faults)
-        for folder in self._indexes():
+        for folder in self.indexes:
             if (folder / "recipe.yaml").exists():
                 shelf.ensure(folder)
         if force:
@@ -162,7 +168,8 @@ class Experiment:
             run = trec.to_run(outcome.rankings)
             made[outcome.system.name] = evaluate(run, qrels, self.measures, average=self.tree.get("average", "judged"))
             systems[outcome.system.name] = SystemResult.of(made[outcome.system.name], outcome.rankings)
-        return Result(self.name, recipe.digest(self.tree), self.data.data, SEED, systems), made
+        recipes = [self.tree, *(store.read_manifest(index).recipe for index in self.indexes)]
+        return Result(self.name, recipe.digest(recipes), self.data.data, SEED, systems), made
 
     def _sample(self, system: System) -> frozenset[str]:
         """The queries a system runs on: all, or the same few whatever the system."""
@@ -198,11 +205,6 @@ class Experiment:
                 stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", _identity(node, self.root))
             self._built[key] = stage
         return self._built[key]
-
-    def _indexes(self) -> list[Path]:
-        """The folders of all indexes that the systems name, each once."""
-        nodes = [node for s in self.systems for _, node in recipe.walk(list(s.stages))]
-        return list(dict.fromkeys(self.root / n["index"] for n in nodes if isinstance(n.get("index"), str)))
 
     def _publish(self, outcomes: list[Outcome]) -> None:
         with store.publish(self.folder, kind="runs", recipe=self.tree, data=self.data.data) as draft:

@@ -70,6 +70,16 @@ def test_a_second_run_does_no_reranking(house: Path) -> None:
     assert sum(getattr(s, "fresh", 0) for s in forced._built.values()) == 3
 
 
+def test_an_index_made_otherwise_is_another_recipe(house: Path) -> None:
+    def hashed() -> str:
+        made = Experiment(house / "eval" / "mine")
+        return made.measure(made.run())[0].recipe_hash
+
+    before = hashed()
+    (house / "indexes" / "words" / "recipe.yaml").write_text("data: mine\nindex: {use: bm25, k1: 1.2}\n")
+    assert hashed() != before
+
+
 def test_another_prompt_in_the_same_file_is_asked_anew(house: Path) -> None:
     mine = house / "mine.yaml"
     mine.write_text((TEMPLATES / "rank_zephyr.yaml").read_text())

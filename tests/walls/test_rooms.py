@@ -17,7 +17,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "progress": set(),
     "stage": {"data"},
     "catalog": {"errors"},
-    "recipe": {"catalog", "errors"},
+    "recipe": {"catalog", "errors", "provenance"},
     "store": {"errors", "provenance"},
     "provenance": set(),
     "java": {"catalog", "errors"},
