@@ -30,7 +30,7 @@ from rankpipe.errors import DataError, RankpipeError, RecipeError
 from rankpipe.journal import Kept
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
-from rankpipe.provenance import versions
+from rankpipe.provenance import commit, versions
 from rankpipe.retrieve import shelf
 from rankpipe.stage import Reranker, Stage, Top
 
@@ -70,6 +70,7 @@ class Experiment:
         self.root = recipe.house(path)
         self._built: dict[str, Stage[Any, Any]] = {}
         self._dropped = 0  # hits that were their own query
+        self._commit = commit()  # before anything is written
 
     @property
     def name(self) -> str:
@@ -169,7 +170,7 @@ class Experiment:
             made[outcome.system.name] = evaluate(run, qrels, self.measures, average=self.tree.get("average", "judged"))
             systems[outcome.system.name] = SystemResult.of(made[outcome.system.name], outcome.rankings)
         recipes = [self.tree, *(store.read_manifest(index).recipe for index in self.indexes)]
-        return Result(self.name, recipe.digest(recipes), self.data.data, SEED, systems), made
+        return Result(self.name, recipe.digest(recipes), self.data.data, SEED, systems, self._commit), made
 
     def _sample(self, system: System) -> frozenset[str]:
         """The queries a system runs on: all, or the same few whatever the system."""
