@@ -10,7 +10,6 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from math import copysign, inf, isfinite
 from pathlib import Path
 from struct import pack, unpack
@@ -136,15 +135,13 @@ def read_run(path: Path) -> RunFile:
             raise DataError(f"{place}: document {doc!r} is there twice for query {query!r}")
         scores[doc] = _number(score, place)
         if rank:
-            ranks.setdefault(query, {})[doc] = -_number(rank, place, "rank")
+            ranks.setdefault(query, {})[doc] = _number(rank, place, "rank")
         tags[tag] = None
     contradictions = ties = 0
     for query, scores in run.items():
-        order = ordered(scores)
-        told = [ranks.get(query, {}).get(doc, 0.0) for doc in order]
-        falls = [single(scores[doc]) for doc in order]
-        contradictions += any(a < b for (a, b), (s, t) in zip(pairwise(told), pairwise(falls), strict=True) if s > t)
-        ties += len(set(falls)) < len(falls)
+        told = [rank for _, rank in sorted((-single(scores[d]), rank) for d, rank in ranks.get(query, {}).items())]
+        contradictions += told != sorted(told)  # of equal scores any order will do
+        ties += len({single(score) for score in scores.values()}) < len(scores)
     return RunFile(path, run, tuple(tags), contradictions, ties)
 
 

@@ -3,13 +3,26 @@ from itertools import pairwise
 from pathlib import Path
 from struct import pack, unpack
 
+import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rankpipe import Doc, Hit, Query, Ranking
 from rankpipe.errors import DataError
-from rankpipe.trec import LARGEST, below, ordered, read_qrels, read_run, single, strict, to_run, write_qrels, write_run
+from rankpipe.trec import (
+    LARGEST,
+    below,
+    lines,
+    ordered,
+    read_qrels,
+    read_run,
+    single,
+    strict,
+    to_run,
+    write_qrels,
+    write_run,
+)
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -22,14 +35,18 @@ def test_the_format(tmp_path: Path) -> None:
     path = tmp_path / "a.trec"
     assert write_run(path, [ranking({"d1": 1.5, "d2": 2.0}), ranking({}, "2")], tag="bm25") == 0
     assert path.read_text() == "1 Q0 d2 1 2 bm25\n1 Q0 d1 2 1.5 bm25\n"
+    write_run(path, [ranking({"d1": 1.0})])
+    assert path.read_text() == "1 Q0 d1 1 1 rankpipe\n"
 
 
 def test_tied_scores_are_lowered_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "a.trec"
     assert write_run(path, [ranking({"a": 1.0, "b": 1.0, "c": 1.0, "d": 0.5})]) == 2
+    assert write_run(path, [ranking({"a": 1.0, "b": 1.0, "c": 1.0}), ranking({"a": 1.0, "b": 1.0}, "2")]) == 3
     run = read_run(path)
-    assert ordered(run.run["1"]) == ["c", "b", "a", "d"]
+    assert ordered(run.run["1"]) == ["c", "b", "a"]
     assert (run.ties, run.contradictions) == (0, 0)
+    assert (run.oddities, run.path, run.tags) == ([], path, ("rankpipe",))
 
 
 @given(st.lists(FLOATS, max_size=30))
@@ -40,12 +57,18 @@ def test_written_scores_fall_strictly_in_single_precision(scores: list[float]) -
     assert 0 <= lowered <= len(scores)
 
 
+@given(st.floats(allow_nan=False))
+@example(1e300)
+@example(-1e300)
+@example(2.0**128 - 2.0**103)  # half-way from the largest number to the next: infinite
+def test_single_precision_is_numpys(x: float) -> None:
+    with np.errstate(over="ignore"):
+        assert single(x) == float(np.float32(x))
+
+
 @given(st.floats(-LARGEST, LARGEST).map(single))
 def test_below_is_the_next_number(x: float) -> None:
-    under = below(x)
-    assert under < x
-    assert under == single(under)
-    assert single((under + x) / 2) in (under, x)
+    assert below(x) == float(np.nextafter(np.float32(x), np.float32(-np.inf)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -60,7 +83,9 @@ def test_a_run_survives_the_file(tmp_path: Path, run: dict[str, dict[str, float]
 def test_gzip_is_reproducible(tmp_path: Path) -> None:
     for name in "ab":
         write_run(tmp_path / f"{name}.gz", [ranking({"a": 1.0})])
-    assert (tmp_path / "a.gz").read_bytes()[10:] == (tmp_path / "b.gz").read_bytes()[10:]
+    made = (tmp_path / "a.gz").read_bytes()
+    assert made == (tmp_path / "b.gz").read_bytes()
+    assert made[4:8] == bytes(4)  # RFC 1952: no time stamp
 
 
 def test_reads_what_the_world_writes(tmp_path: Path) -> None:
@@ -69,12 +94,25 @@ def test_reads_what_the_world_writes(tmp_path: Path) -> None:
     read = read_run(path)
     assert read.run == {"1": {"d1": 3.5, "d2": 4.5, "d3": 2.5}}
     assert ordered(read.run["1"]) == ["d2", "d1", "d3"]
+    assert read.oddities == []  # ranks that are all 0, or not there, contradict nothing
+    path.write_text("1 Q0 d1 2.5 x\n1 Q0 d2 3.5 y\n")
+    assert (read_run(path).run, read_run(path).tags) == ({"1": {"d1": 2.5, "d2": 3.5}}, ("x", "y"))
+    path.write_text("1\tQ0\td 1\t1\t3.5\tx\n1\tQ0\td 2\t2.5\tx\n")  # between tabs, blanks belong to the id
+    assert read_run(path).run == {"1": {"d 1": 3.5, "d 2": 2.5}}
+
+
+def test_lines_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes("\ufeffa\t \r\n\n \n\ufeffb\tX\n  c".encode())
+    assert [*lines(path)] == [(f"{path}:1", "a\t "), (f"{path}:4", "\ufeffb\tX"), (f"{path}:5", "  c")]
 
 
 def test_reads_ms_marco(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_text("1\td1\t1\n1\td2\t2\n")
-    assert ordered(read_run(path).run["1"]) == ["d1", "d2"]
+    read = read_run(path)
+    assert (read.run, read.tags) == ({"1": {"d1": -1.0, "d2": -2.0}}, ("msmarco",))
+    assert ordered(read.run["1"]) == ["d1", "d2"]
 
 
 def test_a_run_whose_ranks_contradict_its_scores_is_reported(tmp_path: Path) -> None:
@@ -82,8 +120,25 @@ def test_a_run_whose_ranks_contradict_its_scores_is_reported(tmp_path: Path) -> 
     path.write_text("1 Q0 a 1 1.0 x\n1 Q0 b 2 2.0 x\n2 Q0 a 1 2.0 x\n2 Q0 b 2 1.0 x\n3 Q0 a 1 1 x\n3 Q0 b 2 1 x\n")
     read = read_run(path)
     assert (read.contradictions, read.ties) == (1, 1)
-    assert any("in 1 of 3 queries the ranks contradict the scores" in note for note in read.oddities)
-    assert any("1 of 3 queries have tied scores" in note for note in read.oddities)
+    assert read.oddities == [
+        f"{path}: in 1 of 3 queries the ranks contradict the scores; trec_eval, and we, go by the scores",
+        f"{path}: 1 of 3 queries have tied scores; ordered by id, falling",
+    ]
+
+
+SCORES = st.sampled_from([0.5, 1.0, 1.0 + 1e-9, 2.0])  # two of them are one in single precision
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(SCORES, st.sampled_from(["", "0", "1", "2", "3"])), min_size=1, max_size=6))
+@example([(2.0, "1"), (1.0, "")])  # the one without a rank says nothing
+@example([(2.0, "2"), (1.0, "1"), (1.0, "3")])  # the contradiction may lie behind a tie
+def test_a_contradiction_is_a_pair_told_otherwise(tmp_path: Path, hits: list[tuple[float, str]]) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("".join(f"1 Q0 d{i} {rank} {score!r} x\n" for i, (score, rank) in enumerate(hits)))
+    read, told = read_run(path), [(np.float32(score), int(rank)) for score, rank in hits if rank]
+    assert read.contradictions == any(s > t and a > b for s, a in told for t, b in told)
+    assert read.ties == (len({np.float32(score) for score, _ in hits}) < len(hits))
 
 
 def test_single_precision_decides_ties() -> None:
@@ -111,8 +166,8 @@ def test_a_bad_run_line_is_named(tmp_path: Path, line: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("1 0 d1\n", "1: 3 fields, expected 4"),
-        ("query-id\tcorpus-id\tscore\n1\td1\n", "2: 2 fields, expected 3"),
+        ("1 0 d1\n", r"1: 3 fields, expected 4 \(query, iteration, document, relevance\)"),
+        ("query-id\tcorpus-id\tscore\n1\td1\n", r"2: 2 fields, expected 3 \(query-id, corpus-id, score\)"),
         ("1 0 d1 high\n", "1: the relevance 'high' is no number"),
         ("1 0 d1 1.5\n", "1: the relevance '1.5' is no whole number"),
         ("1 0 d1 1\n1 0 d1 2\n", "2: 1 d1 is judged 1 and 2"),
@@ -137,9 +192,15 @@ def test_qrels_survive_the_file(tmp_path: Path) -> None:
 def test_ids_with_white_space_are_refused_and_nothing_is_written(tmp_path: Path, bad: str) -> None:
     path = tmp_path / "a.trec"
     path.write_text("old")
-    for r in (ranking({bad: 1.0}), ranking({"a": 1.0}, bad)):
-        with pytest.raises(DataError, match=r"write a \.jsonl ranking instead"):
-            write_run(path, [r])
+    a = ranking({"a": 1.0})
+    for what, rankings, tag in (
+        ("document id", [a, ranking({bad: 1.0}, "2")], "x"),
+        ("query id", [a, ranking({"a": 1.0}, bad)], "x"),
+        ("tag", [a], bad),
+    ):
+        with pytest.raises(DataError, match=r"; write a \.jsonl ranking instead, or rename it$") as caught:
+            write_run(path, rankings, tag)
+        assert f"the {what} {bad!r} is empty or has white space" in str(caught.value)
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.trec"]
 

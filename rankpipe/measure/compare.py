@@ -256,7 +256,7 @@ def _warnings(base: str, evaluations: Mapping[str, Evaluation]) -> tuple[str, ..
             f"Judged@10 is low ({', '.join(low)}): many of the first hits have no judgement and count as not relevant"
         )
     for name, of in evaluations.items():
-        if of.average == "judged" and len(of.missing) > len(of.judged) * MISSING_MANY:
+        if len(of.missing) > len(of.judged) * MISSING_MANY:
             notes.append(
                 f"{name} has no document for {len(of.missing)} of {len(of.judged)} judged queries, which count as 0; "
                 "average over retrieved queries to compare on those that all runs have"

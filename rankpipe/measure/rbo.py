@@ -29,5 +29,5 @@ def rbo(a: Sequence[str], b: Sequence[str], p: float = 0.9) -> float:
         seen[1].add(long[d - 1])
         shared += long[d - 1] in seen[0]
         shared_s = shared if d == s else shared_s
-        total += (shared / d + (shared_s * (d - s) / (s * d) if d > s else 0)) * p**d
+        total += (shared + shared_s * (d - s) / s) / d * p**d  # X_s is 0 above s
     return (1 - p) / p * total + ((shared - shared_s) / l + shared_s / s) * p**l

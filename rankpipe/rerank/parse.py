@@ -40,9 +40,7 @@ def parse(text: str, n: int, labels: Labels = "numbers") -> Reply:
     :return: always a whole order.
     """
     said = text.rsplit("</think>", 1)[-1].strip()
-    names = [
-        _position(name, labels) for name in re.findall(NAMES[labels], said if labels == "letters" else _plain(said))
-    ]
+    names = [_position(name, labels) for name in re.findall(NAMES[labels], _plain(said))]
     inside = [p for p in names if p is not None and 0 <= p < n]
     named = dict.fromkeys(inside)
     return Reply(
@@ -68,5 +66,7 @@ def _plain(text: str) -> str:
 
 
 def _ascii_number(char: str) -> str:
-    value = unicodedata.numeric(char, -1.0) if unicodedata.category(char) in ("Nd", "No") else -1.0
-    return str(int(value)) if value >= 0 and value.is_integer() else char
+    if unicodedata.category(char) not in ("Nd", "No"):  # 五 and Ⅴ are words
+        return char
+    value = unicodedata.numeric(char)
+    return str(int(value)) if value.is_integer() else char

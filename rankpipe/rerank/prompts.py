@@ -111,11 +111,13 @@ def read(file: Path) -> Prompt:
 
     try:
         tree = yaml.safe_load(file.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise DataError(f"{file}: no such prompt file") from None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{file}:{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character, not UTF-8, the date 2026-13-01
+        raise DataError(f"{file}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise DataError(f"{file}: a prompt is a mapping with the keys {', '.join(KEYS)}")
     if faults := _faults(tree):

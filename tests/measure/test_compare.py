@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from math import atan, pi
 from statistics import fmean
 
 import numpy as np
@@ -56,7 +57,32 @@ def test_the_same_seed_gives_the_same_figures_whoever_else_is_compared() -> None
     assert two == again
     [d], e = two.differences, three.differences[1]
     assert (e.system, e.interval, e.t_p, e.randomisation_p) == ("b", d.interval, d.t_p, d.randomisation_p)
-    assert compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"], resamples=500, seed=1) != two
+    assert (two.baseline, two.overlap.keys()) == ("a", {"b"})
+
+
+def test_a_comparisons_seed_and_resamples_reach_every_figure() -> None:
+    runs = {"a": run(BEFORE), "b": run(AFTER)}
+    found = set()
+    for told in ({"seed": 1, "resamples": 500}, {"seed": 2, "resamples": 500}, {"seed": 1, "resamples": 600}, {}):
+        of = compare(runs, QRELS, ["RR"], **told)
+        before, after = (np.array([*of.evaluations[name].values["RR"].values()]) for name in runs)
+        [d] = of.differences
+        assert d.interval == interval(after - before, **told)
+        assert d.randomisation_p == randomisation_test(after - before, **told)
+        found |= {d.interval, d.randomisation_p}
+    assert len(found) == 8
+    assert of == compare(runs, QRELS, ["RR"], seed=0, resamples=10_000)
+    many = np.sin(np.arange(40)) + 0.1  # too many for the exact test
+    assert interval(many) == interval(many, seed=0, resamples=10_000)
+    assert randomisation_test(many) == randomisation_test(many, seed=0, resamples=10_000)
+
+
+def test_two_queries_by_hand() -> None:
+    d = np.array([0.1, 0.3])
+    assert t_test(d) == pytest.approx(1 - 2 * atan(2) / pi)  # t = (.1 + .3) / |.1 - .3|, one degree of freedom: Cauchy
+    assert randomisation_test(d) == 0.5  # ++ and -- of four
+    assert interval([0.0, 1.0]) == (0.0, 1.0)  # means 0, 1/2, 1, a quarter of them 0
+    assert (t_test(np.zeros(2)), randomisation_test(np.zeros(2)), interval([0.0, 0.0])) == (1, 1, (0, 0))
 
 
 def test_bootstrap_interval_covers_as_promised() -> None:
@@ -98,6 +124,7 @@ def test_identical_runs() -> None:
     assert d.hurt == d.helped == ()
     assert of.overlap == {"b": pytest.approx(1)}
     assert not worse(of, "RR")
+    assert not worse(compare({"a": run(BEFORE), "b": run([2, *BEFORE[1:]])}, QRELS, ["RR"]), "RR")  # p = 1
 
 
 def test_a_single_query_says_nothing() -> None:
@@ -106,7 +133,7 @@ def test_a_single_query_says_nothing() -> None:
     assert d.delta == -0.5
     assert (d.interval, d.t_p, d.t_holm, d.randomisation_p, d.randomisation_holm) == (None,) * 5
     assert not worse(of, "RR")
-    assert any("only 1 query" in w for w in of.warnings)
+    assert of.warnings[-1] == "only 1 query: a real difference may well not show"
 
 
 def test_constant_differences() -> None:
@@ -133,13 +160,53 @@ def test_over_which_queries() -> None:
     assert judged.differences[0].hurt[0] == Change("q0", 1.0, 0.0)
     assert retrieved.differences[0].losses == 0
     assert len(retrieved.evaluations["a"].queries) == 10
+    assert retrieved.evaluations["a"].policy.startswith("mean over the 10 judged queries found in the run")
+    assert not any("no document" in w for w in retrieved.warnings)
+
+
+def test_runs_without_a_common_query_overlap_in_nothing() -> None:
+    of = compare({"a": {"q0": {"r": 1.0}}, "b": {"q1": {"r": 1.0}}}, QRELS, ["RR"])
+    assert of.overlap == {"b": 0}
+
+
+def judged(queries: int) -> Qrels:
+    return {f"q{i}": QRELS["q0"] for i in range(queries)}
+
+
+def test_warnings_about_few_queries() -> None:
+    for queries, warnings in ((25, ()), (24, ("only 24 queries: a real difference may well not show",))):
+        assert compare({"a": run([1] * queries), "b": run([2] * queries)}, judged(queries), ["RR"]).warnings == warnings
+
+
+def test_warnings_about_missing_queries() -> None:
+    for missing in (2, 3):  # one in twenty is not many
+        of = compare({"a": run([1] * 40), "b": run([1] * (40 - missing))}, judged(40), ["RR"])
+        said = (
+            "b has no document for 3 of 40 judged queries, which count as 0; average over retrieved queries to compare "
+            "on those that all runs have"
+        )
+        assert [w for w in of.warnings if "no document" in w] == [said] * (missing == 3)
 
 
 def test_warnings_about_judgements() -> None:
-    unjudged = {q: {f"new{d}": s for d, s in hits.items()} for q, hits in run(BEFORE).items()}
-    of = compare({"a": run(BEFORE), "b": unjudged}, QRELS, ["RR"])
-    assert "so b may be better than it looks" in of.warnings[0]
-    assert "Judged@10 is low (b 0.000)" in of.warnings[1]
+    full = run([1] * 30)
+    new = {q: {f"new{d}": s for d, s in hits.items()} for q, hits in full.items()}
+    of = compare({"base": full, "late": new, "even later": new}, judged(30), ["RR"])
+    gap = (
+        "Judged@10 is 0.000 for {name} and 1.000 for base: documents without judgements count as not relevant, so "
+        "{name} may be better than it looks"
+    )
+    low = "many of the first hits have no judgement and count as not relevant"
+    assert of.warnings == (
+        gap.format(name="late"),
+        gap.format(name="even later"),
+        f"Judged@10 is low (late 0.000, even later 0.000): {low}",
+    )
+    assert "so late may be better than it looks" in compare({"late": new, "base": full}, judged(30), ["RR"]).warnings[0]
+    ten = {q: {f"d{i}": -float(i) for i in range(10)} for q in full}
+    for share, warned in ((8, False), (7, True)):
+        grades = {q: {f"d{i}": 1 for i in range(share)} for q in full}
+        assert any(low in w for w in compare({"a": ten, "b": ten}, grades, ["RR"]).warnings) == warned
 
 
 def test_refusals() -> None:
@@ -147,5 +214,5 @@ def test_refusals() -> None:
         compare({"a": run(BEFORE)}, QRELS, ["RR"])
     with pytest.raises(DataError, match="did you mean old"):
         compare({"old": run(BEFORE), "new": run(AFTER)}, QRELS, ["RR"], baseline="odl")
-    with pytest.raises(DataError, match="'nDCG@10' was not compared; compared: RR"):
-        worse(compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR"]), "nDCG@10")
+    with pytest.raises(DataError, match=r"'nDCG@10' was not compared; compared: RR, P@1$"):
+        worse(compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR", "P@1"]), "nDCG@10")

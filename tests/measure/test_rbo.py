@@ -41,5 +41,6 @@ def test_ends_of_the_scale() -> None:
     assert rbo("abcdef", "abc") == pytest.approx(1)  # nothing contradicts
     assert rbo("abc", "xyz") == rbo("abc", "") == 0
     assert rbo("", "") == 1
-    with pytest.raises(ValueError, match="p=1"):
-        rbo("a", "a", 1)
+    for p in (0, 1):
+        with pytest.raises(ValueError, match=f"p={p}"):
+            rbo("a", "a", p)

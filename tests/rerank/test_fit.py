@@ -60,6 +60,23 @@ def test_the_most_words_that_fit(context: int) -> None:
     assert fitted.cut == tuple(i for i, n in enumerate((5, 200, 90)) if n > best)
 
 
+@pytest.mark.parametrize("words", [1, 2, 119, 120])
+def test_it_may_fit_to_the_last_token(words: int) -> None:
+    [doc] = docs(120)
+    whole = PROMPT.render(QUERY.text, [" ".join(doc.text.split()[:words])])
+    lm = Counting([])
+    for context, shown in ((lm.count(whole) + 20, words), (lm.count(whole) + 19, words - 1)):
+        if shown:
+            fitted = fit(PROMPT, Counting([], context), QUERY, [doc], max_words=120, max_tokens=20)
+            assert fitted.chat[1]["content"].count("w") == whole[1]["content"].count("w") - (words - shown)
+            assert fitted.cut == ((0,) if shown < 120 else ())
+        else:
+            with pytest.raises(
+                ModelError, match=f"{lm.count(whole)} tokens with one word .* only {lm.count(whole) - 1}"
+            ):
+                fit(PROMPT, Counting([], context), QUERY, [doc], max_words=120, max_tokens=20)
+
+
 @pytest.mark.parametrize(("query", "context"), [("word " * 5_000, 4096), ("short", 100), ("short", 10)])
 def test_a_hopeless_prompt_ends_in_an_error(query: str, context: int) -> None:
     start = time.perf_counter()
@@ -84,3 +101,4 @@ def test_text_without_blanks_is_cut_every_40_characters() -> None:
     assert [len(passage.first(n)) for n in (1, 2, 3, 4, 5, 9)] == [40, 80, 100, 103, 105, 105]
     assert passage.first(3) == "漢" * 100
     assert Passage("", most=3).first(1) == ""
+    assert Passage("a b ", most=3).first(2) == "a b "  # not shortened, so as it is

@@ -21,6 +21,7 @@ CASES: list[tuple[int, Labels, str, int, list[int]]] = [
     (6, "numbers", "I'm sorry, I cannot rank these passages.", 3, [1, 2, 3]),
     (6, "numbers", "", 3, [1, 2, 3]),
     (7, "numbers", "<think>[1] > [2] > [3]</think>[3] > [2] > [1]", 3, [3, 2, 1]),
+    (7, "numbers", "<think>1</think> or 1?</think>[3] > [2] > [1]", 3, [3, 2, 1]),  # the last one counts
     (8, "numbers", "[②] > [①] > [³]", 3, [2, 1, 3]),
     (9, "numbers", "[rankstart] [2] > [1] > [3] [rankend]", 3, [2, 1, 3]),
     (9, "numbers", "[PASSAGE2, PASSAGE1, PASSAGE3]", 3, [2, 1, 3]),
@@ -32,6 +33,7 @@ CASES: list[tuple[int, Labels, str, int, list[int]]] = [
     (13, "letters", "C>A>B", 3, [3, 1, 2]),
     (14, "letters", "[c] > [a] > [b]", 3, [1, 2, 3]),
     (14, "letters", "CAB", 3, [1, 2, 3]),
+    (14, "letters", "[B²] > [A1]", 3, [2, 1, 3]),  # digits part, superscript ones too
     (15, "letters", "The ranking is: [B] > [A]", 3, [2, 1, 3]),
     # RankLLM's remote client passes an error's text off as the reply. Ours raises, so this never is one.
     (16, "numbers", "Error code: 404 - model 2 not found, 3 retries", 3, [2, 3, 1]),
@@ -66,6 +68,8 @@ def test_case_17_a_window_inside_a_list() -> None:
         ("[1] > [2] > [2]", 3, Reply((0, 1, 2), missing=1, repeated=1)),
         ("[1] > [2] > [3] > [1]", 3, Reply((0, 1, 2), repeated=1)),
         ("[1] > [2] > [4]", 3, Reply((0, 1, 2), missing=1, foreign=1)),
+        ("[0] > [2] > [1]", 2, Reply((1, 0), foreign=1)),
+        ("[00] > [02]", 2, Reply((1, 0), missing=1, foreign=1)),
         ("", 2, Reply((0, 1), missing=2, wrong_format=True)),
     ],
 )
@@ -78,6 +82,12 @@ def test_where_we_deviate() -> None:
     assert parse("[⑫] > [⑪]", 12).order[:2] == (11, 10)  # dropped in RankLLM
     assert parse("AB", 20, "letters").order[0] == 0  # passage 12 in RankLLM
     assert parse("[٣] > [２] > [½]", 3).order == (2, 1, 0)
+    assert parse("[１２] > [１０] > [⑪]", 12).order[:3] == (11, 9, 10)
+
+
+@pytest.mark.parametrize("word", ["五", "Ⅴ", "½", "x"])
+def test_number_words_are_no_names(word: str) -> None:
+    assert parse(f"第{word} [2] > [1]", 9) == Reply((1, 0, *range(2, 9)), missing=7, wrong_format=True)
 
 
 def test_letters_beyond_the_window_are_foreign() -> None:

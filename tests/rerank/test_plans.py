@@ -141,6 +141,7 @@ def test_queries_are_driven_in_step() -> None:
     assert batches == [3, 2, 1, 1, 1, 1, 1, 1, 1]
     assert [len(order) for order in orders] == [100, 0, 1, 20, 25]
     assert orders[3] == list(range(20))[::-1]
+    assert drive([Sliding()(1), Tournament()(0)], lambda asked: pytest.fail("nothing to ask")) == [[0], []]
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,16 @@ def test_letters(tmp_path: Path) -> None:
     assert prompt.render("q", ["x", "y"])[0]["content"] == "q 2\n[A] x\n[B] y\n"
     assert prompt.ranking(3) == "[A] > [B] > [C]"
     assert prompt.read("[B] > [A]", 2).order == (1, 0)
-    with pytest.raises(DataError, match="27 passages, but there are 26 letters"):
+    assert prompt.ranking(26).endswith("[Y] > [Z]")
+    with pytest.raises(DataError, match="prompt abc: a window of 27 passages, but there are 26 letters"):
         prompt.render("q", ["x"] * 27)
+
+
+def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text('passage: "[{label}] {passage}\\n"\nmessages: [{system: "{query}"}, {user: "{passages}"}]')
+    system, user = read(file).render("q", ["x"])
+    assert (system, user) == ({"role": "system", "content": "q"}, {"role": "user", "content": "[1] x\n"})
 
 
 @pytest.mark.parametrize(
@@ -101,20 +109,24 @@ def test_letters(tmp_path: Path) -> None:
         ("{query}", "{querry}", r"messages\[0\]: unknown placeholder \{querry\}; did you mean query\?"),
         ("{query}", "{query.__class__}", r"unknown placeholder \{query.__class__\}"),
         ("{query}", "{query!r}", r"unknown placeholder \{query!r\}"),
-        ("{query}", "{}", r"unknown placeholder \{\}"),
+        ("{query}", "{}", r"messages\[0\]: unknown placeholder \{\}; known: query, count, passages$"),
+        ("{count}", "{count:3}", r"unknown placeholder \{count:3\}"),
         ("{query}", "{query", "a brace that is meant is written twice"),
         ("{query}", "", r"messages: the placeholder \{query\} is missing"),
         ("\\n{passages}", "", r"messages: the placeholder \{passages\} is missing"),
-        ("{passages}", "{passages}{passages}", "more than once"),
+        ("{passages}", "{passages}{passages}", r": messages: \{passages\} is there more than once$"),
         ("{label}", "1", r"passage: the placeholder \{label\} is missing"),
         ("] {passage}", "]", r"passage: the placeholder \{passage\} is missing"),
         ("passage: ", "pasage: ", "(?s)unknown key 'pasage'; did you mean passage.*'passage' is missing"),
         ("- user: ", "- usr: ", r"unknown role 'usr'; did you mean user\?"),
-        ("- user: ", "- ", "messages: must be a list of entries"),
+        ("- user: ", "- ", ": messages: must be a list of entries such as '- user: text'$"),
+        ("- user: ", "- {user: a, system: b}\n  - user: ", "messages: must be a list of entries"),
         ('"{query} {count}\\n{passages}"', "5", r"messages\[0\]: 5 is no text"),
         ("passage: ", "labels: roman\npassage: ", "'roman' is not one of numbers, letters"),
         ("passage: ", "titled: x\npassage: ", r"titled: the placeholder \{title\} is missing"),
-        ("passage: ", "passage: }", "3: not YAML|2: not YAML"),
+        ("passage: ", "passage: }", "mine.yaml:2: not YAML: "),
+        ("passage: ", "passage: \x01", "mine.yaml: not YAML: unacceptable character"),
+        ("passage: ", "about: 2026-13-01\npassage: ", "mine.yaml: not YAML: month must be in 1..12"),
     ],
 )
 def test_wrong_templates_say_file_and_fault(tmp_path: Path, old: str, new: str, fault: str) -> None:
@@ -126,11 +138,30 @@ def test_wrong_templates_say_file_and_fault(tmp_path: Path, old: str, new: str, 
     assert str(file) in str(caught.value)
 
 
+def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("labels: roman")
+    with pytest.raises(DataError) as caught:
+        read(file)
+    assert str(caught.value).splitlines() == [
+        f"{file}: the key 'passage' is missing",
+        f"{file}: the key 'messages' is missing",
+        f"{file}: labels: 'roman' is not one of numbers, letters",
+    ]
+
+
 def test_no_such_prompt(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"(?s)'rank_zefyr'; did you mean rank_zephyr.*rank_zephyr_paper"):
+    ours = "rank_vicuna_paper, rank_zephyr, rank_zephyr_paper"
+    with pytest.raises(
+        DataError, match=rf"'rank_zefyr'; did you mean rank_zephyr.*\nknown: {ours}; for a file of your"
+    ):
         named("rank_zefyr")
-    with pytest.raises(DataError, match="no such prompt file"):
-        read(tmp_path / "none.yaml")
+    for nothing in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(DataError, match="no such prompt file"):
+            read(nothing)
     (tmp_path / "list.yaml").write_text("- a")
-    with pytest.raises(DataError, match="is a mapping"):
+    with pytest.raises(DataError, match=r"is a mapping with the keys about, labels, titled, passage, messages$"):
         read(tmp_path / "list.yaml")
+    (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))
+    with pytest.raises(DataError, match="not YAML: 'utf-8' codec can't decode"):
+        read(tmp_path / "latin.yaml")
