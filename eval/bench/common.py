@@ -52,18 +52,14 @@ def clocked(work: Callable[[], T]) -> Runner[T]:
     return runner
 
 
-def race(runners: Mapping[str, Runner[T]], times: int = 3, patience_s: float = float("inf")) -> dict[str, Timed[T]]:
-    """Run each rival ``times`` times, interleaved, so that all of them see the same moods of the machine.
-
-    The first round alone counts if one of the rivals took ``patience_s`` in it.
-    """
-    done = {name: Timed(made, (seconds,)) for name, (seconds, made) in ((n, run()) for n, run in runners.items())}
-    if max(timed.median for timed in done.values()) >= patience_s:
-        return done
-    for _ in range(times - 1):
+def race(runners: Mapping[str, Runner[T]], times: int) -> dict[str, Timed[T]]:
+    """Run each rival ``times`` times, interleaved, so that all of them see the same moods of the machine."""
+    done: dict[str, Timed[T]] = {}
+    for _ in range(times):
         for name, run in runners.items():
             seconds, made = run()
-            done[name] = Timed(made, (*done[name].seconds, seconds))
+            before = done[name].seconds if name in done else ()
+            done[name] = Timed(made, (*before, seconds))
     return done
 
 

@@ -1,0 +1,62 @@
+"""Pyserini's side of ``scifact.py``, run by the interpreter that has it: reads a verb a line, answers in JSON.
+
+python eval/bench/lucene.py CORPUS_FOLDER QUERIES.json WORK_FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from time import perf_counter
+
+from rankpipe.java import start
+
+Run = dict[str, dict[str, float]]
+K = 1000
+KEEP = {"ids": [], "texts": ["-storeRaw"]}  # what a hit brings with it
+
+
+def main() -> None:
+    """Start the JVM, answer with the seconds that took, then do what is asked: ``index texts``, ``search ids``."""
+    corpus, queries, work = map(Path, sys.argv[1:])
+    asked = json.loads(queries.read_text("utf-8"))
+    folders: dict[str, Path] = {}
+    with os.fdopen(os.dup(1), "w", buffering=1) as answers:
+        os.dup2(2, 1)  # what Java prints is no answer
+        begun = perf_counter()
+        start()
+        print(json.dumps([perf_counter() - begun, {}]), file=answers)
+        for number, line in enumerate(sys.stdin):
+            verb, kept = line.split()
+            if verb == "index":
+                folders[kept] = work / f"lucene-{number}"
+                answer = index(corpus, folders[kept], KEEP[kept])
+            else:
+                answer = search(folders[kept], asked)
+            print(json.dumps(answer), file=answers)
+
+
+def index(corpus: Path, folder: Path, keep: list[str]) -> tuple[float, Run]:
+    """Index BEIR documents with one thread: seconds, and no run."""
+    from jnius import autoclass
+
+    words = ["-collection", "BeirFlatCollection", "-generator", "DefaultLuceneDocumentGenerator", "-threads", "1"]
+    begun = perf_counter()
+    autoclass("io.anserini.index.IndexCollection").main([*words, *keep, "-input", str(corpus), "-index", str(folder)])
+    return perf_counter() - begun, {}
+
+
+def search(folder: Path, asked: dict[str, str]) -> tuple[float, Run]:
+    """Open the index and search with one thread: seconds, and the run."""
+    from pyserini.search.lucene import LuceneSearcher
+
+    begun = perf_counter()
+    found = LuceneSearcher(str(folder)).batch_search([*asked.values()], [*asked], k=K, threads=1)
+    seconds = perf_counter() - begun
+    return seconds, {query: {hit.docid: hit.score for hit in hits} for query, hits in found.items()}
+
+
+if __name__ == "__main__":
+    main()

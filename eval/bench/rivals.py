@@ -1,0 +1,111 @@
+"""What ``scifact.py`` is raced against: bm25s alone, sentence-transformers' defaults, Pyserini in its own process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from subprocess import PIPE, Popen
+from typing import Any
+
+from common import HERE, OUR_CODE, Runner
+
+from rankpipe.data import Query
+from rankpipe.trec import Run
+
+BM25 = {"k1": 0.9, "b": 0.4}  # ours, and Anserini's
+
+
+def records(corpus: Path) -> list[dict[str, str]]:
+    """The lines of a corpus, as ``json`` reads them."""
+    with open(corpus, encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def words(texts: Sequence[str]) -> Any:
+    """bm25s's own words of texts."""
+    import bm25s
+    import Stemmer
+
+    return bm25s.tokenize(texts, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+
+
+def bm25s_index(corpus: Path, folder: Path | None = None) -> Any:
+    """bm25s from the raw file; with its documents in a folder, if one is given."""
+    import bm25s
+
+    documents = records(corpus)
+    index = bm25s.BM25(**BM25)
+    index.index(words([f"{d['title']} {d['text']}" for d in documents]), show_progress=False)
+    if folder:
+        index.save(folder, corpus=documents, show_progress=False)
+    return index
+
+
+def bm25s_search(index: Any, queries: Sequence[Query], k: int) -> Any:
+    """Two arrays: scores, and positions, or documents if the index has them."""
+    return index.retrieve(words([q.text for q in queries]), k=k, show_progress=False)
+
+
+def bm25s_load(folder: Path) -> Any:
+    """bm25s from a folder, with its documents."""
+    import bm25s
+
+    return bm25s.BM25.load(folder, load_corpus=True, show_progress=False)
+
+
+def bm25s_run(found: Any, queries: Sequence[Query], ids: Sequence[str]) -> Run:
+    """As a run, to be evaluated.
+
+    :param ids: of the documents, by position.
+    """
+    return {
+        query.id: {ids[d] if isinstance(d, int) else d["_id"]: s for d, s in zip(docs, scores, strict=True) if s > 0}
+        for query, docs, scores in zip(queries, found.documents.tolist(), found.scores.tolist(), strict=True)
+    }
+
+
+class Pyserini:
+    """``lucene.py`` in a process of its own, with the seconds it takes itself."""
+
+    def __init__(self, process: Popen[str], said: Path) -> None:
+        self._process, self._said = process, said
+        self.start_s, _ = self._answer()
+
+    def runners(self, verb: str) -> dict[str, Runner[Run]]:
+        """Do ``verb``, index or search, with ids alone and with texts: its seconds, and the run."""
+
+        def run(kept: str) -> tuple[float, Run]:
+            assert self._process.stdin
+            print(verb, kept, file=self._process.stdin, flush=True)
+            return self._answer()
+
+        return {"Pyserini, ids": partial(run, "ids"), "Pyserini, texts": partial(run, "texts")}
+
+    def _answer(self) -> tuple[float, Run]:
+        assert self._process.stdout
+        if not (line := self._process.stdout.readline()):
+            raise SystemExit(f"lucene.py ended:\n{self._said.read_text('utf-8')[-2000:]}")
+        seconds, run = json.loads(line)
+        return seconds, run
+
+
+@contextmanager
+def pyserini(python: Path | None, corpus: Path, queries: Sequence[Query], work: Path) -> Iterator[Pyserini | None]:
+    """Pyserini with its JVM started, if there is an interpreter that has it.
+
+    :param corpus: a folder of nothing but the corpus: Pyserini reads all that lies there.
+    """
+    if not python:
+        yield None
+        return
+    asked = work / "queries.json"
+    asked.write_text(json.dumps({q.id: q.text for q in queries}), "utf-8")
+    command = [str(python), str(HERE / "lucene.py"), str(corpus), str(asked), str(work)]
+    with (
+        open(work / "lucene.log", "w") as log,
+        Popen(command, stdin=PIPE, stdout=PIPE, stderr=log, text=True, env=OUR_CODE) as process,
+    ):
+        yield Pyserini(process, work / "lucene.log")

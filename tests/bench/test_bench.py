@@ -1,0 +1,42 @@
+"""The benchmark programs start, race fairly and file what tables can show; what they measure is nobody's test."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "eval" / "bench"
+
+
+@pytest.mark.parametrize("program", ["install", "scifact", "startup"])
+def test_the_program_starts(program: str) -> None:
+    done = subprocess.run([sys.executable, BENCH / f"{program}.py", "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "--into" in done.stdout
+
+
+def test_a_race_is_interleaved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from common import race
+
+    seen: list[str] = []
+
+    def runner(name: str, *seconds: float):  # type: ignore[no-untyped-def]
+        left = iter(seconds)
+        return lambda: (next(left), seen.append(name))
+
+    done = race({"a": runner("a", 1.0, 5.0, 2.0), "b": runner("b", 4.0, 3.0, 9.0)}, 3)
+    assert seen == ["a", "b"] * 3
+    assert {name: timed.median for name, timed in done.items()} == {"a": 2.0, "b": 4.0}
+
+
+def test_what_is_filed_can_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(BENCH)
+    from common import file
+
+    filed = file("race", [{"who": "a", "seconds": 2.0}, {"who": "b", "seconds": None}], tmp_path, {"b": "1.0"})
+    assert filed.parent == tmp_path / "race" / "results"
+    assert "| a | 2 |" in capsys.readouterr().out
