@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rankpipe import weights
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingWeights
 
 HERE = Path(__file__).parent
+settings.register_profile("mutants", max_examples=25, derandomize=True, database=None, deadline=None)  # make mutants
 
 
 @pytest.fixture(scope="session")
