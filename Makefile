@@ -19,6 +19,13 @@ test-slow: .venv/.dev
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
+bench: .venv/.dev
+	rm -rf .venv-pyserini
+	$(BIN)/python eval/bench/install.py --keep .venv-pyserini
+	$(BIN)/python eval/bench/startup.py --pyserini .venv-pyserini/bin/python
+	$(BIN)/python eval/bench/scifact.py --pyserini .venv-pyserini/bin/python
+	$(BIN)/rankpipe tables docs/benchmarks.md
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 

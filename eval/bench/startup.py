@@ -1,6 +1,6 @@
 """How long until something happens: fresh processes that import or show help, interleaved with rivals'.
 
-python eval/bench/startup.py [--times 15] [--pyserini PYTHON]
+python eval/bench/startup.py [--times 9] [--pyserini PYTHON]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LUCENE = "pyserini, its JVM started"
 def main() -> None:
     """Race, and file the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=15, help="fresh processes of each")
+    parser.add_argument("--times", type=int, default=9, help="fresh processes of each")
     parser.add_argument("--pyserini", type=Path, metavar="PYTHON", help="of an environment that has pyserini")
     parser.add_argument("--into", type=Path, default=HERE, help="where the result is filed")
     told = parser.parse_args()
