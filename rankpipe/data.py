@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import isfinite
+from operator import lt
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,11 @@ class Ranking:
         if len({h.doc.id for h in self.hits}) < len(self.hits):
             twice = Counter(h.doc.id for h in self.hits).most_common(1)[0][0]
             raise ValueError(f"query {self.query.id!r}: document {twice!r} is in the ranking twice")
-        for h in self.hits:
-            if not isfinite(h.score):
-                raise ValueError(f"query {self.query.id!r}: document {h.doc.id!r} has the score {h.score}")
-        if any(a.score < b.score for a, b in pairwise(self.hits)):
+        scores = [h.score for h in self.hits]
+        if not all(map(isfinite, scores)):
+            bad = next(h for h in self.hits if not isfinite(h.score))
+            raise ValueError(f"query {self.query.id!r}: document {bad.doc.id!r} has the score {bad.score}")
+        if any(map(lt, scores, scores[1:])):
             raise ValueError(f"query {self.query.id!r}: hits are not in the order of their scores")
 
     @classmethod
