@@ -138,7 +138,7 @@ def points(marks: Sequence[Point], x: Axis, y: Axis, about: str) -> str:
 
 def _room(x: float, y: float, width: float, taken: list[tuple[float, float, float]]) -> tuple[str, float, float]:
     """Where a name beside a mark covers nothing: anchor, x, height. Notes it in ``taken`` (left, right, height)."""
-    places = [(anchor, y + down) for down in (0, 15, -15, 30, -30, 45, -45) for anchor in ("start", "end")]
+    places = [(anchor, y + down * n) for n in range(18) for down in (15, -15) for anchor in ("start", "end")]
 
     def box(anchor: str, height: float) -> tuple[float, float, float]:
         return (x + 11, x + 11 + width, height) if anchor == "start" else (x - 11 - width, x - 11, height)

@@ -117,7 +117,7 @@ def _cell(value: object) -> str:
 
 def _number(x: float) -> str:
     """Three significant digits, but whole numbers in full; thousands apart."""
-    return f"{x:,}" if isinstance(x, int) else f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
 
 def _origin(tree: Mapping[str, Any]) -> str:

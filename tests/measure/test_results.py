@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_what_is_recorded_of_a_system() -> None:
     assert system.seconds == pytest.approx(1.2)
 
 
+def test_intervals_are_those_of_the_seed() -> None:
+    grades = {f"q{i}": {f"d{j}": int(j == i) for j in range(30)} for i in range(30)}
+    evaluation = evaluate({q: {f"d{j}": -float(j) for j in range(30)} for q in grades}, grades, ["RR"])
+    values = [1 / (i + 1) for i in range(30)]
+    for told, seed in (({}, 0), ({"seed": 3}, 3)):
+        of = SystemResult.of(evaluation, **told).values["RR"]
+        assert (of.low, of.high) == interval(values, seed=seed) != interval(values, seed=seed + 1)
+
+
 def test_costs_are_means_of_a_query_but_faults_are_counted() -> None:
     assert costs(RANKINGS) == (
         Cost("BM25", 0.2),
@@ -63,6 +73,10 @@ def test_filed_and_read_back(tmp_path: Path) -> None:
     assert read(path) == result()
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert set(json.loads(path.read_text())["machine"]) == set(machine()) == {"cpu", "cores"}
+    assert machine()["cores"] == os.cpu_count()
+    told = result().systems["bm25"]
+    path = file(replace(result(), systems={"é": told}), tmp_path)
+    assert '\n "systems": {\n  "é": {\n' in path.read_text("utf-8")  # a line a figure: differences can be read
 
 
 def test_a_commit_has_one_result(tmp_path: Path) -> None:
@@ -80,8 +94,10 @@ def test_the_latest_is_the_youngest_not_the_last_by_name(tmp_path: Path) -> None
 
 def test_no_result_says_how_to_make_one(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").touch()
-    with pytest.raises(ArtefactError, match="no results here; make one with: rankpipe run"):
+    with pytest.raises(ArtefactError, match=f"no results here; make one with: rankpipe run {tmp_path}$"):
         latest(tmp_path)
+    with pytest.raises(ArtefactError, match=r"no results here$"):
+        latest(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"created": "2026"}', '{"created": "2026", "systems": {"a": {}}}'])

@@ -61,6 +61,48 @@ def test_a_table_of_an_experiment(root: Path) -> None:
     assert "old" not in written
 
 
+def test_word_for_word(root: Path) -> None:
+    other = replace(BM25, values={"nDCG@10": Value(0.5)}, missing=0, costs=())
+    file(replace(RESULT, systems={"bm25": BM25, "other": other}), root / "eval" / "scifact")
+    note = "commit 0123456789ab; seed 0; Z80 | turbo, 2 cores; 2026-01-02.*"
+    assert rewrite(text("eval/scifact", ""), root).splitlines()[3:-3] == [
+        "",
+        "| system | nDCG@10 | R@100 | Judged@10 | queries | s/query |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| bm25 | .6762 [.6300, .7200] | 1.0000 | .1005 | 300 (2 missing) | 0.0123 |",
+        "| other | .5000 |  | .1005 | 300 |  |",
+        "",
+        f"*95 % bootstrap intervals; mean over all; beir/scifact/test (c0ffeec0ffee); recipe feed; {note}",
+        "",
+    ]
+    file(replace(RESULT, systems={"bm25": BM25, "other": replace(other, policy="else")}), root / "eval" / "scifact")
+    assert "*95 % bootstrap intervals; beir/scifact/test" in rewrite(text("eval/scifact"), root)
+    assert rewrite(text("eval/bench/bm25", ""), root).splitlines()[3:-3] == [
+        "",
+        "| system | queries per second | same | hits |",
+        "| --- | ---: | ---: | ---: |",
+        "| ours | 1,235 | yes |  |",
+        "| theirs |  |  | 3 |",
+        "",
+        "*commit abc; 2026-02-01.*",
+        "",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (True, "yes"), (False, "no"), (None, ""), ("text", "text"), (0, "0"), (99, "99"), (12345678, "12,345,678"),
+        (0.12345, "0.123"), (99.96, "100"), (123.4, "123"), (99999.5, "100,000"), (-1234.6, "-1,235"), (-0.5, "-0.5"),
+    ],
+)  # fmt: skip
+def test_a_cell_of_a_benchmark(root: Path, value: object, shown: str) -> None:
+    (root / "eval/bench/bm25/results/y.json").write_text(
+        json.dumps({"created": "2026-03-01T00:00:00Z", "rows": [{"a": 1, "b": value}]})
+    )
+    assert cells(rewrite(text("eval/bench/bm25"), root))[-1] == ["1", shown]
+
+
 def test_writing_again_changes_nothing(root: Path) -> None:
     written = rewrite(text("eval/scifact R@100") + text("eval/bench/bm25"), root)
     assert rewrite(written, root) == written
