@@ -26,6 +26,9 @@ bench: .venv/.dev
 	$(BIN)/python eval/bench/scifact.py --pyserini .venv-pyserini/bin/python
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
+mutants: .venv/.mutants
+	nice $(BIN)/python eval/bench/mutants.py
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -36,6 +39,10 @@ bench: .venv/.dev
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) install -c constraints.txt -e '.[lm,st,datasets,dev]'
 	touch $@ .venv/.lm
+
+.venv/.mutants: .venv/.dev
+	$(PIP) install -c constraints.txt -e '.[mutants]'
+	touch $@
 
 clean:
 	rm -rf .venv rankpipe-demo eval/*/made eval/*/kept indexes/*/made

@@ -10,7 +10,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from math import copysign, inf, isfinite
+from math import inf, isfinite
 from pathlib import Path
 from struct import pack, unpack
 
@@ -50,11 +50,8 @@ class RunFile:
 
 
 def single(x: float) -> float:
-    """``x`` rounded to single precision, as trec_eval stores it."""
-    try:
-        return float(unpack("f", pack("f", x))[0])
-    except OverflowError:
-        return copysign(inf, x)
+    """``x`` rounded to single precision, as trec_eval stores it; infinite where that ends."""
+    return float(unpack("f", pack("f", x))[0])
 
 
 def below(x: float) -> float:

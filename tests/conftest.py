@@ -14,7 +14,9 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingWeights
 
 HERE = Path(__file__).parent
-settings.register_profile("mutants", max_examples=25, derandomize=True, database=None, deadline=None)  # make mutants
+settings.register_profile("tests", deadline=None)  # a machine with much else to do is no fault
+settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)  # make mutants
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,17 @@
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from rankpipe import store, trec
-from rankpipe.errors import RecipeError
-from rankpipe.measure.experiment import Experiment
+import rankpipe
+from rankpipe import Query, store, trec
+from rankpipe.errors import DataError, RecipeError
+from rankpipe.measure.experiment import Experiment, _code
 from rankpipe.measure.results import expected
 from rankpipe.rerank.prompts import TEMPLATES
 
@@ -38,6 +43,21 @@ def house(tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path
 
 
+def write(house: Path, **changes: Any) -> Path:
+    """The recipe with other values of some keys; None takes a key out."""
+    tree = {k: v for k, v in (RECIPE | changes).items() if v is not None}
+    path = house / "eval" / "mine" / "recipe.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def fresh(house: Path) -> int:
+    """How many rankings a run asks a reranker for."""
+    made = Experiment(house / "eval" / "mine")
+    made.run()
+    return sum(getattr(s, "fresh", 0) for s in made._built.values())
+
+
 def test_from_recipe_to_result(house: Path) -> None:
     made = Experiment(house / "eval" / "mine")
     assert made.check() == []
@@ -55,6 +75,53 @@ def test_from_recipe_to_result(house: Path) -> None:
     assert written.run == trec.to_run(outcomes[0].rankings)
     assert written.tags == ("bm25",)
     assert evaluations["bm25"].means["nDCG@10"] == result.systems["bm25"].values["nDCG@10"].mean
+    assert evaluations["bm25"].average == "judged"
+
+
+def test_where_the_figures_come_from(house: Path) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=me", "-c", "user.email=me@example.org")
+        return subprocess.run(["git", *who, *words], cwd=house, check=True, capture_output=True, text=True).stdout
+
+    path = write(house)
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "all")
+    made = Experiment(path)
+    write(house, measures=["RR"])  # the run is of what was read
+    outcomes = made.run()
+    result, _ = made.measure(outcomes)
+    assert (result.recipe, result.data, result.seed) == ("mine", made.data.data, 0)
+    assert result.commit == git("rev-parse", "--short=12", "HEAD").strip()  # nothing had changed then
+    assert Experiment(path.parent)._commit == result.commit + "+"
+    manifest = store.read_manifest(path.parent)
+    assert (manifest.kind, manifest.recipe_hash) == ("runs", rankpipe.recipe.digest(made.tree))
+    lowered = {o.system.name: sum(trec.strict(r)[1] for r in o.rankings) for o in outcomes}
+    assert manifest.facts == {
+        "self_matches_dropped": 0,
+        **{o.system.name: {"queries": len(o.rankings), "scores_lowered": lowered[o.system.name]} for o in outcomes},
+    }
+
+
+def test_a_recipe_may_average_over_what_was_found(house: Path) -> None:
+    made = Experiment(write(house, average="retrieved", expect=None))
+    result, evaluations = made.measure(made.run())
+    assert {e.average for e in evaluations.values()} == {"retrieved"}
+    assert result.systems["bm25"].policy.startswith("mean over the")
+
+
+def test_many_queries_go_through_in_blocks_and_share_what_systems_begin_with(house: Path) -> None:
+    systems = RECIPE["systems"]
+    made = Experiment(write(house, systems={name: systems[name] for name in ("llm", "cut", "bm25")}))
+    queries = made.data.queries
+    few = {r.query.text: r for r in made.run()[2].rankings}
+    many = tuple(Query(f"{i}", queries[i % 8].text) for i in range(600))
+    made.__dict__["data"] = replace(made.data, queries=many)
+    outcomes = {o.system.name: o.rankings for o in made.run()}
+    assert [r.query for r in outcomes["bm25"]] == [r.query for r in outcomes["cut"]] == [*many]
+    assert all(r.hits == few[r.query.text].hits for r in outcomes["bm25"])
+    assert all(r.hits == few[r.query.text].hits[:5] for r in outcomes["cut"])
+    assert len(outcomes["llm"]) == 3
 
 
 def test_a_second_run_does_no_reranking(house: Path) -> None:
@@ -93,6 +160,50 @@ def test_another_prompt_in_the_same_file_is_asked_anew(house: Path) -> None:
         assert sum(getattr(s, "fresh", 0) for s in made._built.values()) == fresh
 
 
+BACKWARDS = """
+from pathlib import Path
+from rankpipe.stage import Reranker
+
+class Backwards(Reranker):
+    def __init__(self, words: Path, model: str) -> None:
+        pass
+
+    def run(self, batch):
+        return [r.reordered(range(len(r.hits))[::-1]) for r in batch]
+"""
+
+
+def test_a_stage_whose_code_files_or_weights_changed_is_asked_anew(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(house)
+    monkeypatch.delitem(sys.modules, "backwards_of_mine", raising=False)
+    for name, content in (("backwards_of_mine.py", BACKWARDS), ("words/a.txt", "a"), ("model/weights", "1")):
+        (house / name).parent.mkdir(exist_ok=True)
+        (house / name).write_text(content)
+    stage = {"use": "backwards_of_mine:Backwards", "words": "words", "model": "model"}
+    write(house, systems={"mine": [{"use": "bm25", "index": "indexes/words"}, stage]}, expect=None)
+    assert (fresh(house), fresh(house)) == (8, 0)
+    for name in ("backwards_of_mine.py", "words/a.txt", "model/weights"):
+        with open(house / name, "a") as f:
+            f.write("#")
+        assert (fresh(house), fresh(house)) == (8, 0), name
+    shutil.rmtree(house / "words")
+    with pytest.raises(DataError, match="words: no such file or folder"):
+        fresh(house)
+    for content in ("a", "b"):
+        (house / "words").write_text(content)
+        assert (fresh(house), fresh(house)) == (8, 0)
+
+
+def test_the_code_of_our_stages_is_their_room_and_the_ground_floor() -> None:
+    root = Path(rankpipe.__file__).parent
+    files = [f for f in root.rglob("*") if f.is_relative_to(root / "rerank") and f.suffix in (".py", ".yaml")]
+    files += [f for f in root.iterdir() if f.suffix == ".py"]
+    assert len(files) > 20
+    assert sorted(_code(root / "rerank" / "listwise.py")) == sorted(store.sha256(f) for f in files)
+
+
 def test_a_changed_corpus_rebuilds_the_index(house: Path) -> None:
     Experiment(house / "eval" / "mine").run()
     with open(house / "mine" / "corpus.jsonl", "a") as f:
@@ -129,15 +240,46 @@ def test_all_faults_at_once(house: Path) -> None:
         Experiment(house / "eval" / "mine").run()
 
 
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({"systems": ["bm25"]}, ["systems: expected names, each with a pipeline"]),
+        ({"systems": None, "data": None}, ["data: missing", "systems: missing", "systems: expected names"]),
+        ({"systems": {"a": {"sample": 3}}, "measures": ["x"]}, ["systems.a.pipeline: missing"]),
+        ({"expect": None}, []),
+        ({"expect": {"no": {}}}, ["expect.no: no such system"]),
+    ],
+)
+def test_faults_of_the_recipe(house: Path, changes: dict[str, Any], faults: list[str]) -> None:
+    found = Experiment(write(house, **changes)).check()
+    assert len(found) == len(faults)
+    assert all(fault.startswith(said) for fault, said in zip(found, faults, strict=True))
+
+
+def test_faults_of_an_index(house: Path) -> None:
+    Experiment(house / "eval" / "mine").run()
+    index = house / "indexes" / "words"
+    (index / "recipe.yaml").write_text("data: mine\nindex: {use: bm52}\n")
+    faults = Experiment(write(house, measurs=[])).check()
+    assert faults[0].startswith("no key 'measurs'")
+    assert faults[1].startswith(f"{index}: ")
+    assert "did you mean bm25?" in faults[1]
+    (index / "recipe.yaml").unlink()  # what is built needs no recipe
+    assert Experiment(write(house)).check() == []
+
+
 def test_the_question_itself_is_no_hit_where_the_collection_says_so(house: Path) -> None:
     made = Experiment(house / "eval" / "mine")
     queries = made.data.queries
-    doc = next(iter(made.data.docs()))
-    from dataclasses import replace
-
-    from rankpipe import Query
-
-    made.__dict__["data"] = replace(made.data, queries=(Query(doc.id, doc.text), *queries), self_match="drop")
-    [ranking] = [r for r in made.run()[0].rankings if r.query.id == doc.id]
-    assert ranking.hits
-    assert doc.id not in [h.doc.id for h in ranking.hits]
+    docs = [*made.data.docs()][:2]
+    selves = tuple(Query(d.id, d.text) for d in docs)
+    found = {}
+    for policy in ("keep", "drop"):
+        made = Experiment(house / "eval" / "mine")
+        made.__dict__["data"] = replace(made.data, queries=(*selves, *queries), self_match=policy)
+        found[policy] = {r.query.id: [h.doc.id for h in r.hits] for r in made.run()[0].rankings}
+        dropped = store.read_manifest(made.folder).facts["self_matches_dropped"]
+        assert dropped == (2 if policy == "drop" else 0)
+    for query, hits in found["keep"].items():
+        assert (query in hits) == (query in [d.id for d in docs])
+        assert found["drop"][query] == [d for d in hits if d != query]

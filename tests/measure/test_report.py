@@ -10,10 +10,11 @@ import pytest
 
 from rankpipe.data import Doc
 from rankpipe.measure import svg
-from rankpipe.measure.compare import compare
-from rankpipe.measure.ranking import evaluate
+from rankpipe.measure.compare import Comparison, Difference, compare, interval
+from rankpipe.measure.ranking import Evaluation, evaluate
 from rankpipe.measure.report import Page, report
 from rankpipe.measure.results import Cost
+from rankpipe.measure.tables import figure
 from rankpipe.trec import Qrels, Run
 
 NASTY = "a<b> & \"c\" 'd' </script><script>alert(1)</script>"
@@ -35,6 +36,177 @@ def drawn(path: Path) -> ElementTree.Element:
 
 def tips(page: ElementTree.Element) -> list[str]:
     return [t.text or "" for g in page.iter("g") for t in g.findall("title")]
+
+
+def section(page: ElementTree.Element, title: str) -> ElementTree.Element:
+    [found] = [s for s in page.iter("section") if s.findtext("h2") == title]
+    return found
+
+
+def words(element: ElementTree.Element) -> str:
+    return "".join(element.itertext())
+
+
+def cells(place: ElementTree.Element) -> list[list[str]]:
+    """The rows of the table there; heads stand above, and columns of text are marked alike in all rows."""
+    [table] = place.iter("table")
+    rows = [*table.iterfind("thead/tr"), *table.iterfind("tbody/tr")]
+    assert [[c.tag for c in row] for row in rows] == [["th"] * len(rows[0]), *[["td"] * len(rows[0])] * (len(rows) - 1)]
+    assert len({tuple(c.get("class") for c in row) for row in rows}) == 1
+    assert not [e for e in (table, *table.iter("tr")) if e.text or e.tail]
+    return [[words(c) for c in row] for row in rows]
+
+
+def ends(values: list[float]) -> str:
+    low, high = interval(values) or (0, 0)
+    return f"[{figure(low)}, {figure(high)}]"
+
+
+def told(tmp_path: Path) -> tuple[ElementTree.Element, Comparison]:
+    """A report of four queries, with everything a report can have."""
+    runs, qrels = case(4)
+    made = compare(runs, qrels, ["RR", "P@1"], resamples=200)
+    costs = {"old <run>": [Cost("s", 0.1)], 'new "run"': [Cost("s", 1, tokens_in=90, tokens_out=9), Cost("t", 0.5)]}
+    docs = {"r": Doc("r", "relevant " * 99, NASTY), "x": Doc("x", "x" * 158)}
+    facts = {"commit": "<abc>", "seed": "0"}
+    texts = {"q0": "what?", "q1": NASTY}
+    report(tmp_path / "r.html", Page("Title", made.evaluations, runs, qrels, made, costs, texts, docs, facts))
+    return drawn(tmp_path / "r.html"), made
+
+
+def test_figures_in_tables(tmp_path: Path) -> None:
+    page, made = told(tmp_path)
+    new = [1, 1 / 3, 1, 1 / 3]
+    figures = section(page, "Figures")
+    assert cells(figures) == [
+        ["system", "RR", "P@1", "Judged@10", "queries", "missing", "s/query", "tokens/query"],
+        ["old <run>", ".5000[.5000, .5000]", ".0000[.0000, .0000]", ".6667", "4", "0", "0.1", "0"],
+        ['new "run"', f".6667{ends(new)}", f".5000{ends([1, 0, 1, 0])}", ".6667", "4", "0", "1.5", "99"],
+    ]
+    policy, *warnings = [words(p) for p in figures.findall("p")]
+    assert policy == "mean over all 4 judged queries; below each figure its 95 % bootstrap interval"
+    assert tuple(warnings) == made.warnings != ()
+    rr, p1 = made.differences
+    against = section(page, "Against old <run>")
+    assert cells(against) == [
+        ["system", "measure", "difference", "95 %", "p (t)", "p (rand.)", "wins / ties / losses", "RBO"],
+        ['new "run"', "RR", "+.1667", shown(rr), p(rr.t_holm), p(rr.randomisation_holm), "2 / 0 / 2", overlap(made)],
+        ['new "run"', "P@1", "+.5000", shown(p1), p(p1.t_holm), p(p1.randomisation_holm), "2 / 2 / 0", overlap(made)],
+    ]
+    assert [c.get("class") for c in against.iter("th")] == [None, "text", *[None] * 6]
+    every = page.findall("body/main/section")[-1]
+    assert every.findtext("details/summary") == "RR of every query"
+    assert cells(every) == [
+        ["query", "old <run>", 'new "run"', "text"],
+        ["q0", "0.5000", "1.0000", "what?"],
+        ["q1", "0.5000", "0.3333", NASTY],
+        ["q2", "0.5000", "1.0000", ""],
+        ["q3", "0.5000", "0.3333", ""],
+    ]
+    assert [c.get("class") for c in every.iter("th")] == [None, None, None, "text"]
+    assert words(page.findall("body/main/footer")[0]) == "commit <abc> · seed 0"
+    assert ".grid" in (page.findtext("head/style") or "")
+
+
+def shown(d: Difference) -> str:
+    low, high = d.interval or (0, 0)
+    return f"[{figure(low)}, {figure(high)}]"
+
+
+def p(value: float | None) -> str:
+    return f"{value:.4f}"
+
+
+def overlap(made: Comparison) -> str:
+    [alike] = made.overlap.values()
+    return figure(alike)
+
+
+def test_figures_in_plots(tmp_path: Path) -> None:
+    page, _ = told(tmp_path)
+    names = ["old <run>", 'new "run"']
+    plots = section(page, "Precision and recall")  # one relevant document: precision is 1 / its rank at every recall
+    assert tips(plots) == [
+        f"{name}: precision {value} at recall {i / 10:g}"
+        for name, value in zip(names, ("0.500", "0.667"), strict=True)
+        for i in range(11)
+    ]
+    assert [words(li) for li in plots.iter("li")] == names
+    assert [li.get("class") for li in plots.iter("li")] == ["c0", "c1"]
+    grid = [t.text for t in plots.iter("text") if t.get("class") == "tick"]
+    assert grid == ["0", "0.2", "0.4", "0.6", "0.8", "1"] * 2
+    plots = section(page, "Cost and quality")
+    assert [words(c) for c in plots.iter("figcaption")] == [
+        "RR against seconds a query; lines are 95 % bootstrap intervals",
+        "RR against tokens a query, in and out; lines are 95 % bootstrap intervals",
+    ]
+    assert tips(plots) == [
+        "old <run>: RR .5000, 0.1 seconds a query, 4 queries",
+        'new "run": RR .6667, 1.5 seconds a query, 4 queries',
+        "old <run>: RR .5000, 0 tokens a query, in and out, 4 queries",
+        'new "run": RR .6667, 99 tokens a query, in and out, 4 queries',
+    ]
+    assert len([line for line in plots.iter("line") if line.get("class") == "ends"]) == 4
+    axes = [t.text for s in page.iter("svg") for t in s.iter("text") if t.get("class") == "name"]
+    assert axes == [
+        "queries, from most hurt to most helped", "difference of RR", "recall", "precision",
+        "seconds a query", "RR", "tokens a query, in and out", "RR",
+    ]  # fmt: skip
+
+
+def test_the_queries_that_decide(tmp_path: Path) -> None:
+    page, _ = told(tmp_path)
+    decide = section(page, "Queries that decide")
+    [details] = decide.findall("details")
+    assert (details.get("open"), details.findtext("summary")) == ("open", 'new "run" against old <run>, by RR')
+    assert [h.text for h in details.findall("h3")] == ["Most hurt", "Most helped"]
+    queries = [q for q in details.findall("div") if q.get("class") == "query"]
+    heads = [words(q.findall("b")[0]) + (q.findall("b")[0].tail or "") for q in queries]
+    assert heads == [
+        f"0.500 → 0.333 q1: {NASTY}", "0.500 → 0.333 q3", "0.500 → 1.000 q2", "0.500 → 1.000 q0: what?",
+    ]  # fmt: skip
+    before, after = queries[0].findall("div/div")
+    assert [span.text for span in queries[0].iter("span") if span.get("class") == "muted"] == ["old <run>", 'new "run"']
+    x, r = "grade 0 x " + "x" * 158, "grade 1 r " + f"{NASTY} {'relevant ' * 99}"[:160] + "…"
+    assert [words(li) for li in before.iter("li")] == [x, r, f"not judged {NASTY}"]
+    assert [words(li) for li in after.iter("li")] == [x, f"not judged {NASTY}", r]
+    tags = {words(s): s.get("class") for s in before.iter("span") if "tag" in s.get("class", "")}
+    assert tags == {"grade 0": "tag", "grade 1": "tag good", "not judged": "tag"}
+
+
+def test_what_there_is_nothing_of_is_left_out(tmp_path: Path) -> None:
+    """One query, which one system did not find: no interval, no p-value; the other one's rank is the same."""
+    qrels = {"q": {"r": 1}}
+    runs: dict[str, Run] = {
+        "a": {"q": {"r": 1.0}, "z": {"r": 1.0}},
+        "b": {"z": {"r": 1.0}, "q": {}},
+        "c": {"q": {"r": 2.0}},
+    }
+    made = compare({"a": runs["a"], "b": {"q": {"x": 1.0}}, "c": runs["c"]}, qrels, ["RR"])
+    report(tmp_path / "r.html", Page("t", made.evaluations, runs, qrels, made, {"a": [], "c": [Cost("s")]}))
+    page = drawn(tmp_path / "r.html")
+    assert cells(section(page, "Figures"))[1] == ["a", "1.0000", "1.0000", "1", "0", "0", "0"]
+    assert [row[3:6] for row in cells(section(page, "Against a"))[1:]] == [["–"] * 3] * 2
+    [first, *others] = section(page, "Queries that decide").findall("details")
+    assert not others  # c decides nothing
+    assert [h.text for h in first.findall("h3")] == ["Most hurt"]
+    assert [words(e) for e in first.iter("p")] == ["nothing found"]
+    assert [h.text for h in page.iter("h2")] == [
+        "Figures", "Against a", "Query by query", "Precision and recall", "Queries that decide"
+    ]  # fmt: skip
+    captions = [words(c) for c in section(page, "Query by query").iter("figcaption")]
+    assert captions == ["b against a: 0 better, 0 alike, 1 worse", "c against a: 0 better, 1 alike, 0 worse"]
+
+
+def test_p_values_are_shown_to_four_places(tmp_path: Path) -> None:
+    _, qrels = case(40)
+    worst: Run = {q: {"x": 2.0, "r": 1.0} if i else {"r": 2.0, "x": 1.0} for i, q in enumerate(qrels)}
+    best: Run = {q: {"r": 2.0, "x": 1.0} for q in qrels}
+    for resamples, p_value in ((20_000, "<.0001"), (10_000, "0.0002")):  # the least: 2 of all and one more
+        made = compare({"worst": worst, "best": best}, qrels, ["RR"], resamples=resamples)
+        report(tmp_path / "r.html", Page("t", made.evaluations, {"worst": worst, "best": best}, qrels, made))
+        row = cells(section(drawn(tmp_path / "r.html"), "Against worst"))[1]
+        assert row[4:6] == ["<.0001", p_value]
 
 
 @pytest.mark.parametrize("queries", [1, 2, 7, 500])
@@ -68,9 +240,16 @@ def test_a_report_needs_no_network(tmp_path: Path) -> None:
 
 def test_one_system_alone(tmp_path: Path) -> None:
     runs, qrels = case(4)
-    name, run = next(iter(runs.items()))
-    report(tmp_path / "r.html", Page("alone", {name: evaluate(run, qrels, ["RR"])}, {name: run}, qrels))
+    name, run = [*runs.items()][1]
+    of: Evaluation = evaluate(run, {**qrels, "lost": {"r": 1}}, ["RR"], average="retrieved")
+    report(tmp_path / "r.html", Page("alone", {name: of}, {name: run}, {**qrels, "lost": {"r": 1}}))
     page = drawn(tmp_path / "r.html")
+    assert [t for t in tips(page) if t.startswith("q")] == ["q1\n0.333", "q3\n0.333", "q0\n1.000", "q2\n1.000"]
+    assert f"{name}: precision 0.667 at recall 1" in tips(page)  # the mean over the four, as the figures are
+    assert words(page.findall(".//figcaption")[0]) == f"{name}: RR of each query"
+    axes = [t.text for t in page.iter("text") if t.get("class") == "name"]
+    assert axes[:2] == ["queries, from worst to best", "RR"]
+    assert [c.tail for c in page.findall(".//svg")] == [None, None]
     titles = [h.text for h in page.iter("h2")]
     assert titles == ["Figures", "Query by query", "Precision and recall"]
     assert len([t for t in tips(page) if t.startswith("q")]) == 4
