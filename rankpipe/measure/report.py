@@ -154,7 +154,7 @@ def _precision_recall(page: Page) -> str:
     series = []
     for name, e in page.evaluations.items():
         asked = {q: page.qrels[q] for q in e.queries}
-        means = evaluate(page.runs[name], asked, RECALLS, average=e.average).means
+        means = evaluate(page.runs[name], asked, RECALLS).means
         series.append(svg.Series(name, [(i / 10, means[m]) for i, m in enumerate(RECALLS)]))
     axes = svg.Axis("recall", 0, 1), svg.Axis("precision", 0, 1)
     told = "Interpolated precision at eleven levels of recall; grade 1 and above counts as relevant"

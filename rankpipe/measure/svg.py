@@ -191,5 +191,4 @@ def _names(x: str, y: str) -> str:
 
 
 def _svg(about: str, *parts: str) -> str:
-    label = escape(about, quote=True)
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(about)}">{"".join(parts)}</svg>'

@@ -93,7 +93,8 @@ def test_where_the_figures_come_from(house: Path) -> None:
     result, _ = made.measure(outcomes)
     assert (result.recipe, result.data, result.seed) == ("mine", made.data.data, 0)
     assert result.commit == git("rev-parse", "--short=12", "HEAD").strip()  # nothing had changed then
-    assert Experiment(path.parent)._commit == result.commit + "+"
+    again = Experiment(path.parent)
+    assert (again.name, again.folder, again._commit) == ("mine", path.parent, result.commit + "+")
     manifest = store.read_manifest(path.parent)
     assert (manifest.kind, manifest.recipe_hash) == ("runs", rankpipe.recipe.digest(made.tree))
     lowered = {o.system.name: sum(trec.strict(r)[1] for r in o.rankings) for o in outcomes}

@@ -31,7 +31,13 @@ def case(queries: int) -> tuple[dict[str, Run], Qrels]:
 def drawn(path: Path) -> ElementTree.Element:
     """The report parsed as XML, which refuses anything unescaped or unclosed."""
     html = path.read_text("utf-8").removeprefix("<!doctype html>\n")
-    return ElementTree.fromstring(re.sub(r"<meta([^>]*)>", r"<meta\1/>", html))
+    page = ElementTree.fromstring(re.sub(r"<meta([^>]*)>", r"<meta\1/>", html))
+    for e in page.iter():  # words stand only where words belong
+        if e.tag in ("html", "head", "body", "main", "section", "figure", "details", "div", "ul", "ol", "table", "tr"):
+            assert not (e.text or "").strip(), e.tag
+        if e.tag not in ("b", "i", "span", "small"):
+            assert not (e.tail or "").strip(), e.tag
+    return page
 
 
 def tips(page: ElementTree.Element) -> list[str]:
@@ -67,7 +73,7 @@ def told(tmp_path: Path) -> tuple[ElementTree.Element, Comparison]:
     runs, qrels = case(4)
     made = compare(runs, qrels, ["RR", "P@1"], resamples=200)
     costs = {"old <run>": [Cost("s", 0.1)], 'new "run"': [Cost("s", 1, tokens_in=90, tokens_out=9), Cost("t", 0.5)]}
-    docs = {"r": Doc("r", "relevant " * 99, NASTY), "x": Doc("x", "x" * 158)}
+    docs = {"r": Doc("r", "relevant " * 99, NASTY), "x": Doc("x", "x" * 160)}
     facts = {"commit": "<abc>", "seed": "0"}
     texts = {"q0": "what?", "q1": NASTY}
     report(tmp_path / "r.html", Page("Title", made.evaluations, runs, qrels, made, costs, texts, docs, facts))
@@ -83,7 +89,7 @@ def test_figures_in_tables(tmp_path: Path) -> None:
         ["old <run>", ".5000[.5000, .5000]", ".0000[.0000, .0000]", ".6667", "4", "0", "0.1", "0"],
         ['new "run"', f".6667{ends(new)}", f".5000{ends([1, 0, 1, 0])}", ".6667", "4", "0", "1.5", "99"],
     ]
-    policy, *warnings = [words(p) for p in figures.findall("p")]
+    policy, *warnings = [words(line) for line in figures.findall("p")]
     assert policy == "mean over all 4 judged queries; below each figure its 95 % bootstrap interval"
     assert tuple(warnings) == made.warnings != ()
     rr, p1 = made.differences
@@ -94,6 +100,10 @@ def test_figures_in_tables(tmp_path: Path) -> None:
         ['new "run"', "P@1", "+.5000", shown(p1), p(p1.t_holm), p(p1.randomisation_holm), "2 / 2 / 0", overlap(made)],
     ]
     assert [c.get("class") for c in against.iter("th")] == [None, "text", *[None] * 6]
+    assert against.findtext("p") == (
+        "p-values of the paired t-test and of the randomisation test, Holm-corrected for all rows; RBO: overlap of the "
+        "rankings with the baseline's, the top mattering most (p = 0.9)"
+    )
     every = page.findall("body/main/section")[-1]
     assert every.findtext("details/summary") == "RR of every query"
     assert cells(every) == [
@@ -131,6 +141,9 @@ def test_figures_in_plots(tmp_path: Path) -> None:
         for name, value in zip(names, ("0.500", "0.667"), strict=True)
         for i in range(11)
     ]
+    about = "Interpolated precision at eleven levels of recall; grade 1 and above counts as relevant"
+    assert [words(c) for c in plots.iter("figcaption")] == [about]
+    assert [s.get("aria-label") for s in plots.iter("svg")] == [f"{about}: {', '.join(names)}"]
     assert [words(li) for li in plots.iter("li")] == names
     assert [li.get("class") for li in plots.iter("li")] == ["c0", "c1"]
     grid = [t.text for t in plots.iter("text") if t.get("class") == "tick"]
@@ -167,7 +180,7 @@ def test_the_queries_that_decide(tmp_path: Path) -> None:
     ]  # fmt: skip
     before, after = queries[0].findall("div/div")
     assert [span.text for span in queries[0].iter("span") if span.get("class") == "muted"] == ["old <run>", 'new "run"']
-    x, r = "grade 0 x " + "x" * 158, "grade 1 r " + f"{NASTY} {'relevant ' * 99}"[:160] + "…"
+    x, r = "grade 0 x " + "x" * 160, "grade 1 r " + f"{NASTY} {'relevant ' * 99}"[:160] + "…"
     assert [words(li) for li in before.iter("li")] == [x, r, f"not judged {NASTY}"]
     assert [words(li) for li in after.iter("li")] == [x, f"not judged {NASTY}", r]
     tags = {words(s): s.get("class") for s in before.iter("span") if "tag" in s.get("class", "")}
@@ -175,27 +188,44 @@ def test_the_queries_that_decide(tmp_path: Path) -> None:
 
 
 def test_what_there_is_nothing_of_is_left_out(tmp_path: Path) -> None:
-    """One query, which one system did not find: no interval, no p-value; the other one's rank is the same."""
+    """One query, which b did not find and d found late: no interval, no p-value; c does as well as a."""
     qrels = {"q": {"r": 1}}
     runs: dict[str, Run] = {
-        "a": {"q": {"r": 1.0}, "z": {"r": 1.0}},
-        "b": {"z": {"r": 1.0}, "q": {}},
+        "a": {"q": {"r": 1.0}},
+        "b": {"q": {}},
         "c": {"q": {"r": 2.0}},
+        "d": {"q": {"x": 2.0, "r": 1.0}},
     }
-    made = compare({"a": runs["a"], "b": {"q": {"x": 1.0}}, "c": runs["c"]}, qrels, ["RR"])
+    made = compare({**runs, "b": {"q": {"x": 1.0}}}, qrels, ["RR"])
     report(tmp_path / "r.html", Page("t", made.evaluations, runs, qrels, made, {"a": [], "c": [Cost("s")]}))
     page = drawn(tmp_path / "r.html")
     assert cells(section(page, "Figures"))[1] == ["a", "1.0000", "1.0000", "1", "0", "0", "0"]
-    assert [row[3:6] for row in cells(section(page, "Against a"))[1:]] == [["–"] * 3] * 2
-    [first, *others] = section(page, "Queries that decide").findall("details")
-    assert not others  # c decides nothing
-    assert [h.text for h in first.findall("h3")] == ["Most hurt"]
-    assert [words(e) for e in first.iter("p")] == ["nothing found"]
+    assert [row[3:6] for row in cells(section(page, "Against a"))[1:]] == [["–"] * 3] * 3
+    details = section(page, "Queries that decide").findall("details")
+    summaries = [d.findtext("summary") for d in details]
+    assert summaries == ["b against a, by RR", "d against a, by RR"]  # c decides nothing
+    assert [d.get("open") for d in details] == ["open", None]
+    assert [h.text for d in details for h in d.findall("h3")] == ["Most hurt"] * 2
+    assert [words(e) for d in details for e in d.iter("p")] == ["nothing found"]
     assert [h.text for h in page.iter("h2")] == [
         "Figures", "Against a", "Query by query", "Precision and recall", "Queries that decide"
     ]  # fmt: skip
     captions = [words(c) for c in section(page, "Query by query").iter("figcaption")]
-    assert captions == ["b against a: 0 better, 0 alike, 1 worse", "c against a: 0 better, 1 alike, 0 worse"]
+    assert captions == [
+        "b against a: 0 better, 0 alike, 1 worse",
+        "c against a: 0 better, 1 alike, 0 worse",
+        "d against a: 0 better, 0 alike, 1 worse",
+    ]
+
+
+def test_a_query_that_a_system_has_nothing_for(tmp_path: Path) -> None:
+    qrels = {"q": {"r": 1}, "z": {"r": 1}}
+    runs: dict[str, Run] = {"a": {"q": {"r": 1.0}, "z": {"r": 1.0}}, "b": {"z": {"r": 1.0}}}
+    made = compare(runs, qrels, ["RR"], resamples=50)
+    report(tmp_path / "r.html", Page("t", made.evaluations, runs, qrels, made))
+    decide = section(drawn(tmp_path / "r.html"), "Queries that decide")
+    assert [words(b) for b in decide.iter("b")] == ["1.000 → 0.000"]
+    assert [words(e) for e in decide.iter("p")] == ["nothing found"]
 
 
 def test_p_values_are_shown_to_four_places(tmp_path: Path) -> None:
@@ -264,6 +294,18 @@ def test_systems_measured_on_different_queries(tmp_path: Path) -> None:
     report(tmp_path / "r.html", Page("sampled", made, runs, qrels))
     page = drawn(tmp_path / "r.html")
     assert len([t for t in tips(page) if "→" in t]) == 2
+    assert [row[1:3] for row in cells(page.findall("body/main/section")[-1])[2:4]] == [
+        ["0.5000", "0.3333"], ["0.5000", ""]
+    ]  # fmt: skip
+
+
+def test_tokens_are_plotted_where_no_time_is_known(tmp_path: Path) -> None:
+    runs, qrels = case(3)
+    made = compare(runs, qrels, ["RR"], resamples=50)
+    costs = {name: [Cost("s", tokens_out=5)] for name in runs}
+    report(tmp_path / "r.html", Page("t", made.evaluations, runs, qrels, made, costs))
+    [caption] = section(drawn(tmp_path / "r.html"), "Cost and quality").iter("figcaption")
+    assert words(caption).startswith("RR against tokens a query")
 
 
 def test_bars_are_as_high_as_their_values() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +75,10 @@ def test_filed_and_read_back(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
     assert set(json.loads(path.read_text())["machine"]) == set(machine()) == {"cpu", "cores"}
     assert machine()["cores"] == os.cpu_count()
+    if Path("/proc/cpuinfo").exists() and (
+        named := re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    ):
+        assert machine()["cpu"] == named[1].strip()
     told = result().systems["bm25"]
     path = file(replace(result(), systems={"é": told}), tmp_path)
     assert '\n "systems": {\n  "é": {\n' in path.read_text("utf-8")  # a line a figure: differences can be read

@@ -100,6 +100,7 @@ def test_lines() -> None:
     made = svg.lines(series, svg.Axis("recall", 0, 1), svg.Axis("precision", 0, 1), "lines")
     root = parsed(made, "lines", "recall", "precision")
     across, up = scale(root, "x"), scale(root, "y")
+    assert (across(LEFT), across(RIGHT), up(BOTTOM), up(TOP)) == (0, 1, 0, 1)
     for i, one in enumerate(series):
         [group] = of_class(root, "g", f"c{i}")
         dots, reaches = of_class(group, "circle", "dot"), of_class(group, "circle", "reach")
@@ -140,12 +141,13 @@ def test_points(log: bool) -> None:
 def box(name: Element, mark: Element) -> tuple[float, float, float]:
     """Left end, right end and height of the name of a mark, which stands close beside it."""
     x, width, start = number(name, "x"), len(name.text or "") * svg.LETTER, name.get("text-anchor") == "start"
+    assert start or name.get("text-anchor") == "end"
     assert x - number(mark, "cx") == pytest.approx(11 if start else -11)
     return (x, x + width, number(name, "y") - 4) if start else (x - width, x, number(name, "y") - 4)
 
 
 @pytest.mark.parametrize("y", [0.0, 0.5])
-@pytest.mark.parametrize("x", [0.05, 0.5, 0.97])
+@pytest.mark.parametrize("x", [0.05, 0.5, 0.9, 0.97])
 @pytest.mark.parametrize("marks", [1, 2, 9])
 def test_names_cover_neither_each_other_nor_the_marks(x: float, y: float, marks: int) -> None:
     drawn = [svg.Point(f"system {i}", x, y + i / 1000, "") for i in range(marks)]
@@ -161,6 +163,26 @@ def test_names_cover_neither_each_other_nor_the_marks(x: float, y: float, marks:
         assert not any(left < number(d, "cx") < right for d in dots)
     if y and marks == 1:
         assert names[0][2] == number(dots[0], "cy")
+
+
+@pytest.mark.parametrize("start", [0.02, 0.3, 0.8])
+def test_names_of_marks_in_a_row_cover_no_mark(start: float) -> None:
+    drawn = [svg.Point(f"system {i}", start + 0.05 * i, 0.5, "") for i in range(4)]
+    root = ElementTree.fromstring(svg.points(drawn, svg.Axis("x", 0, 1), svg.Axis("y", 0, 1), "points"))
+    groups = of_class(root, "g", "mark")
+    dots = [d for g in groups for d in g.findall("circle")]
+    names = [box(t, dot) for g, dot in zip(groups, dots, strict=True) for t in g.findall("text")]
+    for i, (left, right, height) in enumerate(names):
+        assert LEFT < left < right < RIGHT
+        assert all(abs(height - h) >= 14 or right <= a or b <= left for a, b, h in names[:i])
+        for d in dots:
+            x, y, r = (number(d, key) for key in ("cx", "cy", "r"))
+            assert abs(height - y) >= 14 or right < x - r or x + r < left
+
+
+def test_where_there_is_no_room_names_are_drawn_all_the_same() -> None:
+    made = svg.points([svg.Point("name", 0.5, 0.5, "")] * 99, svg.Axis("x", 0, 1), svg.Axis("y", 0, 1), "points")
+    assert len(ElementTree.fromstring(made).findall("g/text")) == 99
 
 
 def test_every_colour_is_in_the_style_sheet() -> None:

@@ -145,7 +145,9 @@ def test_bars_in_cells_do_not_break_the_table(root: Path) -> None:
     (root / "eval/bench/bm25/results/y.json").write_text(
         json.dumps({"created": "2026-03-01T00:00:00Z", "rows": [{"a": "x | y"}]})
     )
-    assert "| x \\| y |" in rewrite(text("eval/bench/bm25"), root)
+    written = rewrite(text("eval/bench/bm25"), root)
+    assert "| x \\| y |" in written
+    assert "\n*2026-03-01.*\n" in written
 
 
 @pytest.mark.parametrize(
