@@ -24,6 +24,7 @@ from rankpipe.measure.results import Result, Value, latest, read, read_json
 
 OPEN = re.compile(r"<!-- table: (.+?) -->")
 CLOSE = "<!-- /table -->"
+RENAMED = re.compile(r"=(?![^(]*\))")  # not the one in R(rel=2)@100
 
 
 def rewrite(text: str, root: Path) -> str:
@@ -62,8 +63,8 @@ def table(words: Sequence[str], root: Path) -> list[str]:
     :raises ArtefactError: If there is no result.
     """
     path = latest(root / words[0])
-    columns = [w.partition("=") for w in words[1:]]
-    chosen = {key: (title or key).replace("~", " ") for key, _, title in columns}
+    columns = [RENAMED.split(w, maxsplit=1) for w in words[1:]]
+    chosen = {key: (title[0] if title else key).replace("~", " ") for key, *title in columns}
     tree = read_json(path)
     if "rows" in tree:
         return _markdown(*_rows(tree["rows"], chosen), _origin(tree))

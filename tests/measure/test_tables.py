@@ -114,6 +114,13 @@ def test_columns_are_chosen_and_renamed(root: Path) -> None:
     assert row[:2] == ["bm25", "1.0000"]
 
 
+def test_a_measure_with_an_argument_may_be_a_column(root: Path) -> None:
+    values = {"R(rel=2)@100": Value(0.5), "RR(rel=2)@10": Value(0.25)}
+    file(replace(RESULT, systems={"bm25": replace(BM25, values=values)}), root / "eval" / "scifact")
+    head, _, row = cells(rewrite(text("eval/scifact R(rel=2)@100 RR(rel=2)@10=MRR"), root))
+    assert (head[1:3], row[1:3]) == (["R(rel=2)@100", "MRR"], [".5000", ".2500"])
+
+
 def test_a_newer_result_changes_the_table(root: Path) -> None:
     before = rewrite(text("eval/scifact"), root)
     changed = replace(BM25, values={"nDCG@10": Value(0.5)})
