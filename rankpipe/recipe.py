@@ -152,7 +152,7 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
 def _spelled(parameter: inspect.Parameter) -> str:
     """A parameter's annotation as written in its source, without the names of modules."""
     kind = parameter.annotation
-    return re.sub(r"\b[a-z]+\.", "", kind if isinstance(kind, str) else inspect.formatannotation(kind))
+    return re.sub(r"\b[a-z_]+\.", "", kind if isinstance(kind, str) else inspect.formatannotation(kind))
 
 
 def _spread(call: Callable[..., Any]) -> list[str]:

