@@ -107,9 +107,7 @@ class OnnxEncoder:
         for i, row in enumerate(rows):
             vectors[i] = row.values[0] if self._pooling == "cls" else row.values.mean(axis=0)
             self.truncated += row.cut
-        if self._normalise:
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return unit(vectors) if self._normalise else vectors
 
 
 class TorchEncoder:
@@ -123,6 +121,7 @@ class TorchEncoder:
         self.truncated = 0
         chosen = native_dtype(default_device()) if dtype == "auto" else dtype
         self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
+        self._normalise = type(self._model[-1]).__name__ == "Normalize"
         self._prompts = prompts(self._model.prompts, weights.find(name))
         self.dimension = int(self._model.get_embedding_dimension())
 
@@ -142,7 +141,13 @@ class TorchEncoder:
         bare = [text[len(prompt) :] for text in told.texts]
         made = encode(bare, prompt=prompt, batch_size=BATCH, show_progress_bar=False, convert_to_tensor=True)
         vectors: Vectors = made.float().cpu().numpy()
-        return vectors
+        return unit(vectors) if self._normalise else vectors  # again: bfloat16 leaves lengths of .996 to 1.004
+
+
+def unit(vectors: Vectors) -> Vectors:
+    """Each vector made one long; one of zeros stays."""
+    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)  # (n, 1)
+    return vectors / np.maximum(lengths, np.float32(1e-12))
 
 
 class Prompts(NamedTuple):

@@ -104,6 +104,14 @@ def test_sentence_transformers_gives_what_it_gives_by_itself(minilm: Encoder) ->
 
 
 @pytest.mark.slow  # torch and sentence-transformers take a while to import
+def test_vectors_are_one_long_in_bfloat16_too(minilm: Encoder) -> None:
+    half = encoder("minilm", dtype="bfloat16")
+    made = np.concatenate([half.encode_docs(PASSAGES[:3]), half.encode_queries(["fruit", "capital of France"])])
+    np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
+    assert (made[:3] * minilm.encode_docs(PASSAGES[:3])).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.slow  # torch and sentence-transformers take a while to import
 def test_sentence_transformers_reads_a_book_as_its_first_page(minilm: Encoder) -> None:
     book, page, blank, word = minilm.encode_docs(["word " * 200_000, "word " * 400, " " * 500_000 + "word", "word"])
     assert minilm.truncated == 2
