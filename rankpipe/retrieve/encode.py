@@ -146,8 +146,8 @@ class TorchEncoder:
 
 def unit(vectors: Vectors) -> Vectors:
     """Each vector made one long; one of zeros stays."""
-    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)  # (n, 1)
-    return vectors / np.maximum(lengths, np.float32(1e-12))
+    made: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return made
 
 
 class Prompts(NamedTuple):
