@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe.catalog import find, near
-from rankpipe.errors import DataError, MissingExtra, RecipeError
+from rankpipe.errors import DataError, MissingExtra, RankpipeError, RecipeError
 from rankpipe.provenance import digest
 
 __all__ = ["bind", "build", "check", "digest", "house", "load", "misjoined", "paths", "pipeline", "rooted", "walk"]
@@ -38,6 +38,8 @@ def load(path: Path) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise DataError(f"{file}:{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:  # a control character, not UTF-8, the date 2026-13-01
+        raise DataError(f"{file}: not YAML: {error}") from None
     if not isinstance(tree, dict):
         raise DataError(f"{file}:1: a recipe is a mapping of keys to values, not {type(tree).__name__}")
     return tree
@@ -61,9 +63,43 @@ def walk(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
             yield place, node
 
 
-def check(tree: Any, place: str = "") -> list[str]:
-    """Every fault in the tree, each with its place; an empty list if it can be built. Builds nothing."""
-    return [fault for where, node in walk(tree, place) for fault in bind(node, where)]
+def check(tree: Any, place: str = "", root: Path = Path()) -> list[str]:
+    """Every fault in the tree, each with its place; an empty list if it can be built.
+
+    Components are made, for they know best what they refuse; but not those that open files (``Stage.opens``), nor
+    those that have a fault inside.
+
+    :param root: where paths start.
+    """
+    faults: list[str] = []
+    _rehearsed(tree, place, root, faults)
+    return faults
+
+
+def _rehearsed(node: Any, place: str, root: Path, faults: list[str]) -> Any:
+    """What :func:`build` would make; where it can't or shouldn't be, an empty instance stands in."""
+    if isinstance(node, list):
+        return [_rehearsed(n, f"{place}[{i}]", root, faults) for i, n in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    before = len(faults)
+    made = {k: _rehearsed(v, f"{place}.{k}".lstrip("."), root, faults) for k, v in node.items() if k != "use"}
+    if "use" not in node:
+        return made
+    faults += bind(node, place)
+    if len(faults) > before:
+        return None
+    call = find(node["use"])
+    if getattr(call, "opens", False):
+        return object.__new__(call)
+    where = f"{place}: {node['use']}" if place else node["use"]
+    try:
+        return _called(call, made, root)
+    except RecipeError as error:
+        faults += [f"{where}: {fault}" for fault in error.faults]
+    except RankpipeError as error:
+        faults.append(f"{where}: {error}")
+    return None
 
 
 def bind(node: dict[str, Any], place: str, method: str | None = None, given: Sequence[str] = ()) -> list[str]:
@@ -94,7 +130,10 @@ def build(node: Any, root: Path) -> Any:
     made = {k: build(v, root) for k, v in node.items() if k != "use"}
     if "use" not in node:
         return made
-    call = find(node["use"])
+    return _called(find(node["use"]), made, root)
+
+
+def _called(call: Callable[..., Any], made: dict[str, Any], root: Path) -> Any:
     made = rooted(call, made, root)
     spread = [value for name in _spread(call) for value in made.pop(name, ())]
     return call(*spread, **made)

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
 
 from rankpipe.data import Answer, Query, Ranking, Step
+from rankpipe.errors import RecipeError
 
 I = TypeVar("I")  # noqa: E741  what a stage takes
 O = TypeVar("O")  # noqa: E741  what it gives
@@ -22,6 +23,7 @@ class Stage(ABC, Generic[I, O]):
     takes: ClassVar[type[Any]]
     gives: ClassVar[type[Any]]
     batch: int = 64  # records a call to run() when streaming
+    opens: ClassVar[bool] = False  # whether making one reads files, such as an index: then a check does not make it
 
     @abstractmethod
     def run(self, batch: Sequence[I]) -> Sequence[O]:
@@ -103,7 +105,7 @@ class Chain(Stage[I, P]):
 class Retriever(Stage[Query, Ranking]):
     """Finds documents."""
 
-    takes, gives = Query, Ranking
+    takes, gives, opens = Query, Ranking, True
 
     def search(self, text: str) -> Ranking:
         """One question, typed by hand."""
@@ -128,7 +130,7 @@ class Top(Reranker):
 
     def __init__(self, k: int) -> None:
         if k < 1:
-            raise ValueError(f"Top(k={k}): k must be 1 or more")
+            raise RecipeError([f"k: {k} hits; expected 1 or more"])
         self.k = k
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:

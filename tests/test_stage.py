@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rankpipe import Answer, Doc, Hit, Query, Ranking, Step, Top
+from rankpipe.errors import RecipeError
 from rankpipe.stage import Generator, Reranker, Retriever, Stage
 
 
@@ -93,7 +94,7 @@ def test_streams_in_batches() -> None:
 
 
 def test_top_refuses_nothing() -> None:
-    with pytest.raises(ValueError, match="k must be 1 or more"):
+    with pytest.raises(RecipeError, match="k: 0 hits; expected 1 or more"):
         Top(0)
 
 

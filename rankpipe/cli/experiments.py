@@ -48,7 +48,7 @@ def experiment(made: Experiment, *, force: bool = False, report: bool = True, ex
 def _page(made: Experiment, outcomes: list[Outcome], result: Result, evaluations: dict[str, Evaluation]) -> Page:
     return Page(
         f"{made.name}: {made.data.name}",
-        evaluations,
+        {made.baseline: evaluations[made.baseline], **evaluations},  # a report's first is its baseline
         {o.system.name: trec.to_run(o.rankings) for o in outcomes},
         made.data.qrels,
         costs={name: system.costs for name, system in result.systems.items()},

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rankpipe import weights
 from rankpipe.catalog import need, require
 from rankpipe.device import default_device, native_dtype
-from rankpipe.errors import ModelError
+from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Completion
 from rankpipe.progress import track
 from rankpipe.weights import quiet
@@ -47,7 +47,7 @@ class HF:
         for module in ("torch", "transformers", *(["peft"] if adapter else [])):
             require(module, name="hf", extra="lm")
         if batch_tokens < 1 or (context is not None and context < 1):
-            raise ValueError(f"HF(context={context}, batch_tokens={batch_tokens}): must be 1 or more")
+            raise RecipeError([f"context={context}, batch_tokens={batch_tokens}: must be 1 or more"])
         self.model, self.adapter, self.dtype, self.device = model, adapter, dtype, device
         self.most, self.batch_tokens = context, batch_tokens
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import inspect
 import random
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,18 +22,18 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe import recipe, store, trec, weights
-from rankpipe.catalog import find, near
+from rankpipe.catalog import find
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import DataError, RankpipeError, RecipeError
 from rankpipe.journal import Kept
+from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
 from rankpipe.provenance import commit, versions
 from rankpipe.retrieve import shelf
 from rankpipe.stage import Reranker, Stage, Top
 
-KEYS = ("data", "split", "measures", "systems", "expect", "average", "baseline")
 LIBRARIES = ("rankpipe", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
 SEED = 0  # of samples of queries, and of bootstrap intervals
 BLOCK = 256  # queries that go through all systems together; bounds the memory that rankings take
@@ -80,7 +79,7 @@ class Experiment:
     @property
     def measures(self) -> list[str]:
         """As the recipe spells them."""
-        return list(self.tree.get("measures", ["nDCG@10", "R@100", "RR@10"]))
+        return list(self.tree.get("measures", DEFAULT_MEASURES))
 
     @cached_property
     def systems(self) -> list[System]:
@@ -104,33 +103,33 @@ class Experiment:
         return list(dict.fromkeys(self.root / n["index"] for n in nodes if isinstance(n.get("index"), str)))
 
     def check(self) -> list[str]:
-        """Every fault, each with its place; builds and loads nothing."""
-        faults = [f"no key {k!r}{near(k, list(KEYS))}" for k in self.tree if k not in KEYS]
-        faults += [f"{k}: missing" for k in ("data", "systems") if k not in self.tree]
-        if not isinstance(self.tree.get("systems"), dict):
-            return [*faults, "systems: expected names, each with a pipeline"]
-        for name, system in self.tree["systems"].items():
-            if not re.fullmatch(r"[\w.+-]+", str(name)):
-                faults.append(f"systems.{name}: a name is letters, digits and . + - _ (run files are called by it)")
-            if isinstance(system, dict) and "pipeline" not in system:
-                faults.append(f"systems.{name}.pipeline: missing")
-        if any("pipeline: missing" in f for f in faults):
-            return faults
+        """Every fault, each with its place; loads no model and opens no index."""
+        faults = misshapen(self.tree)
+        if pipelines(self.tree):
+            faults += self._unbuildable()
+        if isinstance(self.tree.get("measures"), list):
+            faults += [f for measure in self.measures for f in _refusal("measures", parse, measure)]
+        if isinstance(self.tree.get("data"), str):
+            faults += _refusal("data", lambda: self.data)
+        return list(dict.fromkeys(faults))
+
+    def _unbuildable(self) -> list[str]:
+        faults = []
         for system in self.systems:
             place = f"systems.{system.name}"
-            faults += recipe.check(list(system.stages), place)
+            faults += recipe.check(list(system.stages), place, self.root)
             faults += recipe.misjoined(list(system.stages), place)
         for index in self.indexes:
             if (index / "recipe.yaml").exists():
                 faults += [f"{index}: {f}" for f in shelf.check(recipe.load(index))]
             elif not (index / "manifest.json").exists():
                 faults.append(f"{index}: no index here, and no recipe to build one by")
-        for measure in self.measures:
-            faults += _refusal("measures", parse, measure)
-        faults += [f"expect.{n}: no such system" for n in self.tree.get("expect", {}) if n not in self.tree["systems"]]
-        if "data" in self.tree:
-            faults += _refusal("data", lambda: self.data)
-        return list(dict.fromkeys(faults))
+        return faults
+
+    @property
+    def baseline(self) -> str:
+        """The system that others are compared with: the recipe's, or the first."""
+        return str(self.tree.get("baseline", self.systems[0].name))
 
     def run(self, *, force: bool = False) -> list[Outcome]:
         """Run every system; write run files under ``made/``.

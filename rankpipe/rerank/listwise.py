@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rankpipe.data import Ranking, Step
+from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Chat, Completion
 from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.plans import Planner, Sliding, Windows, drive
@@ -37,7 +38,11 @@ class Listwise(Reranker):
         depth: int = 100,
     ) -> None:
         if max_words < 1 or depth < 1:
-            raise ValueError(f"Listwise(max_words={max_words}, depth={depth}): both must be 1 or more")
+            raise RecipeError([f"max_words={max_words}, depth={depth}: both must be 1 or more"])
+        if not callable(getattr(type(lm), "complete", None)):
+            raise RecipeError([f"lm: {lm!r} is no language model; for example {{use: hf, model: smollm2}}"])
+        if not callable(plan):
+            raise RecipeError([f"plan: {plan!r} is no plan; for example {{use: sliding}}"])
         self.lm, self.plan, self.max_words, self.depth = lm, plan, max_words, depth
         self.prompt = named(prompt) if isinstance(prompt, str) else prompt
         self._lengths: dict[int, int] = {}

@@ -10,6 +10,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rankpipe.errors import RecipeError
+
 Windows = list[list[int]]
 Plan = Generator[Windows, Windows, list[int]]
 
@@ -53,7 +55,7 @@ class Sliding:
     def __post_init__(self) -> None:
         _at_least_2(self.size)
         if not 1 <= self.step <= self.size:
-            raise ValueError(f"{self}: step must be 1 to size, or passages are skipped")
+            raise RecipeError([f"{self}: step must be 1 to size, or passages are skipped"])
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan: 1 + ceil((n - size) / step) windows; one for a shorter list, none for an empty one."""
@@ -82,7 +84,7 @@ class Tournament:
     def __post_init__(self) -> None:
         _at_least_2(self.size)
         if not 1 <= self.keep < self.size:
-            raise ValueError(f"{self}: keep must be 1 to size - 1, or the tournament never ends")
+            raise RecipeError([f"{self}: keep must be 1 to size - 1, or the tournament never ends"])
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan: rounds of m // size windows, m the candidates still in, and a last one over the rest."""
@@ -129,4 +131,4 @@ def drive(plans: Sequence[Plan], judge: Callable[[list[tuple[int, list[int]]]], 
 
 def _at_least_2(size: int) -> None:
     if size < 2:
-        raise ValueError(f"size={size}: a window must hold 2 passages or more")
+        raise RecipeError([f"size={size}: a window must hold 2 passages or more"])

@@ -33,6 +33,8 @@ class Fuse(Retriever):
     :raises RecipeError: If something is no retriever, or an argument is out of its range; says all faults.
     """
 
+    opens = False
+
     def __init__(
         self,
         *retrievers: Finder,

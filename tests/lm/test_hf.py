@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rankpipe.device import native_dtype
-from rankpipe.errors import MissingWeights, ModelError
+from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF, batched
 
@@ -152,7 +152,7 @@ def test_no_chat_template(tiny_lm: Path, tmp_path: Path) -> None:
 def test_what_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot load it"):
         HF(str(tmp_path)).count(ask("a"))
-    with pytest.raises(ValueError, match="must be 1 or more"):
+    with pytest.raises(RecipeError, match="must be 1 or more"):
         HF(batch_tokens=0)
 
 

@@ -58,6 +58,13 @@ def fresh(house: Path) -> int:
     return sum(getattr(s, "fresh", 0) for s in made._built.values())
 
 
+def system(sampel: int = 0, sample: object = None, **stages: dict[str, object]) -> dict[str, object]:
+    """BM25 and what comes after it, as a system of a recipe."""
+    keys = {k: v for k, v in (("sampel", sampel), ("sample", sample)) if v}
+    after = [{"use": use, **options} for use, options in stages.items()]
+    return {"pipeline": [{"use": "bm25", "index": "indexes/words"}, *after], **keys}
+
+
 def test_from_recipe_to_result(house: Path) -> None:
     made = Experiment(house / "eval" / "mine")
     assert made.check() == []
@@ -246,9 +253,42 @@ def test_all_faults_at_once(house: Path) -> None:
     [
         ({"systems": ["bm25"]}, ["systems: expected names, each with a pipeline"]),
         ({"systems": None, "data": None}, ["data: missing", "systems: missing", "systems: expected names"]),
-        ({"systems": {"a": {"sample": 3}}, "measures": ["x"]}, ["systems.a.pipeline: missing"]),
+        ({"systems": {"a": {"sample": 3}}, "expect": None}, ["systems.a.pipeline: missing"]),
+        ({"systems": {"a": []}, "expect": None}, ["systems.a.pipeline: missing"]),
+        ({"systems": {"a": [3]}, "expect": None}, ["systems.a: a stage is a mapping"]),
         ({"expect": None}, []),
         ({"expect": {"no": {}}}, ["expect.no: no such system"]),
+        (
+            {"expect": {"bm25": {"RR": [0, 1], "R@100": 3}}},
+            ["expect.bm25: 'RR' is not measured", "expect.bm25.R@100: 3"],
+        ),
+        ({"average": "judgedd"}, ["average: 'judgedd' is not one of judged, retrieved"]),
+        ({"baseline": "bm52"}, ["baseline: no such system: 'bm52'; did you mean bm25?"]),
+        ({"measures": "nDCG@10", "expect": None}, ["measures: 'nDCG@10' is no list of names"]),
+        ({"measures": [], "expect": None}, ["measures: [] is no list of names"]),
+        ({"data": ["tiny"]}, ["data: ['tiny'] is no name or path"]),
+        ({"systems": {"a": system(sampel=3)}, "expect": None}, ["systems.a: no key 'sampel'; did you mean sample?"]),
+        ({"systems": {"a": system(sample="many")}, "expect": None}, ["systems.a.sample: 'many' is no number"]),
+        ({"systems": {"a": system(top={"k": 0})}, "expect": None}, ["systems.a[1]: top: k: 0 hits"]),
+        (
+            {
+                "systems": {"a": system(listwise={"lm": {"use": "fake"}, "plan": {"use": "sliding", "step": 30}})},
+                "expect": None,
+            },
+            ["systems.a[1].plan: sliding: "],
+        ),
+        (
+            {"systems": {"a": system(listwise={"lm": 3})}, "expect": None},
+            ["systems.a[1]: listwise: lm: 3 is no language"],
+        ),
+        (
+            {"systems": {"a": system(listwise={"lm": {"use": "fake"}, "prompt": "rank_zefyr"})}, "expect": None},
+            ["systems.a[1]: listwise: no prompt 'rank_zefyr'"],
+        ),
+        (
+            {"systems": {"a": system(**{"cross-encoder": {"depth": 0}})}, "expect": None},
+            ["systems.a[1]: cross-encoder: depth"],
+        ),
     ],
 )
 def test_faults_of_the_recipe(house: Path, changes: dict[str, Any], faults: list[str]) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.errors import DataError, ModelError
+from rankpipe.errors import DataError, ModelError, RecipeError
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.recipe import build, check
 from rankpipe.rerank.listwise import Listwise
@@ -120,7 +120,7 @@ def test_malformed_replies_lose_nothing(tiny: Dataset) -> None:
 
 @pytest.mark.parametrize("wrong", [{"max_words": 0}, {"depth": 0}])
 def test_bad_arguments(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be 1 or more"):
+    with pytest.raises(RecipeError, match="must be 1 or more"):
         Listwise(Noisy(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no prompt 'x'"):
         Listwise(Noisy(), prompt="x")
@@ -136,7 +136,7 @@ def test_in_a_recipe(tmp_path: Path) -> None:
         "plan": {"use": "tournament", "size": 8, "keep": 3},
         "prompt": {"use": "prompt", "file": "mine.yaml"},
     }
-    assert check(node) == []
+    assert check(node, root=tmp_path) == []
     [out] = build(node, tmp_path).apply([ranking(30)])
     assert out.steps[0].calls == 3 + 1 + 1 + 1
     assert (

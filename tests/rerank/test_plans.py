@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from rankpipe.errors import RecipeError
 from rankpipe.rerank.plans import Planner, Single, Sliding, Tournament, Windows, drive
 
 PLANS = [Single(), Single(7), Sliding(), Sliding(8, 3), Sliding(5, 5), Tournament(), Tournament(6, 5), Tournament(9, 1)]
@@ -157,5 +158,5 @@ def test_queries_are_driven_in_step() -> None:
     ],
 )
 def test_plans_that_cannot_work(wrong: Callable[[], Planner]) -> None:
-    with pytest.raises(ValueError, match=r"size|step|keep"):
+    with pytest.raises(RecipeError, match=r"size|step|keep"):
         wrong()

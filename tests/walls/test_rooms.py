@@ -15,7 +15,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
     "errors": set(),
     "progress": set(),
-    "stage": {"data"},
+    "stage": {"data", "errors"},
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "provenance"},
     "store": {"errors", "provenance"},
