@@ -24,6 +24,7 @@ from rankpipe.errors import ArtefactError, DiskError
 from rankpipe.provenance import commit, digest, versions
 
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
+REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -191,8 +192,7 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
         manifest = open_artefact(folder, kind=kind, format=format)
     except ArtefactError as error:
         return str(error)
-    if manifest.recipe != recipe:
-        changed = [k for k in {*recipe, *manifest.recipe} if recipe.get(k) != manifest.recipe.get(k)]
+    if changed := [k for k in {*recipe, *manifest.recipe} if recipe.get(k) != manifest.recipe.get(k)]:
         return f"{folder}: built by another recipe ({', '.join(sorted(changed))} changed)"
     if manifest.data.checksum != data.checksum:
         return f"{folder}: built from other documents ({manifest.data.name}, checksum {manifest.data.checksum[:12]})"
@@ -231,7 +231,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         cut_short = error.errno is None and str(error).endswith(" written")  # all that numpy says of a full disk
         if error.errno in FULL or cut_short:
             raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        if error.errno in REFUSED:
             raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
         raise
 

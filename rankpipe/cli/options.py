@@ -66,7 +66,14 @@ def component(
 
     if bad := [s for s in settings or [] if "=" not in s]:
         raise RecipeError([f"--set {s}: expected KEY=VALUE" for s in bad])
-    node = {"use": use, **{k: yaml.safe_load(v) for k, v in (s.split("=", 1) for s in settings or [])}}
-    if faults := [*recipe.check([v for k, v in node.items() if k != "use"]), *recipe.bind(node, "", method, given)]:
+    node: dict[str, Any] = {"use": use}
+    for setting in settings or []:
+        key, value = setting.split("=", 1)
+        try:
+            node[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise RecipeError([f"--set {setting}: the value is no YAML: {error}".replace("\n", " ")]) from None
+    inner = [v for k, v in node.items() if k != "use"]
+    if faults := [*recipe.check(inner), *recipe.bind(node, "", method, given)] if method else recipe.check(node):
         raise RecipeError(faults)
     return node

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, show
-from rankpipe.errors import RecipeError
+from rankpipe.errors import DataError, RecipeError
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
 
@@ -65,6 +65,8 @@ def tables(
 
     stale = []
     for path in files:
+        if not path.is_file():
+            raise DataError(f"{path}: no such file")
         text = path.read_text("utf-8")
         made = rewrite(text, root)
         if made != text:

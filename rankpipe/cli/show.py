@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
+import click
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -83,14 +84,27 @@ def errors_told() -> Iterator[None]:
         if manner.debug:
             raise
         kind = type(error).__name__
-        if manner.json:
-            print(jsonlib.dumps({"error": kind, "message": str(error)}, ensure_ascii=False))
-        else:
-            err.print(f"[bold red]{kind}[/]: {escape(str(error))}", soft_wrap=True)
+        _refused(kind, str(error), faults=getattr(error, "faults", None))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         sys.stderr.close()
         raise typer.Exit(0) from None
+    except (typer.Exit, typer.Abort, click.ClickException):
+        raise
+    except Exception as error:
+        if manner.debug:
+            raise
+        _refused(type(error).__name__, f"{error} (a bug in rankpipe, or in what it calls; --debug shows where)")
+        raise typer.Exit(RankpipeError.exit_code) from None
+
+
+def _refused(kind: str, said: str, **more: Any) -> None:
+    """An error, in words or as JSON."""
+    if manner.json:
+        told = {"error": kind, "message": said, **{k: v for k, v in more.items() if v is not None}}
+        print(jsonlib.dumps(told, ensure_ascii=False))
+    else:
+        err.print(f"[bold red]{kind}[/]: {escape(said)}", soft_wrap=True)
 
 
 def emit(data: Any, human: Callable[[], None]) -> None:

@@ -71,8 +71,7 @@ class BM25(Retriever):
         :raises DataError: If there is no document, or an id comes twice.
         :raises RecipeError: If an argument is out of its range.
         """
-        _check(k1, b, method)
-        words = Words(stemmer, stopwords)
+        words = cls.check(k1=k1, b=b, stemmer=stemmer, stopwords=stopwords, method=method)
         recipe = {"use": "bm25", "k1": k1, "b": b, "stemmer": stemmer, "stopwords": stopwords, "method": method}
         with publish(folder, kind="bm25", recipe=recipe, data=data.data) as draft:
             vocabulary: dict[str, int] = {}
@@ -80,6 +79,27 @@ class BM25(Retriever):
             spill.fill(_counted(data, draft, words, vocabulary))
             _invert(spill, vocabulary, draft, k1=k1, b=b, method=method)
         return cls(folder)
+
+    @staticmethod
+    def check(*, k1: float, b: float, stemmer: str, stopwords: str, method: str) -> Words:
+        """The words that such an index has.
+
+        :raises RecipeError: If an argument is out of its range; says all faults.
+        """
+        faults = []
+        if not (math.isfinite(k1) and k1 >= 0):
+            faults.append(f"k1: {k1}; expected 0 or more")
+        if not 0 <= b <= 1:
+            faults.append(f"b: {b}; expected 0 to 1")
+        if method not in IDF:
+            faults.append(f"method: {method!r} is not one of {', '.join(IDF)}")
+        try:
+            words = Words(stemmer, stopwords)
+        except RecipeError as error:
+            faults += error.faults
+        if faults:
+            raise RecipeError(faults)
+        return words
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Score every document that has a word of the query."""
@@ -94,18 +114,6 @@ class BM25(Retriever):
         found = np.flatnonzero(scores > 0)
         top = found[best(scores[found], self.docs.precedence[found], self.k)]
         return Ranking(query, self.docs.hits(top, scores[top]))
-
-
-def _check(k1: float, b: float, method: str) -> None:
-    faults = []
-    if not (math.isfinite(k1) and k1 >= 0):
-        faults.append(f"k1: {k1}; expected 0 or more")
-    if not 0 <= b <= 1:
-        faults.append(f"b: {b}; expected 0 to 1")
-    if method not in IDF:
-        faults.append(f"method: {method!r} is not one of {', '.join(IDF)}")
-    if faults:
-        raise RecipeError(faults)
 
 
 def _counted(data: Dataset, draft: Draft, words: Words, vocabulary: dict[str, int]) -> Iterator[dict[int, int]]:

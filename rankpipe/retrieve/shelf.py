@@ -25,7 +25,20 @@ def check(tree: dict[str, Any]) -> list[str]:
         faults.append("data: missing; name a data set or a path")
     if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
         return [*faults, "index: missing; for example {use: bm25}"]
-    return faults + recipe.bind(tree["index"], "index", method="build", given=GIVEN)
+    faults += recipe.bind(tree["index"], "index", method="build", given=GIVEN)
+    return faults or [f"index: {f}" for f in _refused(tree["index"])]
+
+
+def _refused(index: dict[str, Any]) -> list[str]:
+    """What the kind of index refuses of its arguments' values, if it can tell before building."""
+    kind = find(index["use"])
+    if not hasattr(kind, "check"):
+        return []
+    try:
+        kind.check(**{k: v for k, v in full(kind, index).items() if k != "use"})
+    except RecipeError as error:
+        return error.faults
+    return []
 
 
 def ensure(folder: Path, *, force: bool = False) -> str | None:

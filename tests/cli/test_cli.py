@@ -109,6 +109,11 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("pull", "no-such-model"), 5, "no-such-model"),
         (("doctor", "rocket"), 4, "no part 'rocket'"),
         (("index", "new", "--nonsense"), 2, "No such option"),
+        (("index", "new", "--data", "TINY", "--set", "k1={"), 3, "the value is no YAML"),
+        (("rerank", "a.trec", "--data", "TINY", "--use", "top", "--set", "k=0"), 3, "k: 0 hits; expected 1 or more"),
+        (("rerank", "a.trec", "--data", "TINY", "--use", "listwise", "--set", "lm=3"), 3, "lm: 3 is no language model"),
+        (("tables", "nothing.md"), 4, "nothing.md: no such file"),
+        (("index", "/dev/null/new", "--data", "TINY"), 8, "cannot be written"),
     ],
 )
 def test_errors_say_what_and_the_cure(
@@ -128,6 +133,8 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
 def test_errors_as_json(rankpipe: Rankpipe) -> None:
     made = json.loads(rankpipe("search", "nothing", "q", "--json", code=6).stdout)
     assert made["error"] == "ArtefactError"
+    made = json.loads(rankpipe("rerank", "a.trec", "--use", "top", "--set", "k=0", "--json", code=3).stdout)
+    assert made["faults"] == ["top: k: 0 hits; expected 1 or more"]
 
 
 def test_ls(rankpipe: Rankpipe) -> None:

@@ -83,6 +83,7 @@ def test_from_recipe_to_result(house: Path) -> None:
     assert written.tags == ("bm25",)
     assert evaluations["bm25"].means["nDCG@10"] == result.systems["bm25"].values["nDCG@10"].mean
     assert evaluations["bm25"].average == "judged"
+    assert Experiment(write(house, measures=None)).measures == ["nDCG@10", "R@100", "RR@10"]
 
 
 def test_where_the_figures_come_from(house: Path) -> None:
@@ -305,6 +306,9 @@ def test_faults_of_an_index(house: Path) -> None:
     assert faults[0].startswith("no key 'measurs'")
     assert faults[1].startswith(f"{index}: ")
     assert "did you mean bm25?" in faults[1]
+    (index / "recipe.yaml").write_text("data: mine\nindex: {use: bm25, k1: -3, stemmer: klingon}\n")
+    faults = Experiment(write(house)).check()
+    assert [f.partition(": index: ")[2][:20] for f in faults] == ["k1: -3; expected 0 o", "stemmer: no algorith"]
     (index / "recipe.yaml").unlink()  # what is built needs no recipe
     assert Experiment(write(house)).check() == []
 

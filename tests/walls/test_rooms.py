@@ -24,7 +24,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "trec": {"data", "errors", "store"},
     "journal": {"data", "errors", "progress", "stage", "store"},
     "weights": {"catalog", "errors", "store", "progress"},
-    "onnx": {"catalog", "errors", "progress"},
+    "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
     "device": {"catalog"},
     "lm": GROUND,
@@ -81,7 +81,8 @@ def test_only_the_command_line_prints() -> None:
 
 
 def test_no_broad_except() -> None:
-    for path in FILES:
+    """But for the one place where the command line tells a bug."""
+    for path in set(FILES) - {ROOT / "cli" / "show.py"}:
         for n in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(n, ast.ExceptHandler):
                 assert n.type is not None, path
