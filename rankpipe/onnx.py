@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
+from rankpipe.weights import graph
 
 T = TypeVar("T", str, tuple[str, str])
 CHARS_A_TOKEN = 32  # a text is read up to this many characters for each token that fits, at first
@@ -38,7 +39,7 @@ class Row:
 
 
 class OnnxModel:
-    """A folder with ``model.onnx`` and ``tokenizer.json``.
+    """A folder with ``model.onnx``, or ``onnx/model.onnx``, and ``tokenizer.json``.
 
     :param max_length: tokens a text (or pair) is cut to; the model's own if None.
     :param threads: texts run at a time; one for each core this process may use if None.
@@ -46,9 +47,10 @@ class OnnxModel:
     """
 
     def __init__(self, folder: Path, max_length: int | None = None, threads: int | None = None) -> None:
-        for file in ("model.onnx", "tokenizer.json"):
-            if not (folder / file).exists():
-                raise ModelError(f"{folder}: no ONNX model, it has no {file}")
+        if not (file := graph(folder)):
+            raise ModelError(f"{folder}: no ONNX model, it has no model.onnx and no onnx/model.onnx")
+        if not (folder / "tokenizer.json").exists():
+            raise ModelError(f"{folder}: no ONNX model, it has no tokenizer.json")
         ort = need("onnxruntime", name="OnnxModel", extra="all")
         tokenizers = need("tokenizers", name="OnnxModel", extra="all")
         self.max_length = fitting(folder, max_length)
@@ -58,11 +60,11 @@ class OnnxModel:
         self._tokenizer.enable_truncation(self.max_length)
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
-        self._session = ort.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        self._session = ort.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         self._inputs = [i.name for i in self._session.get_inputs()]
         self._output = self._session.get_outputs()[0].name
         if strange := set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
-            raise ModelError(f"{folder / 'model.onnx'}: wants {', '.join(sorted(strange))}, which no text has")
+            raise ModelError(f"{file}: wants {', '.join(sorted(strange))}, which no text has")
 
     def run(self, texts: Sequence[T]) -> Iterator[Row]:
         """One row for each text or pair, in their order, as they are made."""

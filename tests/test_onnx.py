@@ -105,7 +105,7 @@ def test_rows_come_as_they_are_made(bge: Path) -> None:
 
 
 def test_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"has no model.onnx"):
+    with pytest.raises(ModelError, match=r"has no model.onnx and no onnx/model.onnx"):
         OnnxModel(tmp_path)
     (tmp_path / "model.onnx").touch()
     with pytest.raises(ModelError, match=r"has no tokenizer.json"):

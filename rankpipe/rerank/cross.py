@@ -35,7 +35,8 @@ class CrossEncoder(Reranker):
     Scores are the model's raw logits, so they compare across queries. Hits after ``depth`` stay below in their old
     order, with scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
 
-    :param model: an alias, a Hugging Face id or a folder: ONNX if it has ``model.onnx``, else sentence-transformers.
+    :param model: an alias, a Hugging Face id or a folder: ONNX Runtime runs it or
+        sentence-transformers, as :func:`rankpipe.retrieve.encode.encoder` says.
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a pair that are read; the end of the passage is cut, and counted (``Step.cut``).
     :raises RecipeError: If ``depth`` is below 1.
@@ -59,7 +60,7 @@ class CrossEncoder(Reranker):
         :raises ModelError: If it gives more than one number for a pair, or cannot read ``max_length`` tokens.
         """
         folder = weights.resolve(self.model)
-        kind = _onnx if (folder / "model.onnx").exists() else _torch
+        kind = _onnx if weights.by_onnx(folder) else _torch
         return kind(folder, self.max_length)
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:

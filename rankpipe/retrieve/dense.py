@@ -19,7 +19,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs, write_docs
-from rankpipe.retrieve.encode import Encoder, encoder
+from rankpipe.retrieve.encode import Encoder, Pooling, Said, encoder
 from rankpipe.retrieve.nearest import Exact, Faiss, Nearest, Vectors
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, open_artefact, publish, write
@@ -52,6 +52,9 @@ class Dense(Retriever):
         *,
         model: str = "bge-small",
         max_length: int | None = None,
+        pooling: Pooling | None = None,
+        query_prompt: str | None = None,
+        doc_prompt: str | None = None,
         factory: str = "Flat",
         shard: int = 4096,
     ) -> Dense:
@@ -60,6 +63,9 @@ class Dense(Retriever):
         :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
             encoder as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
+        :param pooling: of token vectors into one, "cls" or "mean"; as the model's files say by default.
+        :param query_prompt: put before a question; the model's own by default.
+        :param doc_prompt: put before a document; the model's own by default.
         :param factory: "exact" (a memory map, no FAISS), or any index FAISS can make: "Flat", "HNSW32", "IVF256,PQ48".
             FAISS holds its index in memory while building: documents x dimension x 4 bytes for "Flat".
         :param shard: documents encoded between two savings; sorted by length within it.
@@ -69,9 +75,10 @@ class Dense(Retriever):
         """
         if shard < 1:
             raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
-        options = {"model": model, "max_length": max_length, "factory": factory, "shard": shard}
+        said = Said(pooling, query_prompt, doc_prompt)
+        options = {"model": model, "max_length": max_length, **said._asdict(), "factory": factory, "shard": shard}
         with publish(folder, kind="dense", recipe={"use": "dense", **options}, data=data.data, resume=True) as draft:
-            encode = _encoder(model, max_length)
+            encode = _encoder(model, max_length, said)
             docs = track(write_docs(data.docs(), draft), f"dense index of {data.name}", data.count)
             _encode_all(docs, encode, draft, shard)
             if factory != "exact" and not (draft.folder / "faiss.index").exists():
@@ -87,7 +94,8 @@ class Dense(Retriever):
         :raises ArtefactError: If the model's files are no longer those the index was made with.
         """
         recipe, facts = self.manifest.recipe, self.manifest.facts
-        made = _encoder(recipe["model"], recipe["max_length"])
+        said = Said(*(recipe.get(option) for option in Said._fields))
+        made = _encoder(recipe["model"], recipe["max_length"], said)
         if made.identity != facts["identity"]:
             raise ArtefactError(
                 f"{self.manifest.folder}: its vectors are of {facts['identity']}, but {recipe['model']!r} is now "
@@ -105,11 +113,13 @@ class Dense(Retriever):
         return [Ranking(query, self.docs.hits(*next(found)) if query.text.strip() else ()) for query in batch]
 
 
-def _encoder(model: str, max_length: int | None) -> Encoder:
+def _encoder(model: str, max_length: int | None, said: Said) -> Encoder:
     if ":" in model:
+        if given := [option for option, value in said._asdict().items() if value is not None]:
+            raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
         named: Encoder = find(model)(max_length=max_length)
         return named
-    return encoder(model, max_length)
+    return encoder(model, max_length, said=said)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ from rankpipe.onnx import OnnxModel, read_json
 from rankpipe.progress import track
 
 Vectors = NDArray[np.float32]  # (n, dimension)
+Pooling = Literal["cls", "mean"]  # the first token's vector, or the mean of all
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 BATCH = 16  # texts a batch of sentence-transformers; of like lengths, so little is padded
 
 
@@ -52,26 +54,43 @@ class Encoder(Protocol):
         ...
 
 
-def encoder(model: str, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto") -> Encoder:
-    """The encoder of a model: ONNX if its folder has ``model.onnx``, else sentence-transformers (extra ``st``).
+class Said(NamedTuple):
+    """What the caller says of a model's use. None: as its files say, or else the table of models."""
 
-    Prompts are the model's own; where its files have none, those of the table of models.
+    pooling: Pooling | None = None
+    query_prompt: str | None = None
+    doc_prompt: str | None = None
+
+
+OWN = Said()  # everything as the files say
+
+
+def encoder(
+    model: str, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto", said: Said = OWN
+) -> Encoder:
+    """The encoder of a model, run by ONNX Runtime or by sentence-transformers (extra ``st``).
+
+    A folder with ``model.onnx`` is run by ONNX Runtime; one with ``onnx/model.onnx`` too, unless it also has weights
+    for torch and sentence-transformers is installed.
 
     :param model: an alias, a Hugging Face id or a folder; see :func:`rankpipe.weights.resolve`.
     :param max_length: tokens of a text that are read; the model's own limit if None.
     :param dtype: of a sentence-transformers model; "auto" is what is fastest here, see
         :func:`rankpipe.device.native_dtype`.
+    :param said: pooling and prompts, where they are not those of the model's files.
     :raises MissingWeights: If the model cannot be had.
     :raises MissingExtra: If it needs sentence-transformers, which is not installed.
     :raises ModelError: If the model cannot read ``max_length`` tokens or be had in ``dtype``, or its files do not say
         how to use it.
     """
+    if said.pooling not in (None, *POOLINGS):
+        raise ModelError(f"{model}: pooling is {said.pooling!r}; expected {' or '.join(POOLINGS)}")
     folder = weights.resolve(model)
-    if not (folder / "model.onnx").exists():
-        return TorchEncoder(model, folder, max_length, dtype)
+    if not weights.by_onnx(folder):
+        return TorchEncoder(model, folder, max_length, dtype, said)
     if dtype != "auto":
         raise ModelError(f"{model}: an ONNX model has one number format; leave out dtype={dtype!r}")
-    return OnnxEncoder(model, folder, max_length)
+    return OnnxEncoder(model, folder, max_length, said)
 
 
 class OnnxEncoder:
@@ -80,13 +99,14 @@ class OnnxEncoder:
     :raises ModelError: If the graph gives no token vectors, or nothing says how to pool them.
     """
 
-    def __init__(self, name: str, folder: Path, max_length: int | None = None) -> None:
+    def __init__(self, name: str, folder: Path, max_length: int | None = None, said: Said = OWN) -> None:
         known = weights.find(name)
         self.name, self.identity = name, weights.identity(folder)
         self.truncated = 0
         self._model = OnnxModel(folder, max_length)
-        self._pooling, self._normalise = top(folder, known)
-        self._prompts = prompts(read_json(folder / "config_sentence_transformers.json").get("prompts", {}), known)
+        self._pooling, self._normalise = top(folder, known, said.pooling)
+        own = read_json(folder / "config_sentence_transformers.json").get("prompts", {})
+        self._prompts = prompts(own, known, said)
         [row] = self._model.run(["a"])
         if row.values.ndim != 2:
             raise ModelError(f"{folder}: its graph gives no vector for each token; is it an encoder?")
@@ -114,15 +134,22 @@ class TorchEncoder:
     """Any sentence-transformers model, on the GPU if there is one; it sorts its batches by length."""
 
     def __init__(
-        self, name: str, folder: Path, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto"
+        self,
+        name: str,
+        folder: Path,
+        max_length: int | None = None,
+        dtype: Dtype | Literal["auto"] = "auto",
+        said: Said = OWN,
     ) -> None:
         require("sentence_transformers", name=f"the encoder {name}", extra="st")
         self.name, self.identity = name, weights.identity(folder)
         self.truncated = 0
         chosen = native_dtype(default_device()) if dtype == "auto" else dtype
         self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
+        if said.pooling:
+            _pool(name, self._model, said.pooling)
         self._normalise = type(self._model[-1]).__name__ == "Normalize"
-        self._prompts = prompts(self._model.prompts, weights.find(name))
+        self._prompts = prompts(self._model.prompts, weights.find(name), said)
         self.dimension = int(self._model.get_embedding_dimension())
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
@@ -144,6 +171,15 @@ class TorchEncoder:
         return unit(vectors) if self._normalise else vectors  # again: bfloat16 leaves lengths of .996 to 1.004
 
 
+def _pool(name: str, model: Any, pooling: Pooling) -> None:
+    """Put another pooling into a sentence-transformers model."""
+    places = [i for i, module in enumerate(model) if type(module).__name__ == "Pooling"]
+    if not places:
+        raise ModelError(f"{name}: does no pooling of its own; leave out pooling={pooling}")
+    own = model[places[0]]
+    model[places[0]] = type(own)(own.embedding_dimension, pooling, include_prompt=own.include_prompt)
+
+
 def unit(vectors: Vectors) -> Vectors:
     """Each vector made one long; one of zeros stays."""
     made: Vectors = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
@@ -157,22 +193,30 @@ class Prompts(NamedTuple):
     document: str
 
 
-def prompts(own: dict[str, str], known: weights.Model | None) -> Prompts:
-    """The model's own prompts, as sentence-transformers chooses among them; else those of the table."""
-    said = {role: prompt for role, prompt in own.items() if prompt}
+def prompts(own: dict[str, str], known: weights.Model | None, said: Said = OWN) -> Prompts:
+    """What the caller says; else the model's own, as sentence-transformers chooses among them; else the table's."""
+    has = {role: prompt for role, prompt in own.items() if prompt}
     table = known.prompts if known else {}
-    document = next((said[role] for role in ("document", "passage", "corpus") if role in said), None)
-    return Prompts(said.get("query") or table.get("query", ""), document or table.get("document", ""))
+    query = has.get("query") or table.get("query", "")
+    document = next((has[role] for role in ("document", "passage", "corpus") if role in has), None)
+    document = document or table.get("document", "")
+    return Prompts(
+        query if said.query_prompt is None else said.query_prompt,
+        document if said.doc_prompt is None else said.doc_prompt,
+    )
 
 
-def top(folder: Path, known: weights.Model | None) -> tuple[str, bool]:
-    """How token vectors become one, "cls" or "mean", and whether its length is then made 1."""
+def top(folder: Path, known: weights.Model | None, said: Pooling | None = None) -> tuple[str, bool]:
+    """How token vectors become one, "cls" or "mean" (as ``said``), and whether its length is then made 1."""
     modules = {module["type"].rsplit(".")[-1] for module in read_json(folder / "modules.json", list)}
     if strange := modules - {"Transformer", "Pooling", "Normalize"}:
         raise ModelError(f"{folder}: modules.json has {min(strange)}, which its ONNX graph leaves out")
     told = read_json(folder / "1_Pooling" / "config.json")
     older = {"cls": told.get("pooling_mode_cls_token"), "mean": told.get("pooling_mode_mean_tokens")}
-    pooling = told.get("pooling_mode") or next((mode for mode, on in older.items() if on), known and known.pooling)
-    if pooling not in ("cls", "mean"):
+    own = told.get("pooling_mode") or next((mode for mode, on in older.items() if on), known and known.pooling)
+    pooling = said or own
+    if pooling is None:
+        raise ModelError(f"{folder}: no 1_Pooling/config.json says how it pools; give pooling=cls or pooling=mean")
+    if pooling not in POOLINGS:
         raise ModelError(f"{folder}: 1_Pooling/config.json says pooling is {pooling}; only cls and mean are done here")
     return pooling, "Normalize" in modules or bool(known and known.normalise)

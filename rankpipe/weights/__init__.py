@@ -19,10 +19,13 @@ from rankpipe.catalog import near
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
+from rankpipe.weights.form import by_onnx, graph
 from rankpipe.weights.quiet import quiet
 from rankpipe.weights.table import Model, Wheel, find, known
 
-__all__ = ["Model", "Wheel", "find", "identity", "is_onnx", "known", "pull", "quiet", "resolve", "state"]
+__all__ = [
+    "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "resolve", "state",
+]  # fmt: skip
 
 KIND = "weights"
 SAMPLE_BYTES = 1 << 20
@@ -85,10 +88,10 @@ def state(name: str) -> Literal["cached", "embedded", "hub"]:
 
 
 def is_onnx(name: str) -> bool:
-    """Whether :func:`resolve` would give an ONNX model, which needs no torch. Fetches nothing."""
+    """Whether :func:`resolve` would give a model that ONNX Runtime runs, without torch. Fetches nothing."""
     folder, model = Path(name).expanduser(), find(name)
     if folder.is_dir():
-        return (folder / "model.onnx").exists()
+        return by_onnx(folder)
     return bool(model and model.is_onnx and (name == model.alias or not hub.cached(name)))
 
 

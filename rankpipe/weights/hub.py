@@ -25,7 +25,7 @@ def cached(name: str) -> Path | None:
     repo, _, revision = name.partition("@")
     found = _hub().try_to_load_from_cache(repo, "config.json", revision=revision or None)
     folder = Path(found).parent if isinstance(found, str) else None
-    return folder if folder and _whole(folder) else None
+    return folder if folder and whole(folder) else None
 
 
 def download(name: str) -> Path:
@@ -41,7 +41,7 @@ def download(name: str) -> Path:
     try:
         for skipped in ([*SKIPPED, "*.bin"], SKIPPED):  # most have both, and one is enough
             folder = Path(hub.snapshot_download(repo, revision=revision or None, ignore_patterns=skipped))
-            if _whole(folder):
+            if whole(folder):
                 return folder
     except (OSError, *hub.errors.HfHubHTTPError.__bases__) as error:  # of which one is the HTTP library's own
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -58,7 +58,7 @@ def cure(name: str) -> str:
     )
 
 
-def _whole(folder: Path) -> bool:
+def whole(folder: Path) -> bool:
     """Whether every file of weights that the index names is there; without an index, whether there is one."""
     for index in (*folder.glob("*.safetensors.index.json"), *folder.glob("*.bin.index.json")):
         parts = set(json.loads(index.read_text("utf-8"))["weight_map"].values())

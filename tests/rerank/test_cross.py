@@ -1,5 +1,6 @@
 """Cross-encoders: real ones, and how their scores become a ranking."""
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_the_passage_that_answers_comes_first(real: CrossEncoder) -> None:
     [step] = capital.steps
     assert (step.stage, step.calls, step.cut) == ("CrossEncoder", 5, 0)
     assert step.tokens_in > 5 * 10
+
+
+def test_a_graph_in_a_folder_of_its_own(real: CrossEncoder, embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    shutil.copytree(embedded("minilm-l12"), tmp_path / "mine")
+    (tmp_path / "mine" / "onnx").mkdir()
+    (tmp_path / "mine" / "model.onnx").rename(tmp_path / "mine" / "onnx" / "model.onnx")
+    [ours], [theirs] = (c.apply([ranking(PASSAGES, "fruit")]) for c in (CrossEncoder(str(tmp_path / "mine")), real))
+    assert ours.hits == theirs.hits
 
 
 def test_other_queries_in_the_batch_change_nothing(real: CrossEncoder) -> None:

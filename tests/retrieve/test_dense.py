@@ -1,11 +1,13 @@
 """Dense search equals brute force; a build may be stopped at any point and goes on to the same bytes."""
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,9 @@ import pytest
 from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DiskError, ModelError, RecipeError
+from rankpipe.retrieve import shelf
 from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.encode import Said, encoder
 from rankpipe.retrieve.nearest import Exact
 from rankpipe.store import read_manifest
 from tests.retrieve.fakes import Hashed, Torn, file_size_limit
@@ -117,12 +121,39 @@ def test_the_model_is_loaded_at_the_first_search_and_must_be_the_same(
         Dense(tmp_path / "index").search("w1")
 
 
+def test_pooling_and_prompts_are_kept_in_the_recipe(embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(embedded("bge-small") / name, folder)
+    shutil.copy(embedded("bge-small") / "model.onnx", folder / "onnx")
+    data, said = collection(3), {"pooling": "cls", "query_prompt": "ask: ", "doc_prompt": "tell: "}
+    index = Dense.build(data, tmp_path / "index", model=str(folder), **said)  # type: ignore[arg-type]
+    assert said.items() <= index.manifest.recipe.items()
+    model = encoder(str(folder), said=Said(pooling="cls"))
+    [asked] = model.encode_docs(["ask: w1"])
+    scores = {d.id: float(asked @ model.encode_docs([f"tell: {d.text}"])[0]) for d in data.docs()}
+    assert dict(ranked(Dense(tmp_path / "index").search("w1"))) == pytest.approx(scores, rel=1e-5)
+
+
+def test_an_index_from_before_an_option_was_added_is_current(tmp_path: Path) -> None:
+    data, recipe = collection(3), {"use": "dense", "model": FAKE + "Hashed", "factory": "exact"}
+    assert shelf.build(data, tmp_path, recipe)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    del manifest["recipe"]["pooling"], manifest["recipe"]["query_prompt"], manifest["recipe"]["doc_prompt"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert shelf.build(data, tmp_path, recipe) is None
+    assert Dense(tmp_path).search("w1").hits
+
+
 def test_refusals(tmp_path: Path) -> None:
     data = collection(50)
     with pytest.raises(RecipeError, match="FAISS cannot make 'Nope' of 50 documents"):
         Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="Nope")
     with pytest.raises(RecipeError, match="FAISS cannot make 'IVF64,Flat' of 50 documents"):
         Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="IVF64,Flat")
+    with pytest.raises(RecipeError, match=r"pooling: tests.retrieve.fakes:Hashed is told max_length only"):
+        Dense.build(data, tmp_path, model=FAKE + "Hashed", pooling="cls")
     with pytest.raises(RecipeError, match="shard: 0"):
         Dense.build(data, tmp_path, model=FAKE + "Hashed", shard=0)
     with pytest.raises(ModelError, match="the vector of document 'b' is not finite"):

@@ -1,6 +1,7 @@
 """Encoders against plain onnxruntime and plain sentence-transformers."""
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 
 from rankpipe import weights
 from rankpipe.errors import ModelError
-from rankpipe.retrieve.encode import Encoder, encoder, prompts, top
+from rankpipe.retrieve.encode import Encoder, Said, encoder, prompts, top
 from rankpipe.retrieve.encode import Vectors as Array
 
 PASSAGES = [
@@ -87,8 +88,54 @@ def test_what_an_onnx_encoder_is_not(embedded: Callable[[str], Path]) -> None:
         encoder("bge-small", max_length=1024)
     with pytest.raises(ModelError, match="one number format"):
         encoder("bge-small", dtype="bfloat16")
-    with pytest.raises(ModelError, match="pooling is None"):
+    with pytest.raises(ModelError, match="give pooling=cls or pooling=mean"):
         encoder("minilm-l12")
+    with pytest.raises(ModelError, match="pooling is 'max'; expected cls or mean"):
+        encoder("bge-small", said=Said(pooling="max"))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bare(embedded: Callable[[str], Path], tmp_path: Path) -> Path:
+    """As most repositories of the hub keep ONNX, the graph in a folder of its own; nothing says how to pool."""
+    folder = tmp_path / "bare"
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(embedded("bge-small") / name, folder)
+    shutil.copy(embedded("bge-small") / "model.onnx", folder / "onnx")
+    return folder
+
+
+def test_a_graph_in_a_folder_of_its_own(bge: Encoder, bare: Path) -> None:
+    with pytest.raises(ModelError, match="give pooling=cls or pooling=mean"):
+        encoder(str(bare))
+    made = encoder(str(bare), said=Said("cls", "ask: ", "tell: "))
+    first = made.encode_docs(["fruit"])
+    np.testing.assert_allclose(first / np.linalg.norm(first), bge.encode_docs(["tell: fruit"]), atol=1e-6)
+    assert np.array_equal(
+        made.encode_queries(["fruit"]), encoder(str(bare), said=Said("cls")).encode_docs(["ask: fruit"])
+    )
+    assert not np.allclose(made.encode_docs(["fruit"]), encoder(str(bare), said=Said("mean")).encode_docs(["fruit"]))
+
+
+def test_what_is_said_goes_before_what_the_folder_says(bge: Encoder) -> None:
+    silent = encoder("bge-small", said=Said(query_prompt=""))
+    assert np.array_equal(silent.encode_queries(["fruit"]), bge.encode_docs(["fruit"]))
+    mean = encoder("bge-small", said=Said("mean")).encode_docs(["fruit"])
+    assert not np.allclose(mean, bge.encode_docs(["fruit"]), atol=1e-2)
+
+
+@pytest.mark.slow  # torch and sentence-transformers take a while to import
+def test_what_is_said_reaches_sentence_transformers(minilm: Encoder, embedded: Callable[[str], Path]) -> None:
+    said = encoder("minilm", dtype="float32", said=Said("cls", "ask: ", "tell: "))
+    plain = encoder("minilm", dtype="float32", said=Said(pooling="cls"))
+    np.testing.assert_allclose(said.encode_queries(["fruit"]), plain.encode_docs(["ask: fruit"]), atol=1e-6)
+    np.testing.assert_allclose(said.encode_docs(["fruit"]), plain.encode_docs(["tell: fruit"]), atol=1e-6)
+    assert not np.allclose(plain.encode_docs(["fruit"]), minilm.encode_docs(["fruit"]), atol=1e-2)
+    transformers = pytest.importorskip("transformers")
+    folder = embedded("minilm")
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)(["fruit"], return_tensors="pt")
+    [[first]] = transformers.AutoModel.from_pretrained(folder)(**tokens).last_hidden_state[:, :1].detach().numpy()
+    np.testing.assert_allclose(plain.encode_docs(["fruit"])[0], first / np.linalg.norm(first), atol=1e-5)
 
 
 @pytest.mark.slow  # torch and sentence-transformers take a while to import
@@ -150,7 +197,7 @@ def test_the_folder_says_how_to_pool(tmp_path: Path, pooling: Any, modules: list
 
 
 def test_other_ways_of_pooling_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="pooling is None"):
+    with pytest.raises(ModelError, match="give pooling=cls or pooling=mean"):
         top(tmp_path, None)
     write(tmp_path, {"pooling_mode": "lasttoken"}, ["Transformer", "Pooling"])
     with pytest.raises(ModelError, match="pooling is lasttoken"):

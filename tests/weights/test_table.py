@@ -47,6 +47,21 @@ def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert weights.is_onnx("mine")
 
 
+def test_which_of_two_forms_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "model.onnx").touch()
+    assert weights.graph(tmp_path) == tmp_path / "onnx" / "model.onnx"
+    assert weights.is_onnx(str(tmp_path))
+    (tmp_path / "model.safetensors").touch()
+    for here in (True, False):
+        monkeypatch.setattr("rankpipe.weights.form.installed", lambda name, here=here: here)
+        assert weights.is_onnx(str(tmp_path)) is not here
+    monkeypatch.undo()
+    (tmp_path / "model.onnx").touch()
+    assert weights.graph(tmp_path) == tmp_path / "model.onnx"
+    assert weights.is_onnx(str(tmp_path))
+
+
 def test_identity_follows_content(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
