@@ -124,6 +124,10 @@ def test_a_run_whose_ranks_contradict_its_scores_is_reported(tmp_path: Path) -> 
         f"{path}: in 1 of 3 queries the ranks contradict the scores; trec_eval, and we, go by the scores",
         f"{path}: 1 of 3 queries have tied scores; ordered by id, falling",
     ]
+    for lines_, said in (("1 Q0 a 1 1 x\n1 Q0 b 2 2 x\n", "contradict"), ("1 Q0 a 1 1 x\n1 Q0 b 2 1 x\n", "tied")):
+        path.write_text(lines_)
+        [note] = read_run(path).oddities
+        assert said in note
 
 
 SCORES = st.sampled_from([0.5, 1.0, 1.0 + 1e-9, 2.0])  # two of them are one in single precision

@@ -31,25 +31,34 @@ def main() -> None:
     told = parser.parse_args()
     copy = ROOT / "mutants"
     shutil.rmtree(copy, ignore_errors=True)
-    mutmut = Path(sys.executable).with_name("mutmut")
-    subprocess.run([str(mutmut), "run", "--max-children", str(told.workers)], cwd=ROOT, check=True)
+    run("--max-children", str(told.workers))
+    if slow := [name for path in metas(copy) for name, outcome in outcomes(path).items() if outcome == "timeout"]:
+        run("--max-children", "1", *slow)  # it may have been the machine
     file("mutants", rows(copy), told.into, {p: version(p) for p in ("mutmut", "pytest", "hypothesis")})
+
+
+def run(*words: str) -> None:
+    """Make what mutants there are not yet, and test them; those named once more."""
+    subprocess.run([str(Path(sys.executable).with_name("mutmut")), "run", *words], cwd=ROOT, check=True)
+
+
+def metas(copy: Path) -> list[Path]:
+    """Where mutmut notes what became of the mutants of a module."""
+    return sorted(copy.rglob("*.py.meta"))
+
+
+def outcomes(meta: Path) -> dict[str, str]:
+    """What became of each mutant, in mutmut's words: killed, survived, ..."""
+    from mutmut.stats import status_by_exit_code
+
+    return {name: status_by_exit_code[code] for name, code in json.loads(meta.read_text())["exit_code_by_key"].items()}
 
 
 def rows(copy: Path) -> list[Row]:
     """A row for each mutated module, and one for all."""
-    found = {path.relative_to(copy).with_suffix(""): outcomes(path) for path in sorted(copy.rglob("*.py.meta"))}
-    modules = {str(module): counts for module, counts in found.items() if counts}
+    found = {str(path.relative_to(copy).with_suffix("")): Counter(outcomes(path).values()) for path in metas(copy)}
+    modules = {module: counts for module, counts in found.items() if counts}
     return [row(name, counts) for name, counts in (*modules.items(), ("all", sum(modules.values(), Counter())))]
-
-
-def outcomes(meta: Path) -> Counter[str]:
-    """How many of a module's mutants were killed, survived, ..., in mutmut's words."""
-    from mutmut.stats import status_by_exit_code
-
-    return Counter(
-        status_by_exit_code[code] for code in json.loads(meta.read_text("utf-8"))["exit_code_by_key"].values()
-    )
 
 
 def row(name: str, counts: Counter[str]) -> Row:

@@ -244,13 +244,13 @@ def _warnings(base: str, evaluations: Mapping[str, Evaluation]) -> tuple[str, ..
     notes = []
     judged = {name: e.judged_at_10 for name, e in evaluations.items()}
     for name, share in judged.items():
-        if abs(share - judged[base]) > JUDGED_GAP:
+        if abs(share - judged[base]) > JUDGED_GAP + TIE:
             less = min(name, base, key=lambda n: judged[n])
             notes.append(
                 f"Judged@10 is {share:.3f} for {name} and {judged[base]:.3f} for {base}: documents without judgements "
                 f"count as not relevant, so {less} may be better than it looks"
             )
-    low = [f"{name} {share:.3f}" for name, share in judged.items() if share < JUDGED_LOW]
+    low = [f"{name} {share:.3f}" for name, share in judged.items() if share < JUDGED_LOW - TIE]
     if low:
         notes.append(
             f"Judged@10 is low ({', '.join(low)}): many of the first hits have no judgement and count as not relevant"

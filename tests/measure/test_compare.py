@@ -148,6 +148,8 @@ def test_constant_differences() -> None:
 
 
 def test_rounding_is_no_difference() -> None:
+    assert Change("q", 0.1 + 0.2, 0.3).delta == 0
+    assert Change("q", 0.5, 0.5001).delta == pytest.approx(0.0001)
     assert t_test(np.zeros(1)) is None
     assert t_test(np.full(5, 0.1) + np.array([0, 1e-17, 0, 0, 1e-17])) is None
 
@@ -180,13 +182,13 @@ def test_warnings_about_few_queries() -> None:
 
 
 def test_warnings_about_missing_queries() -> None:
-    for missing in (2, 3):  # one in twenty is not many
-        of = compare({"a": run([1] * 40), "b": run([1] * (40 - missing))}, judged(40), ["RR"])
+    for missing in (5, 6):  # one in twenty is not many
+        of = compare({"a": run([1] * 100), "b": run([1] * (100 - missing))}, judged(100), ["RR"])
         said = (
-            "b has no document for 3 of 40 judged queries, which count as 0; average over retrieved queries to compare "
-            "on those that all runs have"
+            "b has no document for 6 of 100 judged queries, which count as 0; average over retrieved queries to "
+            "compare on those that all runs have"
         )
-        assert [w for w in of.warnings if "no document" in w] == [said] * (missing == 3)
+        assert [w for w in of.warnings if "no document" in w] == [said] * (missing == 6)
 
 
 def test_warnings_about_judgements() -> None:
@@ -204,10 +206,24 @@ def test_warnings_about_judgements() -> None:
         f"Judged@10 is low (late 0.000, even later 0.000): {low}",
     )
     assert "so late may be better than it looks" in compare({"late": new, "base": full}, judged(30), ["RR"]).warnings[0]
-    ten = {f"q{q}": {f"d{i}": -float(i) for i in range(10)} for q in range(4)}
-    for share, warned in ((8, False), (7, True)):
-        grades = {q: {f"d{i}": 1 for i in range(share)} for q in ten}
-        assert any(low in w for w in compare({"a": ten, "b": ten}, grades, ["RR"]).warnings) == warned
+
+
+def test_how_few_judgements_are_worth_a_warning() -> None:
+    """Low is under .8; apart is by more than .05."""
+
+    def warned(*shares: list[int]) -> list[str]:
+        """Of systems that have these many judged documents among ten, query by query."""
+        runs = {
+            f"s{s}": {f"q{q}": {f"d{i + 10 - n}": -float(i) for i in range(10)} for q, n in enumerate(share)}
+            for s, share in enumerate(shares)
+        }
+        grades = {f"q{q}": {f"d{i}": 1 for i in range(10)} for q in range(len(shares[0]))}
+        return [w[:36] for w in compare(runs, grades, ["RR"]).warnings if w.startswith("Judged")]
+
+    assert warned([8] * 10, [8] * 10) == []  # the mean of ten times .8 is a little less
+    assert warned([8] * 9 + [7], [8] * 10) == ["Judged@10 is low (s0 0.790): many of"]
+    assert warned([10] * 10, [10] * 5 + [9] * 5) == []  # and 1 - .95 a little more than .05
+    assert warned([10] * 10, [10] * 4 + [9] * 6) == ["Judged@10 is 0.940 for s1 and 1.000 "]
 
 
 def test_refusals() -> None:

@@ -117,8 +117,9 @@ def test_tournament_of_100_has_4_rounds() -> None:
         rounds.append(len(asked))
         return [window for _, window in asked]
 
-    drive([Tournament()(100)] * 1, judge)
+    drive([Tournament()(100)], judge)
     assert rounds == [5, 2, 1, 1]
+    assert Tournament() == Tournament(20, 10)
 
 
 def test_tournament_deals_like_cards_and_the_first_wait() -> None:

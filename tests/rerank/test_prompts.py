@@ -98,9 +98,11 @@ def test_letters(tmp_path: Path) -> None:
 
 def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text('passage: "[{label}] {passage}\\n"\nmessages: [{system: "{query}"}, {user: "{passages}"}]')
-    system, user = read(file).render("q", ["x"])
-    assert (system, user) == ({"role": "system", "content": "q"}, {"role": "user", "content": "[1] x\n"})
+    messages = '[{system: "{query}"}, {user: Well}, {assistant: "Go on, please."}, {user: "{passages}"}]'
+    file.write_text(f'passage: "[{{label}}] {{passage}}\\n"\nmessages: {messages}')  # in turns, as RankGPT's
+    assert [tuple(m.values()) for m in read(file).render("q", ["x"])] == [
+        ("system", "q"), ("user", "Well"), ("assistant", "Go on, please."), ("user", "[1] x\n"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
