@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from rankpipe.trec import Run
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
+    from rankpipe.measure import Evaluation
 
 Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.")]
 
@@ -48,26 +50,13 @@ def evaluate(
         draw(report, Page("Evaluation", made, read, opened.qrels, queries=texts))
 
     def human() -> None:
-        rows = [
-            (name, *(f"{e.means[m]:.4f}" for m in asked), f"{e.judged_at_10:.4f}", len(e.queries), len(e.missing))
-            for name, e in made.items()
-        ]
-        show.table("", ("run", *asked, "Judged@10", "queries", "missing"), rows)
-        for policy in dict.fromkeys(e.policy for e in made.values()):
-            show.remark(policy)
+        _figures(made, asked)
         if per_query:
             for name, e in made.items():
                 cells = [(q, *(f"{e.values[m][q]:.4f}" for m in asked)) for q in e.queries]
                 show.table(name, ("query", *asked), cells)
 
-    result = {
-        name: {
-            "means": e.means, "judged_at_10": e.judged_at_10, "policy": e.policy, "queries": len(e.queries),
-            "judged": len(e.judged), "missing": len(e.missing), "without_judgements": len(e.unjudged_queries),
-            **({"values": e.values} if per_query else {}),
-        }
-        for name, e in made.items()
-    }  # fmt: skip
+    result = {name: _told(e) | ({"values": e.values} if per_query else {}) for name, e in made.items()}
     show.emit(result, human)
 
 
@@ -80,7 +69,11 @@ def compare(
     measures: options.Measures = None,
     retrieved_only: options.RetrievedOnly = False,
     fail_if_worse: Annotated[
-        str | None, typer.Option(metavar="MEASURE", help="Exit with 10 if a run is significantly worse by MEASURE.")
+        str | None,
+        typer.Option(
+            metavar="MEASURE",
+            help="Exit with 10 if a run is significantly worse by MEASURE (Holm, over all shown).",
+        ),
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="The level of significance.")] = 0.05,
     seed: Annotated[int, typer.Option(help="Of the resampling tests.")] = 0,
@@ -106,6 +99,7 @@ def compare(
         draw(report, Page("Comparison", made.evaluations, read, opened.qrels, made, queries=texts))
 
     def human() -> None:
+        _figures(made.evaluations, asked)
         rows = [
             (
                 d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}",
@@ -125,12 +119,32 @@ def compare(
 
     result = {
         "baseline": made.baseline, "differences": [asdict(d) for d in made.differences], "overlap": made.overlap,
-        "judged_at_10": {n: e.judged_at_10 for n, e in made.evaluations.items()}, "warnings": made.warnings,
-        "policy": made.evaluations[made.baseline].policy, "worse": [d.system for d in regressions],
+        "evaluations": {name: _told(e) for name, e in made.evaluations.items()}, "warnings": made.warnings,
+        "worse": [d.system for d in regressions],
     }  # fmt: skip
     show.emit(result, human)
     if regressions:
         raise typer.Exit(10)
+
+
+def _figures(made: Mapping[str, Evaluation], asked: Sequence[str]) -> None:
+    """The means, and what they are means of."""
+    rows = [
+        (name, *(f"{e.means[m]:.4f}" for m in asked), f"{e.judged_at_10:.4f}", len(e.queries), len(e.missing))
+        for name, e in made.items()
+    ]
+    show.table("", ("run", *asked, "Judged@10", "queries", "missing"), rows)
+    policies = list(dict.fromkeys(e.policy for e in made.values()))
+    for name, e in made.items() if len(policies) > 1 else (("", next(iter(made.values()))),):
+        show.out.print(f"{name}: {e.policy}" if name else e.policy, style="dim", highlight=False, soft_wrap=True)
+
+
+def _told(e: Evaluation) -> dict[str, Any]:
+    """An evaluation, for machines."""
+    return {
+        "means": e.means, "judged_at_10": e.judged_at_10, "policy": e.policy, "queries": len(e.queries),
+        "judged": len(e.judged), "missing": len(e.missing), "without_judgements": len(e.unjudged_queries),
+    }  # fmt: skip
 
 
 def _decisive(differences: Any, texts: dict[str, str]) -> None:

@@ -69,12 +69,12 @@ def _table(made: Experiment, result: Result) -> None:
         )
     columns = (f"{'system':<24}", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
     show.table(f"{made.name}: {result.data.name}", columns, rows)
-    costs: dict[tuple[str, int], tuple[object, ...]] = {}
+    costs: dict[tuple[object, ...], None] = {}  # a stage that two systems share is one row, where it did the same
     for system in result.systems.values():
         for c in system.costs:
             row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}", c.repaired, c.cut)
-            costs.setdefault((c.stage, system.queries), row)
-    stages = [(stage, queries, *row) for (stage, queries), row in costs.items()]
+            costs[c.stage, system.queries, *row] = None
+    stages = list(costs)
     headings = ("stage, mean of a query ", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
     show.costs(headings, stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):

@@ -36,15 +36,21 @@ def index(
     rankpipe index indexes/pydocs-bm25
     """
     from rankpipe import store
+    from rankpipe.datasets import open_dataset
     from rankpipe.retrieve import shelf
 
     written = folder / "recipe.yaml"
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
-        _write_recipe(written, data, node, force)
-    elif not written.exists():
+        source = str(Path(data).resolve()) if Path(data).exists() else data
+        tree = {"data": source, "index": node}
+        _refuse_other(written, tree, force)
+        why = shelf.build(open_dataset(source), folder, node, force=force)
+        _write_recipe(written, tree)  # only now: a build that fails changes nothing
+    elif written.exists():
+        why = shelf.ensure(folder, force=force)
+    else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
-    why = shelf.ensure(folder, force=force)
     made = store.read_manifest(folder)
     facts = {**made.facts, "size_bytes": made.size_bytes, "seconds": made.seconds, "built": why is not None}
 
@@ -59,15 +65,18 @@ def index(
     show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts}, human)
 
 
-def _write_recipe(path: Path, data: str, node: dict[str, Any], force: bool) -> None:
-    import yaml
+def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
+    from rankpipe import recipe
 
-    from rankpipe import recipe, store
-
-    source = str(Path(data).resolve()) if Path(data).exists() else data
-    tree = {"data": source, "index": node}
     if path.exists() and not force and recipe.load(path) != tree:
         raise ArtefactError(f"{path}: says something else; build by it without --data, or replace it with --force")
+
+
+def _write_recipe(path: Path, tree: dict[str, Any]) -> None:
+    import yaml
+
+    from rankpipe import store
+
     with store.write(path) as f:
         yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
 

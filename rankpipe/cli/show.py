@@ -10,13 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Timer
 from typing import Annotated, Any, TypeVar
 
 import click
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -153,58 +163,113 @@ def costs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 class Shown:
-    """Progress on standard error: bars on a terminal, one line at the end of long work elsewhere."""
+    """Progress on standard error: bars on a terminal; elsewhere a line now and then, and one at the end of long work.
 
-    def __init__(self) -> None:
+    :param console: another than standard error.
+    :param patience_s: shorter work shows nothing.
+    :param first_s: off a terminal, the first line comes after so long, the others ``every_s``.
+    """
+
+    def __init__(
+        self, console: Console = err, patience_s: float = PATIENCE_S, first_s: float = 10.0, every_s: float = 30.0
+    ) -> None:
+        self.console, self.patience_s, self.first_s, self.every_s = console, patience_s, first_s, every_s
         self.bars: Progress | None = None
 
     def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         """Pass the items on, showing how many have passed, at what rate, and the time left."""
         if manner.quiet:
             return iter(items)
-        return self._bar(items, label, total) if err.is_terminal else _line(items, label, total)
+        return self._bar(items, label, total) if self.console.is_terminal else self._lines(items, label, total)
+
+    @contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        """Show for how long something has been going on."""
+        if manner.quiet:
+            yield
+        elif self.console.is_terminal:
+            with self._task(label, None, uncounted=True) as (bars, task):
+                timer = Timer(self.patience_s, bars.update, (task,), {"visible": True})
+                timer.daemon = True
+                timer.start()
+                try:
+                    yield
+                finally:
+                    timer.cancel()
+                    bars.update(task, total=1, completed=1)
+        else:
+            started = time.monotonic()
+            yield
+            if (seconds := time.monotonic() - started) > self.patience_s:
+                self._tell(label, f"{seconds:.0f} s")
 
     def _bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        outermost = self.bars is None
-        bars = self.bars = self.bars or _bars()
-        if outermost:
-            bars.start()
-        task = bars.add_task(label, total=total, visible=False)
-        started = time.monotonic()
-        try:
+        with self._task(label, total) as (bars, task):
+            started = time.monotonic()
             for item in items:
                 yield item
-                bars.update(task, advance=1, visible=time.monotonic() - started > PATIENCE_S)
+                bars.update(task, advance=1, visible=time.monotonic() - started > self.patience_s)
+
+    @contextmanager
+    def _task(self, label: str, total: int | None, **fields: bool) -> Iterator[tuple[Progress, TaskID]]:
+        """A bar among those that are shown; the outermost starts and stops showing them."""
+        outermost, file = self.bars is None, self.console._file
+        bars = self.bars = self.bars or _bars(self.console)
+        if outermost:
+            self.console.file = self.console.file  # held to, for libraries' own bars are silenced by another sys.stderr
+            bars.start()
+        task = bars.add_task(label, total=total, visible=False, **fields)
+        try:
+            yield bars, task
         finally:
             bars.stop_task(task)
             if outermost:
                 bars.stop()
-                self.bars = None
+                self.bars, self.console._file = None, file
+
+    def _lines(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        started, count = time.monotonic(), 0
+        due = started + self.first_s
+        for item in items:
+            yield item
+            count += 1
+            if (now := time.monotonic()) >= due:
+                self._tell(label, _rate(count, total, now - started))
+                due = now + self.every_s
+        if (seconds := time.monotonic() - started) > self.patience_s:
+            self._tell(label, _rate(count, total, seconds))
+
+    def _tell(self, label: str, said: str) -> None:
+        self.console.print(f"[dim]{escape(label)}: {said}[/]", highlight=False, soft_wrap=True)
+
+
+class _Count(MofNCompleteColumn):
+    def render(self, task: Task) -> Text:
+        return Text() if task.fields.get("uncounted") else super().render(task)
 
 
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = None if task.fields.get("uncounted") else task.finished_speed or task.speed
         return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
 
 
-def _bars() -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
-    return Progress(*columns, console=err)
+class _Left(TimeRemainingColumn):
+    """The time left; of what cannot be counted, the time gone."""
+
+    def render(self, task: Task) -> Text:
+        if task.fields.get("uncounted"):
+            return Text(f"{task.elapsed or 0:.0f} s", style="progress.elapsed")
+        return super().render(task)
 
 
-def _line(items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-    started, told, count = time.monotonic(), time.monotonic(), 0
+def _bars(console: Console) -> Progress:
+    return Progress(TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), _Left(), console=console)
 
-    def tell(seconds: float) -> None:
-        of = f"/{total}" if total is not None else ""
-        err.print(f"[dim]{escape(label)}: {count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s[/]", highlight=False)
 
-    for item in items:
-        yield item
-        count += 1
-        if (now := time.monotonic()) - told > 30:
-            tell(now - started)
-            told = now
-    if (seconds := time.monotonic() - started) > PATIENCE_S:
-        tell(seconds)
+def _rate(count: int, total: int | None, seconds: float) -> str:
+    of, left = "", ""
+    if total is not None:
+        of = f"/{total}"
+        left = f", {(total - count) * seconds / count:.0f} s left" if 0 < count < total else ""
+    return f"{count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s{left}"

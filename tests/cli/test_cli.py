@@ -77,7 +77,8 @@ def test_single_files_of_trec(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Pat
     rankpipe("rerank", "a.trec", "--data", corpus, "--topics", "topics.txt", *fake, "--out", "b.trec")
     assert {line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()} == {"7"}
     compared = ("compare", "a.trec", "b.trec", "--topics", "topics.txt", "--qrels", "qrels.txt", "--json")
-    assert json.loads(rankpipe(*compared).stdout)["policy"] == "mean over all 1 judged query"
+    told = json.loads(rankpipe(*compared).stdout)["evaluations"]["b.trec"]
+    assert (told["policy"], told["judged"], told["missing"]) == ("mean over all 1 judged query", 1, 0)
 
 
 def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
@@ -153,6 +154,17 @@ def test_an_index_is_not_replaced_by_another_recipe(rankpipe: Rankpipe, tiny_pat
     done = rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", code=6)
     assert "--force" in done.stderr
     rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", "--force")
+
+
+def test_a_build_that_fails_leaves_the_recipe(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n')
+    rankpipe("index", "words", "--data", "bad.jsonl", code=4)
+    assert not (tmp_path / "words" / "recipe.yaml").exists()
+    rankpipe("index", "words", "--data", tiny_path)
+    before = (tmp_path / "words" / "recipe.yaml").read_text()
+    rankpipe("index", "words", "--data", "bad.jsonl", "--force", code=4)
+    assert (tmp_path / "words" / "recipe.yaml").read_text() == before
+    assert "is current" in rankpipe("index", "words").stdout
 
 
 def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:
