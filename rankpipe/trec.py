@@ -32,11 +32,17 @@ class RunFile:
     tags: tuple[str, ...]
     contradictions: int  # queries whose rank column orders otherwise than their scores
     ties: int  # queries with equal scores, which trec_eval orders by document id
+    tagless: int = 0  # lines of 5 fields that end in two numbers: rank and score, and no tag
 
     @property
     def oddities(self) -> list[str]:
         """What a reader should know, in words."""
         notes = []
+        if self.tagless:
+            notes.append(
+                f"{self.path}: lines of 5 fields that end in two numbers, read as rank and score, the tag missing: "
+                f"{self.tagless}"
+            )
         if self.contradictions:
             notes.append(
                 f"{self.path}: in {self.contradictions} of {len(self.run)} queries the ranks contradict the scores; "
@@ -111,18 +117,26 @@ def read_run(path: Path) -> RunFile:
     """Read a TREC run: tabs or spaces, ``.gz``, ranks missing, zero or wrong; order is by score. Also MS MARCO's
     ``query document rank``, whose scores become -rank.
 
-    :raises DataError: If a line has not 6 fields (5 if the rank is missing), a score is no number, or a document
-        comes twice for a query; says the file and line.
+    Of 5 fields the last tells which is missing. Where it is no number, it is the tag, and there is no rank: ``query
+    Q0 document score tag``. Where the last two are numbers, there is no tag: ``query Q0 document rank score``; it
+    becomes "", and ``oddities`` counts such lines, for a tag that is a number would be taken for the score.
+
+    :raises DataError: If a line has not 6 fields (5 if the rank or the tag is missing), a score is no number, or a
+        document comes twice for a query; says the file and line.
     """
     run: Run = {}
     ranks: dict[str, dict[str, float]] = {}
     tags: dict[str, None] = {}
+    tagless = 0
     for place, fields in records(path):
         if len(fields) == 3:  # MS MARCO: query, document, rank
             fields = [fields[0], "Q0", fields[1], fields[2], str(-_number(fields[2], place, "rank")), "msmarco"]
         if len(fields) not in (5, 6):
             fields = " ".join(fields).split()
-        if len(fields) == 5:
+        if len(fields) == 5 and _numeric(fields[3]) and _numeric(fields[4]):
+            fields.append("")
+            tagless += 1
+        elif len(fields) == 5:
             fields.insert(3, "")
         if len(fields) != 6:
             raise DataError(f"{place}: {len(fields)} fields, expected 6 (query, Q0, document, rank, score, tag)")
@@ -139,7 +153,7 @@ def read_run(path: Path) -> RunFile:
         told = [rank for _, rank in sorted((-single(scores[d]), rank) for d, rank in ranks.get(query, {}).items())]
         contradictions += told != sorted(told)  # of equal scores any order will do
         ties += len({single(score) for score in scores.values()}) < len(scores)
-    return RunFile(path, run, tuple(tags), contradictions, ties)
+    return RunFile(path, run, tuple(tags), contradictions, ties, tagless)
 
 
 def read_qrels(path: Path) -> Qrels:
@@ -200,6 +214,14 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}:{number}: not UTF-8 ({error.reason})") from None
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}:{number + 1}: not a whole gzip file ({error})") from None
+
+
+def _numeric(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _number(text: str, place: str, name: str = "score") -> float:

@@ -101,6 +101,28 @@ def test_reads_what_the_world_writes(tmp_path: Path) -> None:
     assert read_run(path).run == {"1": {"d 1": 3.5, "d 2": 2.5}}
 
 
+@pytest.mark.parametrize("gap", [" ", "\t"])
+def test_of_five_fields_the_last_tells_which_is_missing(gap: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.trec"
+    path.write_text("1 Q0 d1 1 9.5\n1 Q0 d2 2 -7\n1 Q0 d3 3 1e-3\n".replace(" ", gap))
+    read = read_run(path)
+    assert (read.run, read.tags, read.tagless) == ({"1": {"d1": 9.5, "d2": -7.0, "d3": 0.001}}, ("",), 3)
+    assert ordered(read.run["1"]) == ["d1", "d3", "d2"]
+    assert read.contradictions == 1  # the ranks are read as ranks
+    told = f"{path}: lines of 5 fields that end in two numbers, read as rank and score, the tag missing: "
+    assert read.oddities[0] == told + "3"
+    path.write_text("1 Q0 d1 1 9.5\n1 Q0 d2 8.5 x2\n1 Q0 d3 3 7.5 7\n".replace(" ", gap))
+    read = read_run(path)
+    assert (read.run, read.tags, read.tagless) == ({"1": {"d1": 9.5, "d2": 8.5, "d3": 7.5}}, ("", "x2", "7"), 1)
+    assert read.oddities == [told + "1"]
+    path.write_text("1 Q0 d1 1 nan\n".replace(" ", gap))
+    with pytest.raises(DataError, match=r"a\.trec:1: the score is nan, expected a finite number"):
+        read_run(path)
+    path.write_text("1 Q0 d1 x 9.5\n".replace(" ", gap))
+    with pytest.raises(DataError, match=r"a\.trec:1: the score 'x' is no number"):
+        read_run(path)
+
+
 def test_lines_as_they_are(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes("\ufeffa\t \r\n\n \n\ufeffb\tX\n  c".encode())
