@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from mmap import ACCESS_READ, mmap
@@ -77,13 +78,15 @@ def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     space (or are empty): a TREC run cannot hold them. Memory: the ids and 8 bytes a document.
 
     :raises DataError: If there is no document, an id comes twice, or a text has half a character (a lone surrogate).
+        Of an id that comes twice a collection's own stream, which knows its file and line, is let speak first.
     """
-    ids: dict[str, None] = {}
+    docs, ids = iter(docs), dict[str, None]()
     offsets = array("q", [0])
     empty = 0
     with open(draft.folder / "docs.jsonl", "wb") as f:
         for doc in docs:
             if doc.id in ids:
+                deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
                 raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
             ids[doc.id] = None
             empty += not doc.contents.strip()

@@ -115,13 +115,24 @@ def test_a_corpus_without_a_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("docs", "said"), [([], "no documents"), ([Doc("a", "x"), Doc("b", "y"), Doc("a", "z")], "twice|again|doubled")]
+    ("docs", "said"),
+    [
+        ([], "no documents"),
+        ([Doc("a", "x"), Doc("b", "y"), Doc("a", "z")], r"^docs\[2\]: the id 'a' is there already, at docs\[0\]"),
+    ],
 )
 def test_refused_corpora_leave_nothing(docs: list[Doc], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
         BM25.build(Dataset.of(docs), tmp_path)
     with pytest.raises(ArtefactError, match="nothing built here"):
         BM25(tmp_path)
+
+
+def test_of_a_doubled_id_both_lines_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "dup.jsonl"
+    path.write_text("\n".join(f'{{"_id": "{i}", "text": "{i}"}}\n' for i in "xyxz"))
+    with pytest.raises(DataError, match=r"dup\.jsonl:5: the id 'x' is there already, at .*dup\.jsonl:1; ids must be"):
+        BM25.build(open_dataset(path), tmp_path / "index")
 
 
 def test_bad_arguments_are_all_named(tiny: Dataset, tmp_path: Path) -> None:
@@ -190,7 +201,6 @@ def test_a_corpus_larger_than_memory(tmp_path: Path) -> None:
     assert {h.doc for h in index.search(word).hits} == {doc for doc in index.docs if word in doc.text.split()}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("name", "ndcg"), [("scifact", 0.6762), ("nfcorpus", 0.3177)])
 def test_real_collections(name: str, ndcg: float, data_root: Path, tmp_path: Path) -> None:
     import ir_measures
