@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,15 @@ def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None
     rankpipe("search", "words", "tea", "--out", "a.jsonl")
 
 
+def texts_written(folder: Path, since: float) -> int:
+    """Bytes of texts in the unfinished build that was begun after ``since``; 0 if there is none."""
+    found = 0
+    for path in folder.glob("made/.work-*/docs.jsonl"):
+        with suppress(FileNotFoundError):  # swept away, or finished
+            found = path.stat().st_size if path.stat().st_mtime > since else 0
+    return found
+
+
 def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
     rows = (
         f'{{"_id": "d{i}", "text": "{" ".join(f"word{(i * j) % 977}" for j in range(60))}"}}\n' for i in range(6000)
@@ -186,15 +196,22 @@ def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("".join(rows))
     rankpipe("index", "small", "--data", "c.jsonl")
     before = rankpipe("search", "small", "word5 word7", "--json").stdout
-    for delay_s in (0.5, 0.9, 1.3):
+    [whole] = [path.stat().st_size for path in (tmp_path / "small" / "made").glob("*/docs.jsonl")]
+    inside = 0
+    for part in (0.0, 0.4, 0.99):  # of the texts: at the first, amid them, and when the postings are sorted
+        started = time.time()
         building = subprocess.Popen([COMMAND, "index", "small", "--force", "-q"], cwd=tmp_path)
-        time.sleep(delay_s)
+        while building.poll() is None and texts_written(tmp_path / "small", started) <= part * whole:
+            time.sleep(0.002)
         building.send_signal(signal.SIGKILL)
-        building.wait()
+        inside += building.wait() == -signal.SIGKILL and texts_written(tmp_path / "small", started) > part * whole
         assert (
             json.loads(rankpipe("search", "small", "word5 word7", "--json").stdout)["rankings"]
             == json.loads(before)["rankings"]
         )
+    assert inside >= 1
+    rankpipe("index", "small", "--force")
+    assert len([*(tmp_path / "small" / "made").iterdir()]) == 1  # what the killed ones left is swept away
 
 
 def test_help_is_quick_to_import() -> None:
