@@ -243,7 +243,6 @@ def test_a_full_disk_leaves_the_old_index(factory: str, limit: int, tmp_path: Pa
     assert len(Dense.build(docs, tmp_path, **options).docs) == 225  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare, to mount a small file system as a user")
 def test_a_really_full_disk(tmp_path: Path) -> None:
     small = tmp_path / "small"
