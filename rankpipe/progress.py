@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -15,6 +15,10 @@ class Listener(Protocol):
 
     def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         """Pass the items on, showing how many have passed."""
+        ...
+
+    def working(self, label: str) -> AbstractContextManager[None]:
+        """Show that something goes on for as long as the block does."""
         ...
 
 
@@ -40,3 +44,9 @@ def track(items: Iterable[T], label: str, total: int | None = None) -> Iterable[
         total = len(items)
     listener = _listener.get()
     return listener.track(items, label, total) if listener else items
+
+
+def working(label: str) -> AbstractContextManager[None]:
+    """Around one long step that cannot be counted: tells the listener, if there is one."""
+    listener = _listener.get()
+    return listener.working(label) if listener else nullcontext()

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
@@ -119,11 +120,13 @@ def publish(
         draft = Draft(work)
         yield draft
         files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file()}
+        with working(f"checksums of {folder}"):
+            sums = {n: (p.stat().st_size, sha256(p)) for n, p in files.items()}
         build = f"{key}-{started:%Y%m%dT%H%M%S%f}"
         manifest = {
             "kind": kind, "format": format, "build": build, "recipe": recipe,
             "recipe_hash": digest(recipe), "data": asdict(data),
-            "facts": draft.facts, "files": {n: (p.stat().st_size, sha256(p)) for n, p in files.items()},
+            "facts": draft.facts, "files": sums,
             **provenance, "created": f"{started:%Y-%m-%dT%H:%M:%SZ}",
             "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
         }  # fmt: skip
@@ -174,16 +177,18 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
 
 def damages(manifest: Manifest, *, checksums: bool = True) -> list[str]:
     """Every file that is missing, of another size or (if asked) of another checksum."""
-    faults = []
-    for name, (size, checksum) in manifest.files.items():
-        path = manifest.path / name
-        if not path.exists():
-            faults.append(f"{path} is missing")
-        elif path.stat().st_size != size:
-            faults.append(f"{path} has {path.stat().st_size} bytes, the manifest says {size}")
-        elif checksums and sha256(path) != checksum:
-            faults.append(f"{path} is damaged: its sha256 is not the manifest's")
-    return faults
+    with working(f"checksums of {manifest.folder}"):
+        return [f for name, known in manifest.files.items() if (f := _damage(manifest.path / name, *known, checksums))]
+
+
+def _damage(path: Path, size: int, checksum: str, look: bool) -> str | None:
+    if not path.exists():
+        return f"{path} is missing"
+    if path.stat().st_size != size:
+        return f"{path} has {path.stat().st_size} bytes, the manifest says {size}"
+    if look and sha256(path) != checksum:
+        return f"{path} is damaged: its sha256 is not the manifest's"
+    return None
 
 
 def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data) -> str | None:

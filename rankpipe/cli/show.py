@@ -35,6 +35,7 @@ from rankpipe.errors import RankpipeError
 
 T = TypeVar("T")
 PATIENCE_S = 2.0  # work shorter than this shows no progress
+FIRST_S, EVERY_S = 10.0, 30.0  # off a terminal: when the first line comes, and how often others
 
 
 @dataclass
@@ -167,13 +168,13 @@ class Shown:
 
     :param console: another than standard error.
     :param patience_s: shorter work shows nothing.
-    :param first_s: off a terminal, the first line comes after so long, the others ``every_s``.
+    :param clock: tells the time, in seconds.
     """
 
     def __init__(
-        self, console: Console = err, patience_s: float = PATIENCE_S, first_s: float = 10.0, every_s: float = 30.0
+        self, console: Console = err, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.console, self.patience_s, self.first_s, self.every_s = console, patience_s, first_s, every_s
+        self.console, self.patience_s, self.clock = console, patience_s, clock
         self.bars: Progress | None = None
 
     def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
@@ -198,17 +199,17 @@ class Shown:
                     timer.cancel()
                     bars.update(task, total=1, completed=1)
         else:
-            started = time.monotonic()
+            started = self.clock()
             yield
-            if (seconds := time.monotonic() - started) > self.patience_s:
+            if (seconds := self.clock() - started) > self.patience_s:
                 self._tell(label, f"{seconds:.0f} s")
 
     def _bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         with self._task(label, total) as (bars, task):
-            started = time.monotonic()
+            started = self.clock()
             for item in items:
                 yield item
-                bars.update(task, advance=1, visible=time.monotonic() - started > self.patience_s)
+                bars.update(task, advance=1, visible=self.clock() - started > self.patience_s)
 
     @contextmanager
     def _task(self, label: str, total: int | None, **fields: bool) -> Iterator[tuple[Progress, TaskID]]:
@@ -228,15 +229,15 @@ class Shown:
                 self.bars, self.console._file = None, file
 
     def _lines(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        started, count = time.monotonic(), 0
-        due = started + self.first_s
+        started, count = self.clock(), 0
+        due = started + FIRST_S
         for item in items:
             yield item
             count += 1
-            if (now := time.monotonic()) >= due:
+            if (now := self.clock()) >= due:
                 self._tell(label, _rate(count, total, now - started))
-                due = now + self.every_s
-        if (seconds := time.monotonic() - started) > self.patience_s:
+                due = now + EVERY_S
+        if (seconds := self.clock() - started) > self.patience_s:
             self._tell(label, _rate(count, total, seconds))
 
     def _tell(self, label: str, said: str) -> None:
@@ -264,7 +265,8 @@ class _Left(TimeRemainingColumn):
 
 
 def _bars(console: Console) -> Progress:
-    return Progress(TextColumn("{task.description}"), BarColumn(), _Count(), _Rate(), _Left(), console=console)
+    label = TextColumn("{task.description}", markup=False)
+    return Progress(label, BarColumn(), _Count(), _Rate(), _Left(), console=console)
 
 
 def _rate(count: int, total: int | None, seconds: float) -> str:

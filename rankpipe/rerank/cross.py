@@ -13,7 +13,7 @@ from rankpipe.catalog import need, require
 from rankpipe.data import Hit, Ranking, Step
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel
-from rankpipe.progress import track
+from rankpipe.progress import track, working
 from rankpipe.stage import Reranker
 
 
@@ -61,7 +61,8 @@ class CrossEncoder(Reranker):
         """
         folder = weights.resolve(self.model)
         kind = _onnx if weights.by_onnx(folder) else _torch
-        return kind(folder, self.max_length)
+        with working(f"loading {self.model}"):
+            return kind(folder, self.max_length)
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Score the pairs of all rankings together."""

@@ -14,7 +14,7 @@ from rankpipe.catalog import require
 from rankpipe.device import Dtype, default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.onnx import OnnxModel, read_json
-from rankpipe.progress import track
+from rankpipe.progress import track, working
 
 Vectors = NDArray[np.float32]  # (n, dimension)
 Pooling = Literal["cls", "mean"]  # the first token's vector, or the mean of all
@@ -86,11 +86,12 @@ def encoder(
     if said.pooling not in (None, *POOLINGS):
         raise ModelError(f"{model}: pooling is {said.pooling!r}; expected {' or '.join(POOLINGS)}")
     folder = weights.resolve(model)
-    if not weights.by_onnx(folder):
-        return TorchEncoder(model, folder, max_length, dtype, said)
-    if dtype != "auto":
-        raise ModelError(f"{model}: an ONNX model has one number format; leave out dtype={dtype!r}")
-    return OnnxEncoder(model, folder, max_length, said)
+    with working(f"loading {model}"):
+        if not weights.by_onnx(folder):
+            return TorchEncoder(model, folder, max_length, dtype, said)
+        if dtype != "auto":
+            raise ModelError(f"{model}: an ONNX model has one number format; leave out dtype={dtype!r}")
+        return OnnxEncoder(model, folder, max_length, said)
 
 
 class OnnxEncoder:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.errors import RecipeError
+from rankpipe.progress import working
 from rankpipe.retrieve.docs import best
 from rankpipe.store import write
 
@@ -65,18 +66,19 @@ class Faiss(Nearest):
         import faiss
 
         vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        try:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            if not index.is_trained:
-                index.train(vectors)
-            for start in range(0, len(vectors), 1 << 16):
-                index.add(vectors[start : start + (1 << 16)])
-        except RuntimeError as error:  # all that FAISS ever raises
-            raise RecipeError(
-                [f"factory: FAISS cannot make {factory!r} of {len(vectors)} documents: {error}"]
-            ) from None
-        with write(folder / "faiss.index", "wb") as f:
-            faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))  # type: ignore[attr-defined]  # made by SWIG
+        with working(f"FAISS index {factory} of {len(vectors)} documents"):
+            try:
+                index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+                if not index.is_trained:
+                    index.train(vectors)
+                for start in range(0, len(vectors), 1 << 16):
+                    index.add(vectors[start : start + (1 << 16)])
+            except RuntimeError as error:  # all that FAISS ever raises
+                raise RecipeError(
+                    [f"factory: FAISS cannot make {factory!r} of {len(vectors)} documents: {error}"]
+                ) from None
+            with write(folder / "faiss.index", "wb") as f:
+                faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))  # type: ignore[attr-defined]  # made by SWIG
 
     def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
         """As FAISS finds them, fetching more where the cut at ``k`` would go through equal scores."""

