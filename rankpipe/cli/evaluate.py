@@ -15,7 +15,7 @@ from rankpipe.trec import Run
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
-    from rankpipe.measure import Evaluation
+    from rankpipe.measure import Comparison, Evaluation
 
 Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.")]
 
@@ -24,6 +24,8 @@ Runs = Annotated[list[Path], typer.Argument(help="TREC runs, or .jsonl rankings.
 def evaluate(
     runs: Runs,
     data: options.DataOrNone = None,
+    split: options.Split = "test",
+    self_match: options.SelfMatch = None,
     topics: options.Topics = None,
     qrels: options.QrelsFile = None,
     measures: options.Measures = None,
@@ -40,7 +42,7 @@ def evaluate(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    opened = _judged(data, topics, qrels)
+    opened = _judged(data, topics, qrels, split, self_match)
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
@@ -64,6 +66,8 @@ def evaluate(
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="The baseline first, then one or more runs to compare with it.")],
     data: options.DataOrNone = None,
+    split: options.Split = "test",
+    self_match: options.SelfMatch = None,
     topics: options.Topics = None,
     qrels: options.QrelsFile = None,
     measures: options.Measures = None,
@@ -88,7 +92,7 @@ def compare(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    opened = _judged(data, topics, qrels)
+    opened = _judged(data, topics, qrels, split, self_match)
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
@@ -100,15 +104,7 @@ def compare(
 
     def human() -> None:
         _figures(made.evaluations, asked)
-        rows = [
-            (
-                d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}",
-                _interval(d.interval), _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
-            )
-            for d in made.differences
-        ]  # fmt: skip
-        columns = ("run", "measure", "baseline", "mean", "delta", "95 %", "p (t)", "p (rand.)", "W/T/L")
-        show.table(f"against {made.baseline}; p-values Holm-corrected", columns, rows, text=("measure",))
+        _differences(made)
         for system, overlap in made.overlap.items():
             show.remark(f"{system}: rank overlap with {made.baseline} (RBO, p = 0.9) {overlap:.3f}")
         _decisive(made.differences, texts)
@@ -147,6 +143,19 @@ def _told(e: Evaluation) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _differences(made: Comparison) -> None:
+    """Each system against the baseline, measure by measure."""
+    rows = [
+        (
+            d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}",
+            _interval(d.interval), _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
+        )
+        for d in made.differences
+    ]  # fmt: skip
+    columns = ("run", "measure", "baseline", "mean", "delta", "95 %", "p (t)", "p (rand.)", "W/T/L")
+    show.table(f"against {made.baseline}; p-values Holm-corrected", columns, rows, text=("measure",))
+
+
 def _decisive(differences: Any, texts: dict[str, str]) -> None:
     """The queries most hurt and most helped, by the first measure of each system."""
     for system in dict.fromkeys(d.system for d in differences):
@@ -161,11 +170,13 @@ def _decisive(differences: Any, texts: dict[str, str]) -> None:
             show.table(title, ("", "query", "before", "after", "text"), rows, text=("query", "text"))
 
 
-def _judged(data: str | None, topics: Path | None, qrels: Path | None) -> Dataset:
+def _judged(
+    data: str | None, topics: Path | None, qrels: Path | None, split: str, self_match: options.SelfMatches | None
+) -> Dataset:
     """The collection, with judgements."""
     if data is None and qrels is None:
         raise DataError("no judgements: name a data set with --data, or a file with --qrels")
-    return options.collection(data, topics, qrels)
+    return options.collection(data, topics, qrels, split, self_match)
 
 
 def _read(path: Path, opened: Dataset) -> Run:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from rankpipe.cli import app, show
+from rankpipe.cli import app, options, show
 
 
 @show.verb(app, "ls", bare=True)
@@ -67,6 +67,7 @@ def data(
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every document and check counts and checksum.")
     ] = False,
+    split: options.Split = "test",
 ) -> None:
     """Open a collection and say what is in it.
 
@@ -75,7 +76,7 @@ def data(
     """
     from rankpipe.datasets import open_dataset
 
-    opened = open_dataset(spec)
+    opened = open_dataset(spec, split)
     summary = dict(opened.summary)
     if verify:
         summary |= {**opened.verify(), "checksum": opened.checksum}

@@ -25,6 +25,8 @@ class Fusion(StrEnum):
 def index(
     folder: Annotated[Path, typer.Argument(help="The index: a folder to make, or one with a recipe.yaml.")],
     data: options.DataOrNone = None,
+    split: options.Split = "test",
+    titles: options.Titles = None,
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
@@ -36,16 +38,16 @@ def index(
     rankpipe index indexes/pydocs-bm25
     """
     from rankpipe import store
-    from rankpipe.datasets import open_dataset
     from rankpipe.retrieve import shelf
 
     written = folder / "recipe.yaml"
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
         source = str(Path(data).resolve()) if Path(data).exists() else data
-        tree = {"data": source, "index": node}
+        policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
+        tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
-        why = shelf.build(open_dataset(source), folder, node, force=force)
+        why = shelf.build(shelf.opened(tree), folder, node, force=force)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
         why = shelf.ensure(folder, force=force)
@@ -87,6 +89,7 @@ def search(
     question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
     others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
     data: options.DataOrNone = None,
+    split: options.Split = "test",
     topics: options.Topics = None,
     k: options.K = 10,
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
@@ -105,7 +108,7 @@ def search(
         raise DataError("say what to search for: either a question, or many by --data or --topics")
     opened = [_open(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)
-    queries = [Query("q", question)] if question is not None else options.collection(data, topics).queries
+    queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,21 @@ from rankpipe.errors import RecipeError
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
 
+
+class SelfMatches(StrEnum):
+    """What becomes of a hit that is its own query."""
+
+    keep = "keep"
+    drop = "drop"
+
+
+class TitlePolicy(Enum):
+    """What becomes of a document's title."""
+
+    join = "join"
+    drop = "drop"
+
+
 DATA_HELP = (
     "A BEIR folder, a .jsonl corpus, a known id (beir/scifact/test, msmarco-passage/trec-dl-2019/judged), "
     "hf:OWNER/NAME, or pydocs (built in)."
@@ -24,6 +40,11 @@ Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write: .
 K = Annotated[int, typer.Option("-k", min=1, help="How many hits to keep for a query.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE.")]
 Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
+Split = Annotated[str, typer.Option("--split", help="Which judgements of --data: test, dev, train.")]
+SelfMatch = Annotated[
+    SelfMatches | None, typer.Option("--self-match", help="A hit that is its own query: keep or drop it.")
+]
+Titles = Annotated[TitlePolicy | None, typer.Option("--titles", help="Put titles before texts (join), or drop them.")]
 Topics = Annotated[
     Path | None, typer.Option("--topics", help="Queries (TREC topics, TSV or JSONL), instead of --data's.")
 ]
@@ -39,7 +60,13 @@ Report = Annotated[Path | None, typer.Option("--report", help="Write a single-fi
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
 
 
-def collection(data: str | None, topics: Path | None = None, qrels: Path | None = None) -> Dataset:
+def collection(
+    data: str | None,
+    topics: Path | None = None,
+    qrels: Path | None = None,
+    split: str = "test",
+    self_match: SelfMatches | None = None,
+) -> Dataset:
     """What ``--data``, ``--topics`` and ``--qrels`` name together: a file takes the place of the collection's own.
 
     :raises DataError: If something is not there or malformed.
@@ -49,7 +76,7 @@ def collection(data: str | None, topics: Path | None = None, qrels: Path | None 
     files = open_files(queries=topics, qrels=qrels) if topics or qrels else None
     if data is None:
         return files or open_files()
-    opened = open_dataset(data)
+    opened = open_dataset(data, split, self_match=self_match.value if self_match else None)
     if files is None:
         return opened
     return replace(opened, queries=files.queries or opened.queries, qrels=files.qrels or opened.qrels)

@@ -15,6 +15,7 @@ from rankpipe.progress import track
 def rerank(
     run: Annotated[Path, typer.Argument(help="A TREC run (its texts come from --data), or .jsonl with texts.")],
     data: options.DataOrNone = None,
+    split: options.Split = "test",
     topics: options.Topics = None,
     use: Annotated[str, typer.Option("--use", "-u", help="The reranker; see: rankpipe ls")] = "cross-encoder",
     settings: options.Set = None,
@@ -42,7 +43,7 @@ def rerank(
         read = read_run(run)
         for oddity in read.oddities:
             show.warn(oddity)
-        given = rankings(read.run, options.collection(data, topics))
+        given = rankings(read.run, options.collection(data, topics, split=split))
     else:
         raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
     pipe = Top(depth) >> recipe.build(node, Path.cwd())

@@ -14,13 +14,14 @@ and matches its counts, it is that collection, and if it does not match, a note 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from rankpipe.catalog import installed, near
 from rankpipe.datasets import hub, irds
 from rankpipe.datasets.beir import open_corpus, read_folder
 from rankpipe.datasets.builtin import read_pydocs
-from rankpipe.datasets.dataset import Dataset
+from rankpipe.datasets.dataset import Dataset, SelfMatch, Titles
 from rankpipe.datasets.facts import Collection, collections, spellings
 from rankpipe.datasets.known import claimed, recognised
 from rankpipe.datasets.topics import read_topics
@@ -33,13 +34,23 @@ ACCEPTED = (
 )
 
 
-def open_dataset(spec: str | Path, split: str = "test") -> Dataset:
+def open_dataset(
+    spec: str | Path, split: str = "test", *, self_match: SelfMatch | None = None, titles: Titles | None = None
+) -> Dataset:
     """Open a collection by its path or name; see the top of this module for what is understood, and in which order.
 
     :param split: which judgements; a name that says its split (``beir/scifact/train``) needs none.
+    :param self_match: whether a hit that is its own query is kept; the collection's policy if None.
+    :param titles: whether titles are put before texts; the collection's policy if None.
     :raises DataError: If nothing is understood by it (says the near names), it cannot be had here, or is malformed.
     :raises MissingExtra: If it needs a package that is not installed.
     """
+    opened = _opened(spec, split)
+    policies = {"self_match": self_match, "titles": titles}
+    return replace(opened, **{k: v for k, v in policies.items() if v})  # type: ignore[arg-type]  # each has its kind
+
+
+def _opened(spec: str | Path, split: str) -> Dataset:
     path, name = Path(spec), str(spec)
     if path.is_dir():
         data, place = read_folder(path, split), path.resolve().as_posix()

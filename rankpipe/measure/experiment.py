@@ -94,7 +94,7 @@ class Experiment:
     @cached_property
     def data(self) -> Dataset:
         """The opened data set."""
-        return open_dataset(self.tree["data"], **({"split": self.tree["split"]} if "split" in self.tree else {}))
+        return open_dataset(self.tree["data"], **{k: self.tree[k] for k in ("split", "self_match") if k in self.tree})
 
     @property
     def indexes(self) -> list[Path]:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any, get_args
 
 from rankpipe.catalog import near
+from rankpipe.datasets.dataset import SelfMatch
 from rankpipe.measure.ranking import Average
 
-KEYS = ("data", "split", "measures", "systems", "expect", "average", "baseline")
+KEYS = ("data", "split", "self_match", "measures", "systems", "expect", "average", "baseline")
 SYSTEM_KEYS = ("pipeline", "sample")
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
 
@@ -38,6 +39,8 @@ def _faults(tree: dict[str, Any]) -> Iterator[str]:
         yield f"measures: {measures!r} is no list of names, such as [nDCG@10, R@100]"
     if (average := tree.get("average", "judged")) not in get_args(Average):
         yield f"average: {average!r} is not one of {', '.join(get_args(Average))}"
+    if (policy := tree.get("self_match", "keep")) not in get_args(SelfMatch):
+        yield f"self_match: {policy!r} is not one of {', '.join(get_args(SelfMatch))}"
     systems = tree.get("systems")
     if not isinstance(systems, dict) or not systems:
         yield "systems: expected names, each with a pipeline"

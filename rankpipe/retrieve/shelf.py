@@ -1,26 +1,31 @@
 """Indexes on their shelf: ``indexes/NAME/recipe.yaml`` says how, and this builds them when they are not current.
 
-A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``build`` takes the other keys.
+A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``build`` takes the other keys. With
+``titles: drop`` the titles of its documents are left out; ``split`` is for collections that have no ``test``.
 """
 
 from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rankpipe import recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets.dataset import Titles
 from rankpipe.errors import RecipeError
 from rankpipe.stage import Retriever
 
+KEYS = ("data", "split", "titles", "index")
 GIVEN = ("data", "folder")  # what build() is handed beside the recipe's arguments
 
 
 def check(tree: dict[str, Any]) -> list[str]:
     """Every fault in the recipe of an index."""
-    faults = [f"no key {k!r}; an index has 'data' and 'index'" for k in tree if k not in ("data", "index")]
+    faults = [f"no key {k!r}; an index has {', '.join(KEYS)}" for k in tree if k not in KEYS]
+    if tree.get("titles", "join") not in get_args(Titles):
+        faults.append(f"titles: {tree['titles']!r} is not one of {', '.join(get_args(Titles))}")
     if "data" not in tree:
         faults.append("data: missing; name a data set or a path")
     if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
@@ -50,7 +55,12 @@ def ensure(folder: Path, *, force: bool = False) -> str | None:
     tree = recipe.load(folder)
     if faults := check(tree):
         raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(open_dataset(tree["data"]), folder, tree["index"], force=force)
+    return build(opened(tree), folder, tree["index"], force=force)
+
+
+def opened(tree: dict[str, Any]) -> Dataset:
+    """The collection that the recipe of an index names."""
+    return open_dataset(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
 
 
 def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = False) -> str | None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -80,6 +81,21 @@ def test_single_files_of_trec(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Pat
     compared = ("compare", "a.trec", "b.trec", "--topics", "topics.txt", "--qrels", "qrels.txt", "--json")
     told = json.loads(rankpipe(*compared).stdout)["evaluations"]["b.trec"]
     assert (told["policy"], told["judged"], told["missing"]) == ("mean over all 1 judged query", 1, 0)
+
+
+def test_splits_and_policies(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_path, tmp_path / "mine")
+    (tmp_path / "mine" / "qrels" / "test.tsv").rename(tmp_path / "mine" / "qrels" / "dev.tsv")
+    assert "it has dev" in rankpipe("data", "mine", code=4).stderr
+    assert json.loads(rankpipe("data", "mine", "--split", "dev", "--json").stdout)["judged"] == 8
+    rankpipe("index", "words", "--data", "mine", "--split", "dev", "--titles", "drop")
+    assert "titles: drop" in (tmp_path / "words" / "recipe.yaml").read_text()
+    hits = json.loads(rankpipe("search", "words", "moon", "--json").stdout)["rankings"][0]["hits"]
+    assert {h["title"] for h in hits} == {""}
+    (tmp_path / "run").write_text("q1 Q0 q1 1 2 x\nq1 Q0 tide-1 2 1 x\n")
+    told = ("eval", "run", "--data", "mine", "--split", "dev", "-m", "RR", "--retrieved-only", "--json")
+    assert json.loads(rankpipe(*told).stdout)["run"]["means"]["RR"] == 0.5
+    assert json.loads(rankpipe(*told, "--self-match", "drop").stdout)["run"]["means"]["RR"] == 1
 
 
 def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
