@@ -79,20 +79,20 @@ def test_it_may_fit_to_the_last_token(words: int) -> None:
 
 @pytest.mark.parametrize(("query", "context"), [("word " * 5_000, 4096), ("short", 100), ("short", 10)])
 def test_a_hopeless_prompt_ends_in_an_error(query: str, context: int) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(
         ModelError, match=rf"query 'q9': \d+ tokens with one word .* of the model's {context} only .* longer context$"
     ):
         fit(PROMPT, Counting([], context), Query("q9", query), docs(*[50] * 20), max_words=300, max_tokens=80)
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_100_kilobytes_a_passage() -> None:
     long = [Doc(str(i), "word " * 20_000) for i in range(10)] + [Doc(str(i), "漢字" * 17_000) for i in range(10, 20)]
-    start = time.perf_counter()
+    start = time.process_time()
     lm = Counting([], 2048)
     fitted = fit(PROMPT, lm, QUERY, long, max_words=300, max_tokens=80)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     assert fitted.cut == tuple(range(20))
     assert lm.count(fitted.chat) <= 2048 - 80
 

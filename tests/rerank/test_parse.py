@@ -108,8 +108,8 @@ def test_mended_unless_a_permutation(names: list[int], n: int) -> None:
 
 
 def test_absurd_replies_are_quick() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert parse("9" * 1_000_000, 20).foreign == 1
     assert parse("[1] > " * 200_000, 20).repeated == 199_999
     assert parse("０" * 5_000 + "2", 20).order[0] == 1
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
