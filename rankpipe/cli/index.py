@@ -30,6 +30,7 @@ def index(
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every byte of an index; build nothing.")] = False,
 ) -> None:
     """Build an index from a collection.
 
@@ -40,6 +41,9 @@ def index(
     from rankpipe import store
     from rankpipe.retrieve import shelf
 
+    if verify:
+        _verify(folder)
+        return
     written = folder / "recipe.yaml"
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
@@ -65,6 +69,16 @@ def index(
         show.remark(f'next: rankpipe search {folder} "your question"')
 
     show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts}, human)
+
+
+def _verify(folder: Path) -> None:
+    from rankpipe import store
+
+    made = store.read_manifest(folder)
+    if faults := store.damages(made):
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; build it again: rankpipe index {folder} --force")
+    told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
+    show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
 
 
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
@@ -117,6 +131,9 @@ def _open(folder: Path, k: int) -> Retriever:
     """The index in a folder, opened by the component that made it."""
     from rankpipe import store
     from rankpipe.catalog import find
+    from rankpipe.retrieve import shelf
 
+    if shelf.outdated(folder):
+        show.warn(f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index {folder}")
     opened: Retriever = find(store.read_manifest(folder).kind)(folder, k=k)
     return opened

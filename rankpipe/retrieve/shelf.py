@@ -7,6 +7,7 @@ A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``b
 from __future__ import annotations
 
 import inspect
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -56,6 +57,19 @@ def ensure(folder: Path, *, force: bool = False) -> str | None:
     if faults := check(tree):
         raise RecipeError([f"{folder}: {fault}" for fault in faults])
     return build(opened(tree), folder, tree["index"], force=force)
+
+
+def outdated(folder: Path) -> bool:
+    """Whether the documents that the recipe in ``folder`` names are no longer those that its index was built from.
+
+    A file of documents older than the index is taken to be the same; only a newer one is read.
+    """
+    if not (folder / "recipe.yaml").exists():
+        return False
+    manifest, data = store.read_manifest(folder), opened(recipe.load(folder))
+    path = data.corpus.path if data.corpus else None
+    built = datetime.fromisoformat(manifest.created).timestamp()
+    return path is not None and path.stat().st_mtime > built and data.checksum != manifest.data.checksum
 
 
 def opened(tree: dict[str, Any]) -> Dataset:

@@ -184,6 +184,26 @@ def test_a_build_that_fails_leaves_the_recipe(rankpipe: Rankpipe, tiny_path: Pat
     assert "is current" in rankpipe("index", "words").stdout
 
 
+def test_an_index_whose_documents_changed_says_so(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"_id": "a", "text": "high water"}\n')
+    rankpipe("index", "words", "--data", "c.jsonl")
+    assert "have changed" not in rankpipe("search", "words", "water").stderr
+    corpus.write_text('{"_id": "a", "text": "low water"}\n')
+    os.utime(corpus, (time.time() + 5, time.time() + 5))
+    assert "its documents have changed since it was built" in rankpipe("search", "words", "water").stderr
+
+
+def test_every_byte_of_an_index_can_be_verified(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    rankpipe("index", "words", "--data", tiny_path)
+    assert "as they were written" in rankpipe("index", "words", "--verify").stdout
+    [docs] = (tmp_path / "words" / "made").glob("*/docs.jsonl")
+    content = bytearray(docs.read_bytes())
+    content[10] ^= 1
+    docs.write_bytes(content)
+    assert "docs.jsonl is damaged" in rankpipe("index", "words", "--verify", code=6).stderr
+
+
 def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text(
         '{"_id": "mein Dokument ☕", "text": "tea leaves"}\n{"_id": "b", "text": "bread"}\n'
