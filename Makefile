@@ -33,11 +33,13 @@ mutants: .venv/.mutants
 	$(PYTHON) -m venv .venv
 
 .venv/.lm: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -c constraints.txt -e '.[lm]'
+	@echo "installing into .venv (1.3 GB, most of it torch); some minutes on a slow line"
+	@$(PIP) install -c constraints.txt -e '.[lm]'
 	touch $@
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) install -c constraints.txt -e '.[lm,st,datasets,dev]'
+	@echo "installing into .venv (1.5 GB, most of it torch); some minutes on a slow line"
+	@$(PIP) install -c constraints.txt -e '.[lm,st,datasets,dev]'
 	touch $@ .venv/.lm
 
 .venv/.mutants: .venv/.dev

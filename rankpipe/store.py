@@ -144,6 +144,7 @@ def read_manifest(folder: Path) -> Manifest:
 
     :raises ArtefactError: If there is no artefact, or its manifest cannot be read.
     """
+    folder = Path(folder)  # a text will do
     path = folder / "manifest.json"
     if not path.exists():
         hint = f"build it with: rankpipe index {folder}" if (folder / "recipe.yaml").exists() else "is the path right?"

@@ -99,7 +99,7 @@ def write_run(path: Path, rankings: Iterable[Ranking], tag: str = "rankpipe") ->
     :return: how many scores were lowered to make them fall strictly.
     :raises DataError: If an id or the tag has white space or is empty: the format cannot hold it.
     """
-    lowered, lines = 0, []
+    path, lowered, lines = Path(path), 0, []
     _writable(tag, "tag")
     for ranking in rankings:
         query = _writable(ranking.query.id, "query id")
@@ -199,7 +199,7 @@ def lines(path: Path) -> Iterator[tuple[str, str]]:
 
     :raises DataError: If the file is missing, is no UTF-8 text, or is no gzip though its name says so.
     """
-    number = 0
+    path, number = Path(path), 0  # a text will do
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as f:
             for number, raw in enumerate(f, 1):

@@ -76,7 +76,7 @@ def compare(
         str | None,
         typer.Option(
             metavar="MEASURE",
-            help="Exit with 10 if a run is significantly worse by MEASURE (Holm, over all shown).",
+            help="Exit with 10 if a run is significantly worse by MEASURE (Holm, over the runs).",
         ),
     ] = None,
     alpha: Annotated[float, typer.Option(min=0, max=1, help="The level of significance.")] = 0.05,
@@ -110,6 +110,8 @@ def compare(
         _decisive(made.differences, texts)
         for warning in made.warnings:
             show.warn(warning)
+        if fail_if_worse and not regressions:
+            show.out.print(f"no run is significantly worse by {fail_if_worse}", highlight=False)
         for d in regressions:
             show.warn(f"{d.system} is significantly worse by {d.measure}: {d.delta:+.4f}")
 

@@ -105,7 +105,7 @@ def search(
     data: options.DataOrNone = None,
     split: options.Split = "test",
     topics: options.Topics = None,
-    k: options.K = 10,
+    k: options.K = None,
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
     out: options.Out = None,
 ) -> None:
@@ -120,6 +120,7 @@ def search(
 
     if (question is None) == (data is None and topics is None):
         raise DataError("say what to search for: either a question, or many by --data or --topics")
+    k = k or (10 if out is None else 1000)
     opened = [_open(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries

@@ -37,7 +37,7 @@ DATA_HELP = (
 Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]
 DataOrNone = Annotated[str | None, typer.Option("--data", "-d", help=DATA_HELP)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write: .trec, .trec.gz, or .jsonl with texts.")]
-K = Annotated[int, typer.Option("-k", min=1, help="How many hits to keep for a query.")]
+K = Annotated[int | None, typer.Option("-k", min=1, help="Hits kept for a query; 10 to look at, 1000 to a file.")]
 Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE.")]
 Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
 Split = Annotated[str, typer.Option("--split", help="Which judgements of --data: test, dev, train.")]

@@ -190,6 +190,9 @@ def _vllm() -> str:
 
 
 def _ray() -> str:
+    import os
+
+    os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # its own 30 are too few on a busy machine
     import ray
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)

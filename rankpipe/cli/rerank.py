@@ -22,7 +22,7 @@ def rerank(
     depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100,
     out: options.Out = None,
 ) -> None:
-    """Rerank a run.
+    """Rerank a run. One that is killed goes on where it stopped, if it writes to a file (--out).
 
     rankpipe rerank bm25.trec --data beir/scifact/test --out reranked.trec
     rankpipe rerank bm25.trec --data corpus.jsonl --topics topics.tsv --out reranked.trec
@@ -31,6 +31,8 @@ def rerank(
     from rankpipe import recipe
     from rankpipe.datasets import rankings, read_requests
     from rankpipe.errors import DataError, RecipeError
+    from rankpipe.journal import Kept
+    from rankpipe.measure.experiment import identity
     from rankpipe.stage import Top
     from rankpipe.trec import read_run
 
@@ -46,7 +48,15 @@ def rerank(
         given = rankings(read.run, options.collection(data, topics, split=split))
     else:
         raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
-    pipe = Top(depth) >> recipe.build(node, Path.cwd())
-    pipe.batch = pipe.then.batch
+    reranker = recipe.build(node, Path.cwd())
+    kept = out.with_name(f".{out.name}.kept.jsonl") if out is not None else None
+    if kept and not isinstance(reranker, Top):
+        reranker = Kept(reranker, kept, identity(node, Path.cwd()))
+        if reranker.known:
+            show.remark(f"going on where it stopped: {len(reranker.known)} rankings are done")
+    pipe = Top(depth) >> reranker
+    pipe.batch = reranker.batch
     made = list(track(pipe(given), f"rerank with {use}", len(given)))
     rankings_out.tell(made, out)
+    if kept:
+        kept.unlink(missing_ok=True)

@@ -93,7 +93,7 @@ def errors_told() -> Iterator[None]:
         yield
     except RankpipeError as error:
         if manner.debug:
-            raise
+            err.print_exception()
         kind = type(error).__name__
         _refused(kind, str(error), faults=getattr(error, "faults", None))
         raise typer.Exit(error.exit_code) from None

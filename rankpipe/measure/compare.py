@@ -118,15 +118,18 @@ def compare(
 
 
 def worse(comparison: Comparison, measure: str, alpha: float = 0.05) -> list[Difference]:
-    """The systems that are significantly worse than the baseline (randomisation test, Holm-corrected).
+    """The systems that are significantly worse than the baseline: randomisation test, Holm-corrected over the systems.
+
+    Other measures that happen to be shown do not change the verdict.
 
     :raises DataError: If the measure is none of those compared.
     """
     known = list(dict.fromkeys(d.measure for d in comparison.differences))
     if measure not in known:
         raise DataError(f"{measure!r} was not compared{near(measure, known)}; compared: {', '.join(known)}")
-    of = [d for d in comparison.differences if d.measure == measure and d.delta < 0]
-    return [d for d in of if d.randomisation_holm is not None and d.randomisation_holm < alpha]
+    of = [d for d in comparison.differences if d.measure == measure]
+    corrected = holm([d.randomisation_p for d in of])
+    return [d for d, p in zip(of, corrected, strict=True) if d.delta < 0 and p is not None and p < alpha]
 
 
 def changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[Change]:

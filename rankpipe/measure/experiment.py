@@ -202,7 +202,7 @@ class Experiment:
         if key not in self._built:
             stage = recipe.build(node, self.root)
             if isinstance(stage, Reranker) and not isinstance(stage, Top):
-                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", _identity(node, self.root))
+                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", identity(node, self.root))
             self._built[key] = stage
         return self._built[key]
 
@@ -223,7 +223,7 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
             yield stage
 
 
-def _identity(node: dict[str, Any], root: Path) -> str:
+def identity(node: dict[str, Any], root: Path) -> str:
     """Everything that decides what a stage gives: its recipe, the files that names, its code, weights and libraries."""
     parts: list[Any] = [node, versions(LIBRARIES)]
     for _, part in recipe.walk(node):

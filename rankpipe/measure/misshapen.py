@@ -81,5 +81,6 @@ def _expected(expect: Any, systems: dict[str, Any], measures: Any) -> Iterator[s
         for measure, ends in bounds.items():
             if measure not in measures:
                 yield f"expect.{name}: {measure!r} is not measured; add it to measures"
-            if not isinstance(ends, list) or len(ends) != 2 or not all(isinstance(e, int | float) for e in ends):
+            numbers = isinstance(ends, list) and len(ends) == 2 and all(isinstance(e, int | float) for e in ends)
+            if not numbers or ends[0] > ends[1]:
                 yield f"expect.{name}.{measure}: {ends!r} is no [least, most]"
