@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rankpipe import weights
 from rankpipe.catalog import need, require
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError
-from rankpipe.lm import Chat, Completion
+from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.progress import track
 from rankpipe.weights import quiet
 
+T = TypeVar("T")
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
 
 
@@ -76,17 +78,79 @@ class HF:
         :raises ModelError: If a chat is too long for the context, or a batch for the memory.
         """
         prompts = [self._encode(chat) for chat in chats]
+        self._refuse_long(prompts, max_tokens)
+        return self._batches(prompts, max_tokens, lambda batch: self._generate([prompts[i] for i in batch], max_tokens))
+
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+        """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
+
+        :raises ModelError: If a choice is no single token after ``begin``, or a chat is too long.
+        """
+        start = self._tokens(begin)
+        wanted = [self._single(choice, begin) for choice in choices]
+        prompts = [self._encode(chat) + start for chat in chats]
+        self._refuse_long(prompts, 1)
+
+        def forward(batch: Sequence[int]) -> list[Choice]:
+            logprobs = self._logprobs([prompts[i] for i in batch], 1)[:, -1, wanted].tolist()  # (B, choices)
+            return [Choice(tuple(row), len(prompts[i])) for i, row in zip(batch, logprobs, strict=True)]
+
+        return self._batches(prompts, 1, forward)
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """The log-probability of each reply after its chat, from one forward pass.
+
+        :raises ModelError: If a chat with its reply is too long.
+        """
+        torch = need("torch", name="hf", extra="lm")
+        said = [self._tokens(reply) for reply in replies]
+        prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
+        self._refuse_long(prompts, 0)
+
+        def forward(batch: Sequence[int]) -> list[Likelihood]:
+            keep = max(len(said[i]) for i in batch) + 1
+            logprobs = self._logprobs([prompts[i] for i in batch], keep)  # (B, keep, vocabulary)
+            rows = []
+            for i, row in zip(batch, logprobs, strict=True):
+                n = len(said[i])
+                tokens = torch.tensor(said[i], device=row.device)[:, None]
+                total = row[-n - 1 : -1].gather(1, tokens).sum().item() if n else 0.0
+                rows.append(Likelihood(total, n, len(prompts[i]) - n))
+            return rows
+
+        return self._batches(prompts, 0, forward)
+
+    @cached_property
+    def identity(self) -> str:
+        """The model, its weights, its adapter's, and the number format."""
+        parts = [self.model, weights.identity(self._folder), self.dtype]
+        return " ".join(parts + ([weights.identity(self.adapter)] if self.adapter else []))
+
+    def _batches(self, prompts: Sequence[list[int]], more: int, work: Callable[[Sequence[int]], list[T]]) -> list[T]:
+        """Do the work batch by batch, and put what it gives in the order of the prompts."""
+        made: dict[int, T] = {}
+        for batch in track(batched([len(p) for p in prompts], more, self.batch_tokens), f"{self.model}: batches"):
+            made.update(zip(batch, work(batch), strict=True))
+        return [made[i] for i in range(len(prompts))]
+
+    def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:
-            if len(ids) + max_tokens > self.context:
+            if len(ids) + more > self.context:
                 raise ModelError(
-                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {max_tokens} do not fit into its "
+                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {more} do not fit into its "
                     f"context of {self.context}"
                 )
-        said: dict[int, Completion] = {}
-        batches = batched([len(ids) for ids in prompts], max_tokens, self.batch_tokens)
-        for batch in track(batches, f"{self.model}: batches"):
-            said.update(zip(batch, self._generate([prompts[i] for i in batch], max_tokens), strict=True))
-        return [said[i] for i in range(len(chats))]
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _single(self, choice: str, begin: str) -> int:
+        """The one token that ``choice`` is after ``begin``; letters, digits and such are, whatever stands before."""
+        start, both = self._tokens(begin), self._tokens(begin + choice)
+        if both[:-1] != start or len(both) != len(start) + 1:
+            raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
+        return both[-1]
 
     def _encode(self, chat: Chat) -> list[int]:
         """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's)."""
@@ -106,20 +170,42 @@ class HF:
         return ids if ids[: len(begin)] == begin else begin + ids
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
+        model = self._model
+        ids, mask = self._padded(prompts)  # (B, T)
+        with self._computing(prompts):
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+        new = out[:, ids.shape[1] :].tolist()
+        return [self._completion(len(p), reply) for p, reply in zip(prompts, new, strict=True)]
+
+    def _logprobs(self, prompts: Sequence[list[int]], keep: int) -> Any:
+        """Of every token at the last ``keep`` places: (B, keep, vocabulary), float32. What is computed and thrown
+        away is the rest's vocabulary, which is the larger part of a small model's memory.
+        """
+        ids, mask = self._padded(prompts)
+        with self._computing(prompts):
+            places = (mask.cumsum(-1) - 1).clamp(min=0)
+            out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=keep)
+            return out.logits.float().log_softmax(-1)
+
+    def _padded(self, prompts: Sequence[list[int]]) -> tuple[Any, Any]:
+        """Token ids and the mask of what is not padding, both (B, T); padded on the left."""
         torch = need("torch", name="hf", extra="lm")
         model = self._model
         width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)  # (B, T)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+        return ids, torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+
+    @contextmanager
+    def _computing(self, prompts: Sequence[list[int]]) -> Iterator[None]:
+        torch = need("torch", name="hf", extra="lm")
         try:
             with quiet(), torch.inference_mode():
-                out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+                yield
         except torch.OutOfMemoryError as error:
             raise ModelError(
-                f"{self.model}: {len(prompts)} chats of up to {width} tokens do not fit into the memory of "
-                f"{model.device}; lower batch_tokens (now {self.batch_tokens})"
+                f"{self.model}: {len(prompts)} chats of up to {max(map(len, prompts))} tokens do not fit into the "
+                f"memory of {self._model.device}; lower batch_tokens (now {self.batch_tokens})"
             ) from error
-        return [self._completion(len(p), new) for p, new in zip(prompts, out[:, width:].tolist(), strict=True)]
 
     def _completion(self, tokens_in: int, new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)

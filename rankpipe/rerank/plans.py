@@ -1,7 +1,8 @@
 """How to sort a long list with a model that sees only a few passages at a time.
 
-A plan is a generator. It yields windows (lists of positions that may be judged together), is sent each window's
-positions best first, and returns the whole order. It knows nothing of models, prompts or batching.
+A plan is a generator. It yields rounds: windows (lists of positions) that may be judged together, and the whole order
+as far as it is known, so that a plan can be ended at any time. It is sent each window's positions best first, and
+returns the whole order. It knows nothing of models, prompts or batching.
 """
 
 from __future__ import annotations
@@ -11,7 +12,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 Windows = list[list[int]]
-Plan = Generator[Windows, Windows, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What a plan asks for next, and what it would answer if it were not told."""
+
+    windows: Windows
+    order: list[int]  # all positions, the best order so far
+
+
+Plan = Generator[Round, Windows, list[int]]
 
 
 class Planner(Protocol):
@@ -19,6 +30,10 @@ class Planner(Protocol):
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan."""
+        ...
+
+    def calls(self, n: int) -> int:
+        """How many windows of two or more the plan asks for; at most, where the answers decide."""
         ...
 
 
@@ -35,8 +50,12 @@ class Single:
         """A fresh plan: one window, none for an empty list."""
         head = list(range(min(n, self.size)))
         if head:
-            [head] = yield [head]
+            [head] = yield Round([head], list(range(n)))
         return head + list(range(len(head), n))
+
+    def calls(self, n: int) -> int:
+        """One."""
+        return int(n > 1)
 
 
 @dataclass(frozen=True)
@@ -60,10 +79,15 @@ class Sliding:
         order = list(range(n))
         for end in range(n, 0, -self.step):
             start = max(end - self.size, 0)
-            [order[start:end]] = yield [order[start:end]]
+            [order[start:end]] = yield Round([order[start:end]], order[:])
             if start == 0:
                 break
         return order
+
+    def calls(self, n: int) -> int:
+        """``1 + ceil((n - size) / step)``, less one if the last window holds a single passage, which is free."""
+        more = max(-(-(n - self.size) // self.step), 0)
+        return more + (n - more * self.step > 1)
 
 
 @dataclass(frozen=True)
@@ -89,39 +113,59 @@ class Tournament:
         field, out = list(range(n)), list[int]()
         while len(field) > self.size:
             tables, unjudged = divmod(len(field), self.size)
-            ranked = yield [field[unjudged + table :: tables] for table in range(tables)]
+            ranked = yield Round([field[unjudged + table :: tables] for table in range(tables)], field + out)
             by_place = [p for places in zip(*ranked, strict=True) for p in places]  # all winners, all seconds, ...
             out = by_place[tables * self.keep :] + out
             field = field[:unjudged] + by_place[: tables * self.keep]
         if field:
-            [field] = yield [field]
+            [field] = yield Round([field], field + out)
         return field + out
 
+    def calls(self, n: int) -> int:
+        """Rounds of m // size windows, m the candidates still in, and a last one."""
+        total = int(n > 1)
+        while n > self.size:
+            tables = n // self.size
+            total, n = total + tables, n - tables * (self.size - self.keep)
+        return total
 
-def drive(plans: Sequence[Plan], judge: Callable[[list[tuple[int, list[int]]]], Windows]) -> Windows:
+
+def drive(
+    plans: Sequence[Plan],
+    judge: Callable[[list[tuple[int, list[int]]]], Windows],
+    admit: Callable[[int, Windows], bool] = lambda _, __: True,
+) -> Windows:
     """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
 
     A window of one passage has one order: it is answered here and costs no call.
 
     :param plans: one for each query.
     :param judge: takes (which plan, window) pairs, gives each window best first.
+    :param admit: whether a plan may ask for these windows; one that may not ends with the order it has so far.
     :return: one order for each plan.
     """
     orders: Windows = [[] for _ in plans]
     waiting: dict[int, Windows] = {}
 
     def resume(i: int, reply: Windows | None) -> None:
+        waiting.pop(i, None)
         try:
-            waiting[i] = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
+            asked = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
         except StopIteration as done:
-            waiting.pop(i, None)
             orders[i] = done.value
+            return
+        real = [w for w in asked.windows if len(w) > 1]
+        if real and not admit(i, real):
+            plans[i].close()
+            orders[i] = asked.order
+        else:
+            waiting[i] = asked.windows
 
     for i in range(len(plans)):
         resume(i, None)
     while waiting:
-        asked = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
-        replies = iter(judge(asked) if asked else [])
+        pairs = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
+        replies = iter(judge(pairs) if pairs else [])
         for i, windows in list(waiting.items()):
             resume(i, [next(replies) if len(w) > 1 else w for w in windows])
     return orders

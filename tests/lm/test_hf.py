@@ -250,3 +250,54 @@ def test_smollm2_batches_are_bounded(smollm2: HF) -> None:
     questions = [ask("word " * n) for n in (10, 100, 30)]
     assert bounded.complete(questions, max_tokens=4) == smollm2.complete(questions, max_tokens=4)
     assert time.perf_counter() - start < 60
+
+
+def logprobs(folder: Path, ids: list[int]) -> Any:
+    """Of every next token at every place, (T, vocabulary), computed alone and without padding."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.inference_mode():
+        return AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+
+def prompt_ids(folder: Path, chat: Chat) -> list[int]:
+    from transformers import AutoTokenizer
+
+    ids: list[int] = AutoTokenizer.from_pretrained(folder).apply_chat_template(
+        list(chat), add_generation_prompt=True, return_dict=False
+    )
+    return ids
+
+
+def test_choices_are_as_likely_as_a_plain_pass_says(tiny_lm: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_lm)
+    asked = chats(6)
+    for chat, choice in zip(asked, exact(tiny_lm).choose(asked, ["A", "B", "z"], begin="["), strict=True):
+        ids = prompt_ids(tiny_lm, chat) + tokenizer("[", add_special_tokens=False)["input_ids"]
+        last = logprobs(tiny_lm, ids)[-1]
+        wanted = [last[tokenizer.convert_tokens_to_ids(c)].item() for c in ("A", "B", "z")]
+        assert choice.logprobs == pytest.approx(wanted, abs=1e-4)
+        assert choice.tokens_in == len(ids)
+    with pytest.raises(ModelError, match="'AB' after '\\['.* is no single token"):
+        exact(tiny_lm).choose(asked, ["AB"], begin="[")
+
+
+def test_a_reply_is_as_likely_as_its_tokens(tiny_lm: Path) -> None:
+    asked, replies = chats(4), ["flea", "", "a life cycle", "x"]
+    for chat, reply, said in zip(asked, replies, exact(tiny_lm).likelihood(asked, replies), strict=True):
+        start = prompt_ids(tiny_lm, chat)
+        ids = start + _bytes(tiny_lm, reply)
+        table = logprobs(tiny_lm, ids)
+        total = sum(table[place - 1, ids[place]].item() for place in range(len(start), len(ids)))
+        assert said.logprob == pytest.approx(total, abs=1e-3)
+        assert (said.tokens, said.tokens_in) == (len(reply), len(start))
+
+
+def _bytes(folder: Path, text: str) -> list[int]:
+    from transformers import AutoTokenizer
+
+    ids: list[int] = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
+    return ids
