@@ -46,6 +46,11 @@ class Spent:
     skipped: int = 0
     cut: set[int] = field(default_factory=set)  # positions of passages that were shortened
 
+    def pay(self, seconds: float, tokens_in: int, tokens_out: int, mended: bool) -> None:
+        """Note one window."""
+        self.seconds, self.calls, self.repaired = self.seconds + seconds, self.calls + 1, self.repaired + mended
+        self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
+
     @property
     def tokens(self) -> int:
         """In and out."""

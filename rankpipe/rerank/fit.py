@@ -6,6 +6,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 from rankpipe.data import Doc, Query
@@ -22,6 +23,8 @@ class Fitted:
 
     chat: Chat
     cut: tuple[int, ...]  # places in the window of those passages that were shortened
+    words: int  # of each passage, at most
+    tokens: int  # of the whole prompt
 
 
 class Passage:
@@ -55,14 +58,19 @@ def fit(prompt: Prompt, lm: LM, query: Query, docs: Sequence[Doc], *, max_words:
     def chat(words: int) -> Chat:
         return prompt.render(query.text, [p.first(words) for p in passages])
 
+    @cache
+    def tokens(words: int) -> int:
+        return lm.count(chat(words))
+
     words = max_words
-    if lm.count(chat(words)) > room:
-        if (least := lm.count(chat(1))) > room:
+    if tokens(words) > room:
+        if (least := tokens(1)) > room:
             raise ModelError(
                 f"query {query.id!r}: {least} tokens with one word of each of {len(docs)} passages "
                 f"({lm.count(prompt.render(query.text, []))} without any), but of the model's {lm.context} only {room} "
                 f"are left beside a reply of {max_tokens}; shorten the query, take smaller windows or a model with a "
                 "longer context"
             )
-        words = 1 + bisect_left(range(2, max_words), True, key=lambda w: lm.count(chat(w)) > room)
-    return Fitted(chat(words), tuple(i for i, p in enumerate(passages) if len(p.ends) > words))
+        words = 1 + bisect_left(range(2, max_words), True, key=lambda w: tokens(w) > room)
+    cut = tuple(i for i, p in enumerate(passages) if len(p.ends) > words)
+    return Fitted(chat(words), cut, words, tokens(words))

@@ -1,4 +1,4 @@
-"""What was asked and answered, window by window. Silent unless somebody listens, as ``rankpipe rerank --ledger`` does."""
+"""What was asked and answered, window by window. Silent unless somebody listens (``rankpipe rerank --ledger``)."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Listwise(Windowed):
         self._lengths: dict[int, int] = {}
 
     def ask(self, windows: Sequence[Asked]) -> Sequence[Said]:
-        """One batch for each length of reply, of which there are few, so that no reply depends on what else is asked."""
+        """One batch for each length of reply, of which there are few: no reply depends on what else is asked."""
         written: dict[int, Completion] = {}
         for limit in dict.fromkeys(w.max_tokens for w in windows):
             places = [i for i, w in enumerate(windows) if w.max_tokens == limit]

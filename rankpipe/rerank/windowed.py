@@ -56,9 +56,7 @@ class Windowed(Reranker):
     :param budget: the most that one query may cost; the best order so far is given when it is spent.
     """
 
-    def __init__(
-        self, lm: LM, plan: Planner, prompt: str | Prompt, max_words: int, depth: int, budget: Budget
-    ) -> None:
+    def __init__(self, lm: LM, plan: Planner, prompt: str | Prompt, max_words: int, depth: int, budget: Budget) -> None:
         if max_words < 1 or depth < 1:
             raise ValueError(f"{self.name}(max_words={max_words}, depth={depth}): both must be 1 or more")
         self.lm, self.plan, self.max_words, self.depth, self.budget = lm, plan, max_words, depth, budget
@@ -113,10 +111,8 @@ class Windowed(Reranker):
         seconds = (perf_counter() - start) / len(asked)
         orders: Windows = []
         for (q, window), prompt, one in zip(asked, fitted, said, strict=True):
-            bill = spent[q]
-            bill.cut.update(window[i] for i in prompt.cut)
-            bill.calls, bill.seconds, bill.repaired = bill.calls + 1, bill.seconds + seconds, bill.repaired + one.reply.mended
-            bill.tokens_in, bill.tokens_out = bill.tokens_in + one.tokens_in, bill.tokens_out + one.tokens_out
+            spent[q].pay(seconds, one.tokens_in, one.tokens_out, one.reply.mended)
+            spent[q].cut.update(window[i] for i in prompt.cut)
             orders.append([window[i] for i in one.reply.order])
             ledger.note(partial(_entry, batch[q], window, prompt, one, seconds))
         return orders
