@@ -31,7 +31,9 @@ CATALOG: dict[str, Entry] = {
     "top": Entry("rankpipe.stage:Top", "keep the first k hits"),
     "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),
     "listwise": Entry("rankpipe.rerank.listwise:Listwise", "a language model orders windows of passages"),
-    # plans for listwise
+    "first": Entry("rankpipe.rerank.first:First", "a language model rates the next label of a window (FIRST)"),
+    "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for listwise and first"),
+    # plans for listwise and first
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
     "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
     "tournament": Entry("rankpipe.rerank.plans:Tournament", "windows side by side, the best go on"),
