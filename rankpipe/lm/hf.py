@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -153,7 +154,10 @@ class HF:
         return both[-1]
 
     def _encode(self, chat: Chat) -> list[int]:
-        """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's)."""
+        """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's).
+
+        What a message says can't pass for a token of the template: such text gets a blank after its first letter.
+        """
         jinja2 = need("jinja2", name="hf", extra="lm")
         if self._tokenizer.chat_template is None:
             raise ModelError(
@@ -161,7 +165,11 @@ class HF:
                 f"one that is, or put a chat_template.jinja into {self._folder}"
             )
         try:
-            text = self._tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+            text = self._tokenizer.apply_chat_template(
+                [{**m, "content": self._special.sub(_apart, m["content"])} for m in chat],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         except jinja2.TemplateError as error:
             roles = ", ".join(m["role"] for m in chat)
             raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
@@ -225,6 +233,13 @@ class HF:
         return self._load("AutoTokenizer")
 
     @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Every token that the tokenizer knows as special, wherever it stands."""
+        added = (t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special)
+        known = sorted({*self._tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, known)) or r"(?!)")
+
+    @cached_property
     def _begin(self) -> list[int]:
         """The begin token, if the tokenizer puts one before a text."""
         begin = self._tokenizer.bos_token_id
@@ -250,6 +265,10 @@ class HF:
     def _load(self, kind: str, **options: Any) -> Any:
         loader = getattr(need("transformers", name="hf", extra="lm"), kind)
         return _loaded(loader, self._folder, local_files_only=True, **options)
+
+
+def _apart(token: re.Match[str]) -> str:
+    return f"{token[0][0]} {token[0][1:]}"
 
 
 def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
