@@ -15,16 +15,28 @@ Where each passage is a message of its own, ``each`` takes the place of ``passag
 
       - each: [{user: "[{label}] {passage}"}, {assistant: "Received passage [{label}]."}]
 
+A prompt that shows one passage asks for a verdict, yes or no, or for the query that the passage might answer:
+
+    answer: verdict            # or query, whose messages have no {query}, and no begin or words
+    begin: "<think>\\n\\n</think>\\n\\n"   # how the model's reply is made to begin; "" if not said
+    yes_words: ["yes", "Yes", "YES"]  # these if not said; in quotes, for YAML's bare yes is true
+    no_words: ["no", "No", "NO"]
+    titled: as above
+    messages:
+      - user: "Query: {query}\\nPassage: {passage}\\nDoes the passage answer the query?"
+
 A prompt makes messages; the model puts its own chat template around them.
 """
 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar, get_args
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc
@@ -32,28 +44,42 @@ from rankpipe.errors import DataError
 from rankpipe.lm import Chat, Message
 from rankpipe.rerank.clean import clean, harmless
 from rankpipe.rerank.parse import Answer, Labels, Reply, names, parse
-from rankpipe.rerank.template import Said, read_template
+from rankpipe.rerank.template import PointAnswer, Said, read_template
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Shows a query and a window of passages to a model, and reads its reply."""
+class Wording(ABC):
+    """What all prompts have: a name, messages, a way to show a document with a title, and what they ask for."""
 
     name: str
-    messages: tuple[Said, ...]  # with {query}, {count}, {labels} and, once, {passages} or an ``each``
-    passage: str = ""  # with {label} and {passage}; "" where each passage is a message of its own
+    messages: tuple[Said, ...]  # with placeholders
     titled: str = "{title} {text}"  # as Doc.contents
-    labels: Labels = "numbers"
-    answer: Answer = "order"
-    item: str = "[{label}]"
-    between: str = " > "
+    answer: Answer | PointAnswer = "order"
 
     def document(self, doc: Doc) -> str:
         """What is shown of a document, at most: its text, with its title if it has one; cleaned."""
         title = doc.title.strip()
         return clean(self.titled.format(title=title, text=doc.text) if title else doc.text)
+
+    @abstractmethod
+    def render(self, query: str, passages: Sequence[str]) -> Chat:
+        """The messages for passages that are cleaned already."""
+
+
+@dataclass(frozen=True)
+class Prompt(Wording):
+    """Shows a query and a window of passages to a model, and reads its reply.
+
+    Its messages have {query}, {count}, {labels} and, once, {passages} or an ``each``.
+    """
+
+    passage: str = ""  # with {label} and {passage}; "" where each passage is a message of its own
+    labels: Labels = "numbers"
+    answer: Answer = "order"
+    item: str = "[{label}]"
+    between: str = " > "
 
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for a window of passages, that are cleaned already.
@@ -110,23 +136,57 @@ class Prompt:
         return re.compile(item + more)
 
 
+@dataclass(frozen=True)
+class PointPrompt(Wording):
+    """Shows one passage to a model, and asks for a verdict (with {query}) or for the query (without)."""
+
+    answer: PointAnswer = "verdict"
+    begin: str = ""  # how the reply is made to begin
+    yes_words: tuple[str, ...] = ("yes", "Yes", "YES")
+    no_words: tuple[str, ...] = ("no", "No", "NO")
+
+    def render(self, query: str, passages: Sequence[str]) -> Chat:
+        """The messages for one passage, or for none, to see how long they are without."""
+        values = {"query": harmless(query), "passage": "".join(passages)}
+        return [{"role": said.role, "content": said.text.format(**values)} for said in self.messages]
+
+
+W = TypeVar("W", bound=Wording)
+ASKED = {"order": "an order", "best": "the best passage", "verdict": "yes or no", "query": "a query"}
+
+
 def named(name: str) -> Prompt:
-    """One of our own prompts.
+    """One of our own prompts that show windows.
 
     :raises DataError: If there is none of that name; says which there are.
     """
-    known = sorted(p.stem for p in TEMPLATES.glob("*.yaml"))
-    if name not in known:
-        raise DataError(
-            f"no prompt {name!r}{near(name, known)}\nknown: {', '.join(known)}; "
-            "for a file of your own: prompt: {use: prompt, file: mine.yaml}"
-        )
-    return read(TEMPLATES / f"{name}.yaml")
+    return chosen(name, Prompt, *get_args(Answer))
 
 
-def read(file: Path) -> Prompt:
-    """A prompt from its file.
+def chosen(prompt: str | Wording, kind: type[W], *answers: str) -> W:
+    """One of our own prompts by its name, or one that was read already, if it asks for one of ``answers``.
+
+    :raises DataError: If there is none of that name, or it asks for something else; says which there are.
+    """
+    ours = {p.stem: p for p in sorted(TEMPLATES.glob("*.yaml"))}
+    found = read(ours[prompt]) if isinstance(prompt, str) and prompt in ours else prompt
+    if isinstance(found, kind) and found.answer in answers:
+        return found
+    known = [name for name, file in ours.items() if read(file).answer in answers]
+    if isinstance(found, str):
+        fault = f"no prompt {found!r}{near(found, known)}"
+    else:
+        wanted = " or ".join(ASKED[answer] for answer in answers)
+        fault = f"prompt {found.name!r} asks for {ASKED[found.answer]}, not for {wanted}"
+    raise DataError(
+        f"{fault}\nknown: {', '.join(known)}; for a file of your own: prompt: {{use: prompt, file: mine.yaml}}"
+    )
+
+
+def read(file: Path) -> Prompt | PointPrompt:
+    """A prompt from its file; what it asks for (``answer``) says which kind.
 
     :raises DataError: If it is missing, no YAML mapping, or a key, role or placeholder is unknown or lacking.
     """
-    return Prompt(file.stem, **read_template(file))
+    options = read_template(file)
+    return (PointPrompt if options.get("answer") in get_args(PointAnswer) else Prompt)(file.stem, **options)

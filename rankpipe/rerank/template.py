@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rankpipe.catalog import near
 from rankpipe.errors import DataError
 from rankpipe.rerank.parse import Answer, Labels
 
+PointAnswer = Literal["verdict", "query"]  # what is asked of one passage; of a window: Answer
 ROLES = ("system", "user", "assistant")
 KEYS = ("about", "labels", "answer", "item", "between", "titled", "passage", "messages")
+POINT_KEYS = ("about", "answer", "titled", "messages")
+VERDICT_KEYS = (*POINT_KEYS, "begin", "yes_words", "no_words")
 MUST = {"passage": ("label", "passage"), "titled": ("title", "text"), "item": ("label",)}  # key: its placeholders
+ONCE = ("passages", "passage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +50,7 @@ def read_template(file: Path) -> dict[str, Any]:
         raise DataError(f"{file}: a prompt is a mapping with the keys {', '.join(KEYS)}")
     if faults := _faults(tree):
         raise DataError("\n".join(f"{file}: {fault}" for fault in faults))
-    options = {key: tree[key] for key in KEYS if key in tree and key not in ("about", "messages")}
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items() if key != "about"}
     return {**options, "messages": tuple(_said(m) for m in tree["messages"])}
 
 
@@ -56,40 +60,64 @@ def _said(message: dict[str, Any]) -> Said:
 
 
 def _faults(tree: dict[str, Any]) -> list[str]:
-    faults = [f"unknown key {key!r}{near(str(key), list(KEYS))}" for key in tree if key not in KEYS]
+    return _point_faults(tree) if tree.get("answer") in get_args(PointAnswer) else _window_faults(tree)
+
+
+def _window_faults(tree: dict[str, Any]) -> list[str]:
     each = isinstance(tree.get("messages"), list) and any(isinstance(m, dict) and "each" in m for m in tree["messages"])
-    needed = ("messages",) if each else ("passage", "messages")
-    faults += [f"the key {key!r} is missing" for key in needed if key not in tree]
+    faults = _misfit(tree, KEYS, ("messages",) if each else ("passage", "messages"))
     faults += ["passage: is said by the message 'each' already"] if each and "passage" in tree else []
-    for key, kinds in (("labels", Labels), ("answer", Answer)):
-        if key in tree and tree[key] not in get_args(kinds):
-            faults.append(f"{key}: {tree[key]!r} is not one of {', '.join(get_args(kinds))}")
+    for key, known in (("labels", get_args(Labels)), ("answer", get_args(Answer) + get_args(PointAnswer))):
+        if key in tree and tree[key] not in known:
+            faults.append(f"{key}: {tree[key]!r} is not one of {', '.join(known)}")
     for key, must in MUST.items():
         faults += _misplaced(key, tree[key], must) if key in tree else []
     faults += [] if isinstance(tree.get("between", ""), str) else [f"between: {tree['between']!r} is no text"]
-    messages = tree.get("messages", [{"user": "{query}{passages}"}])
+    shown = () if each else ("passages",)
+    return faults + _misspoken(tree, must=("query", *shown), may=("query", "count", "labels", *shown), each=each)
+
+
+def _point_faults(tree: dict[str, Any]) -> list[str]:
+    verdict = tree["answer"] == "verdict"
+    faults = _misfit(tree, VERDICT_KEYS if verdict else POINT_KEYS, ("messages",))
+    faults += _misplaced("titled", tree["titled"], MUST["titled"]) if "titled" in tree else []
+    faults += [] if isinstance(tree.get("begin", ""), str) else [f"begin: {tree['begin']!r} is no text"]
+    for key in ("yes_words", "no_words"):
+        words = tree.get(key, ["a"])
+        if not isinstance(words, list) or not words or not all(isinstance(w, str) and w for w in words):
+            faults.append(f'{key}: {words!r}; expected a list of words in quotes, such as ["yes", "Yes"]')
+    shown = ("query", "passage") if verdict else ("passage",)
+    return faults + _misspoken(tree, must=shown, may=shown)
+
+
+def _misfit(tree: dict[str, Any], keys: Sequence[str], must: Sequence[str]) -> list[str]:
+    """Keys that are unknown or lacking."""
+    faults = [f"unknown key {key!r}{near(str(key), list(keys))}" for key in tree if key not in keys]
+    return faults + [f"the key {key!r} is missing" for key in must if key not in tree]
+
+
+def _misspoken(tree: dict[str, Any], must: Sequence[str], may: Sequence[str], each: bool = False) -> list[str]:
+    """What is wrong with the messages: every placeholder is one of ``may``, and ``must`` are in some message."""
+    if "messages" not in tree:
+        return []
+    messages = tree["messages"]
     if not isinstance(messages, list) or not all(isinstance(m, dict) and len(m) == 1 for m in messages):
-        return [*faults, "messages: must be a list of entries such as '- user: text'"]
-    return faults + _misspoken(messages, each)
-
-
-def _misspoken(messages: list[dict[str, Any]], each: bool) -> list[str]:
+        return ["messages: must be a list of entries such as '- user: text'"]
     faults, whole = [], ""
     for i, message in enumerate(messages):
         [(role, text)] = message.items()
-        if role == "each":
+        if role == "each" and each:
             faults += _mistold(f"messages[{i}].each", text)
             continue
         if role not in ROLES:
             faults.append(f"messages[{i}]: unknown role {role!r}{near(str(role), [*ROLES, 'each'])}")
-        wrong = _misplaced(f"messages[{i}]", text, may=("query", "count", "labels", *(() if each else ("passages",))))
+        wrong = _misplaced(f"messages[{i}]", text, may=may)
         faults += wrong
         whole += "" if wrong else text
     if not faults:
-        must = ("query",) if each else ("query", "passages")
-        faults += _misplaced("messages", whole, must=must, may=("count", "labels"))
-        if sum(field == "passages" for field in _fields(whole)) > 1:
-            faults.append("messages: {passages} is there more than once")
+        faults += _misplaced("messages", whole, must=must, may=may)
+        twice = [field for field in ONCE if _fields(whole).count(field) > 1]
+        faults += [f"messages: {{{field}}} is there more than once" for field in twice]
     return faults
 
 

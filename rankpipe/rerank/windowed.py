@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from rankpipe.data import Ranking, Step
 from rankpipe.lm import LM, Chat
 from rankpipe.rerank import ledger
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.fit import Fitted, fit
-from rankpipe.rerank.parse import Reply
+from rankpipe.rerank.parse import Answer, Reply
 from rankpipe.rerank.plans import Planner, Windows, drive
-from rankpipe.rerank.prompts import Prompt, named
+from rankpipe.rerank.prompts import Prompt, chosen
 from rankpipe.stage import Reranker
 
 Window = tuple[int, tuple[int, ...]]  # (which query, positions)
@@ -60,7 +60,7 @@ class Windowed(Reranker):
         if max_words < 1 or depth < 1:
             raise ValueError(f"{self.name}(max_words={max_words}, depth={depth}): both must be 1 or more")
         self.lm, self.plan, self.max_words, self.depth, self.budget = lm, plan, max_words, depth, budget
-        self.prompt = named(prompt) if isinstance(prompt, str) else prompt
+        self.prompt = chosen(prompt, Prompt, *get_args(Answer))
 
     @abstractmethod
     def ask(self, windows: Sequence[Asked]) -> Sequence[Said]:

@@ -9,7 +9,7 @@ import pytest
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.rerank.clean import clean
-from rankpipe.rerank.prompts import TEMPLATES, named, read
+from rankpipe.rerank.prompts import TEMPLATES, PointPrompt, named, read
 
 RIGHT = """
 passage: "[{label}] {passage}\\n"
@@ -161,6 +161,54 @@ def test_wrong_templates_say_file_and_fault(tmp_path: Path, old: str, new: str, 
     with pytest.raises(DataError, match=fault) as caught:
         read(file)
     assert str(file) in str(caught.value)
+
+
+POINT = """
+answer: verdict
+begin: "<think>"
+yes_words: ["yes"]
+messages:
+  - user: "{query} {passage}"
+"""
+
+
+def test_a_prompt_for_one_passage(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(POINT)
+    prompt = read(tmp_path / "mine.yaml")
+    assert isinstance(prompt, PointPrompt)
+    assert prompt.render("[1] q", ["p"]) == [{"role": "user", "content": "(1) q p"}]
+    assert prompt.render("q", []) == [{"role": "user", "content": "q "}]
+    assert (prompt.begin, prompt.yes_words, prompt.no_words) == ("<think>", ("yes",), ("no", "No", "NO"))
+    assert prompt.document(Doc("1", "text", "title")) == "title text"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("verdict", "verdikt", "answer: 'verdikt' is not one of order, best, verdict, query"),
+        ("verdict", "query", r"(?s)unknown key 'begin'.*unknown key 'yes_words'.*unknown placeholder \{query\}"),
+        ("begin: ", "passage: ", "unknown key 'passage'"),
+        ("begin: ", "item: ", "unknown key 'item'"),
+        ('begin: "<think>"', "begin: 3", "begin: 3 is no text"),
+        ("begin: ", "titled: x\nbegin: ", r"titled: the placeholder \{title\} is missing"),
+        ('["yes"]', "[yes]", r"yes_words: \[True\]; expected a list of words in quotes"),
+        ('["yes"]', "[]", r"yes_words: \[\]; expected a list"),
+        ('["yes"]', "yes", "yes_words: True; expected a list"),
+        ("{passage}", "{passages}", r"unknown placeholder \{passages\}; did you mean passage\?"),
+        ("{passage}", "", r"messages: the placeholder \{passage\} is missing"),
+        ("{passage}", "{passage}{passage}", r"messages: \{passage\} is there more than once"),
+        ("{query}", "", r"messages: the placeholder \{query\} is missing"),
+        ("- user: ", "- each: ", "unknown role 'each'"),
+        ("messages:", "mesages:", "(?s)unknown key 'mesages'; did you mean messages.*'messages' is missing"),
+    ],
+)
+def test_wrong_templates_for_one_passage(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert old in POINT
+    file = tmp_path / "mine.yaml"
+    file.write_text(POINT.replace(old, new, 1))
+    with pytest.raises(DataError, match=fault) as caught:
+        read(file)
+    assert all(line.startswith(f"{file}: ") for line in str(caught.value).splitlines())
 
 
 def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
