@@ -1,40 +1,10 @@
-"""How to sort a long list with a model that sees only a few passages at a time.
-
-A plan is a generator. It yields rounds: windows (lists of positions) that may be judged together, and the whole order
-as far as it is known, so that a plan can be ended at any time. It is sent each window's positions best first, and
-returns the whole order. It knows nothing of models, prompts or batching.
-"""
+"""The plans that everyone knows: one window, windows that slide, windows side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-Windows = list[list[int]]
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What a plan asks for next, and what it would answer if it were not told."""
-
-    windows: Windows
-    order: list[int]  # all positions, the best order so far
-
-
-Plan = Generator[Round, Windows, list[int]]
-
-
-class Planner(Protocol):
-    """Makes the plan for a list of n."""
-
-    def __call__(self, n: int) -> Plan:
-        """A fresh plan."""
-        ...
-
-    def calls(self, n: int) -> int:
-        """How many windows of two or more the plan asks for; at most, where the answers decide."""
-        ...
+from rankpipe.rerank.plans.plan import Plan, Round, at_least
 
 
 @dataclass(frozen=True)
@@ -44,7 +14,7 @@ class Single:
     size: int = 20
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan: one window, none for an empty list."""
@@ -70,7 +40,7 @@ class Sliding:
     step: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
         if not 1 <= self.step <= self.size:
             raise ValueError(f"{self}: step must be 1 to size, or passages are skipped")
 
@@ -104,7 +74,7 @@ class Tournament:
     keep: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
         if not 1 <= self.keep < self.size:
             raise ValueError(f"{self}: keep must be 1 to size - 1, or the tournament never ends")
 
@@ -128,49 +98,3 @@ class Tournament:
             tables = n // self.size
             total, n = total + tables, n - tables * (self.size - self.keep)
         return total
-
-
-def drive(
-    plans: Sequence[Plan],
-    judge: Callable[[list[tuple[int, list[int]]]], Windows],
-    admit: Callable[[int, Windows], bool] = lambda _, __: True,
-) -> Windows:
-    """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
-
-    A window of one passage has one order: it is answered here and costs no call.
-
-    :param plans: one for each query.
-    :param judge: takes (which plan, window) pairs, gives each window best first.
-    :param admit: whether a plan may ask for these windows; one that may not ends with the order it has so far.
-    :return: one order for each plan.
-    """
-    orders: Windows = [[] for _ in plans]
-    waiting: dict[int, Windows] = {}
-
-    def resume(i: int, reply: Windows | None) -> None:
-        waiting.pop(i, None)
-        try:
-            asked = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as done:
-            orders[i] = done.value
-            return
-        real = [w for w in asked.windows if len(w) > 1]
-        if real and not admit(i, real):
-            plans[i].close()
-            orders[i] = asked.order
-        else:
-            waiting[i] = asked.windows
-
-    for i in range(len(plans)):
-        resume(i, None)
-    while waiting:
-        pairs = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
-        replies = iter(judge(pairs) if pairs else [])
-        for i, windows in list(waiting.items()):
-            resume(i, [next(replies) if len(w) > 1 else w for w in windows])
-    return orders
-
-
-def _at_least_2(size: int) -> None:
-    if size < 2:
-        raise ValueError(f"size={size}: a window must hold 2 passages or more")
