@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,8 +13,7 @@ from rankpipe.catalog import need, require
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
-from rankpipe.progress import track
-from rankpipe.weights import quiet
+from rankpipe.lm.local import in_batches, loaded
 
 T = TypeVar("T")
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
@@ -128,11 +126,9 @@ class HF:
         return " ".join(parts + ([weights.identity(self.adapter)] if self.adapter else []))
 
     def _batches(self, prompts: Sequence[list[int]], more: int, work: Callable[[Sequence[int]], list[T]]) -> list[T]:
-        """Do the work batch by batch, and put what it gives in the order of the prompts."""
-        made: dict[int, T] = {}
-        for batch in track(batched([len(p) for p in prompts], more, self.batch_tokens), f"{self.model}: batches"):
-            made.update(zip(batch, work(batch), strict=True))
-        return [made[i] for i in range(len(prompts))]
+        if prompts:
+            _ = self._model  # loaded first: what is made inside may be no ordinary tensor
+        return in_batches(prompts, work, self.batch_tokens, self.model, more)
 
     def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:
@@ -180,8 +176,7 @@ class HF:
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
         model = self._model
         ids, mask = self._padded(prompts)  # (B, T)
-        with self._computing(prompts):
-            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
         new = out[:, ids.shape[1] :].tolist()
         return [self._completion(len(p), reply) for p, reply in zip(prompts, new, strict=True)]
 
@@ -190,10 +185,9 @@ class HF:
         away is the rest's vocabulary, which is the larger part of a small model's memory.
         """
         ids, mask = self._padded(prompts)
-        with self._computing(prompts):
-            places = (mask.cumsum(-1) - 1).clamp(min=0)
-            out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=keep)
-            return out.logits.float().log_softmax(-1)
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=keep)
+        return out.logits.float().log_softmax(-1)
 
     def _padded(self, prompts: Sequence[list[int]]) -> tuple[Any, Any]:
         """Token ids and the mask of what is not padding, both (B, T); padded on the left."""
@@ -202,18 +196,6 @@ class HF:
         width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
         ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
         return ids, torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-
-    @contextmanager
-    def _computing(self, prompts: Sequence[list[int]]) -> Iterator[None]:
-        torch = need("torch", name="hf", extra="lm")
-        try:
-            with quiet(), torch.inference_mode():
-                yield
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.model}: {len(prompts)} chats of up to {max(map(len, prompts))} tokens do not fit into the "
-                f"memory of {self._model.device}; lower batch_tokens (now {self.batch_tokens})"
-            ) from error
 
     def _completion(self, tokens_in: int, new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)
@@ -253,7 +235,7 @@ class HF:
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
         model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
         if self.adapter:
-            model = _loaded(need("peft", name="hf", extra="lm").PeftModel, self.adapter, model)
+            model = loaded(need("peft", name="hf", extra="lm").PeftModel, self.adapter, model)
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
@@ -264,30 +246,8 @@ class HF:
 
     def _load(self, kind: str, **options: Any) -> Any:
         loader = getattr(need("transformers", name="hf", extra="lm"), kind)
-        return _loaded(loader, self._folder, local_files_only=True, **options)
+        return loaded(loader, self._folder, local_files_only=True, **options)
 
 
 def _apart(token: re.Match[str]) -> str:
     return f"{token[0][0]} {token[0][1:]}"
-
-
-def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
-    """Positions of ``lengths``, the longest first (so that memory runs out at once or never), in batches that hold
-    no more than ``batch_tokens`` tokens with padding and replies.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        widest = lengths[batches[-1][0]] if batches else 0
-        if batches and (len(batches[-1]) + 1) * (widest + max_tokens) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def _loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
-    try:
-        with quiet():
-            return kind.from_pretrained(*before, folder, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error

@@ -15,7 +15,8 @@ import pytest
 from rankpipe.device import native_dtype
 from rankpipe.errors import MissingWeights, ModelError
 from rankpipe.lm import Chat
-from rankpipe.lm.hf import HF, batched
+from rankpipe.lm.hf import HF
+from rankpipe.lm.local import batched
 from tests.lm.tiny import TEMPLATE
 
 pytest.importorskip("torch")
