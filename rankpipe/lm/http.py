@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property, partial
 from math import inf
@@ -14,11 +13,10 @@ from threading import Event, Lock
 from typing import Any, Literal, NoReturn, TypeVar
 
 from rankpipe.catalog import near
-from rankpipe.errors import ModelError, RankpipeError
+from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion
 from rankpipe.lm.sizes import Sizes
 from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
-from rankpipe.progress import track
 
 A = TypeVar("A", Completion, Choice)
 OURS = {"model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "stream", "n"}
@@ -165,32 +163,16 @@ class Http:
         return {"model": self.model, "messages": list(chat), **told}
 
     def _all(self, bodies: Sequence[dict[str, Any]], read: Callable[[Any], tuple[A, int]]) -> list[A]:
-        """Every answer in order. The first failure is raised, and no more is begun or tried again after it."""
-        stop, failed = Event(), list[RankpipeError]()
+        """Every answer in order."""
 
-        def one(place: int) -> A:
-            try:
-                answer, tokens_out = self.wire.ask("chat/completions", bodies[place], read, stop)
-                self._pay(answer.tokens_in, tokens_out)
-                if self._told:
-                    self._told(place, answer)
-            except RankpipeError as error:
-                failed.append(error)
-                stop.set()
-                raise
+        def one(place: int, stop: Event) -> A:
+            answer, tokens_out = self.wire.ask("chat/completions", bodies[place], read, stop)
+            self._pay(answer.tokens_in, tokens_out)
+            if self._told:
+                self._told(place, answer)
             return answer
 
-        pool = ThreadPoolExecutor(min(self.wire.manners.parallel, len(bodies) or 1))
-        try:
-            futures = [pool.submit(one, place) for place in range(len(bodies))]
-            for future in track(as_completed(futures), f"{self.model}: requests", len(bodies)):
-                future.result()
-            return [future.result() for future in futures]
-        except RankpipeError:
-            raise failed[0] from None  # the others may be what it led to
-        finally:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
+        return self.wire.together(len(bodies), one, self.model)
 
     def _pay(self, tokens_in: int, tokens_out: int) -> None:
         with self._lock:

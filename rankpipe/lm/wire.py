@@ -12,6 +12,7 @@ import random
 import re
 import ssl
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -23,7 +24,8 @@ from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from rankpipe.errors import ModelError
+from rankpipe.errors import ModelError, RankpipeError
+from rankpipe.progress import track
 
 T = TypeVar("T")
 PASSING = {408, 409, 429, *range(500, 600)} - {501}  # what may go better the next time
@@ -123,6 +125,36 @@ class Wire:
             except Fault as fault:
                 failures += 1
                 self._pause(f"{url}: {fault}", failures, fault.asked_s, stop)
+
+    def together(self, n: int, one: Callable[[int, Event], T], name: str) -> list[T]:
+        """What ``one`` makes of each of ``n`` places, in order; as many at once as the manners allow.
+
+        The first failure is raised, and no more is begun or tried again after it. What is under way then is still
+        waited for.
+
+        :param one: is given the place, and the event for :meth:`ask`.
+        """
+        stop, failed = Event(), list[RankpipeError]()
+
+        def tried(place: int) -> T:
+            try:
+                return one(place, stop)
+            except RankpipeError as error:
+                failed.append(error)
+                stop.set()
+                raise
+
+        pool = ThreadPoolExecutor(min(self.manners.parallel, n or 1))
+        try:
+            futures = [pool.submit(tried, place) for place in range(n)]
+            for future in track(as_completed(futures), f"{name}: requests", n):
+                future.result()
+            return [future.result() for future in futures]
+        except RankpipeError:
+            raise failed[0] from None  # the others may be what it led to
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
 
     def _pause(self, what: str, failures: int, asked_s: float, stop: Event) -> None:
         manners = self.manners

@@ -38,8 +38,8 @@ class T5(Reranker):
 
     Passages are shortened, all of an input to the same number of words, until it fits, so that ``Relevant:`` stays at
     its end, which a tokenizer's own truncation would cut. They are shown as prompts show them: on one line, with
-    nothing that reads as a special token. Hits after ``depth`` stay below in their old order, with scores that fall on from the last one's by
-    1 a rank. The model is loaded at the first ranking.
+    nothing that reads as a special token. Hits after ``depth`` stay below in their old order, with scores that fall on
+    from the last one's by 1 a rank. The model is loaded at the first ranking.
 
     :param model: a Hugging Face id or a folder.
     :param depth: hits of a ranking that are scored.

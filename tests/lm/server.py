@@ -78,8 +78,8 @@ class Server(ThreadingHTTPServer):
 
 @contextmanager
 def serving(chat: Sequence[Act] = (), **more: Sequence[Act]) -> Iterator[Server]:
-    """A running server; ``models`` and ``tokenize`` are further paths that it knows."""
-    paths = {"models": "/v1/models", "tokenize": "/tokenize"}
+    """A running server; ``models``, ``tokenize`` and ``rerank`` are further paths that it knows."""
+    paths = {"models": "/v1/models", "tokenize": "/tokenize", "rerank": "/v1/rerank"}
     server = Server({CHAT: list(chat), **{paths[name]: list(script) for name, script in more.items()}})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
