@@ -52,6 +52,11 @@ CATALOG: dict[str, Entry] = {
     "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for listwise"),
     # language models
     "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
+    "http": Entry("rankpipe.lm.http:Http", "a server with OpenAI's chat completions: vLLM, OpenAI, ..."),
+    "manners": Entry(
+        "rankpipe.lm.wire:Manners", "how a server is treated, for http and api: timeouts, retries, how many at once"
+    ),
+    "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
 }
 

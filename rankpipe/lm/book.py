@@ -63,7 +63,8 @@ class Book:
         """Put the rows in, all or none. A key that is there keeps its answer, or gets the new one ``again``."""
         told = [(row, json.dumps(row.answer)) for row in rows]
         table = [(row.key, row.model, row.kind, answer, crc32(answer.encode())) for row, answer in told]
-        statement = f"INSERT OR {'REPLACE' if again else 'IGNORE'} INTO answers VALUES (?, ?, ?, ?, ?)"
+        doing = "UPDATE SET answer = excluded.answer, crc = excluded.crc" if again else "NOTHING"
+        statement = f"INSERT INTO answers VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO {doing}"
         with self._db() as db, db:  # sqlite3 begins a transaction at the first INSERT
             db.executemany(statement, table)
 

@@ -118,8 +118,8 @@ class Cached:
         known = self.book.read(keys)
         missing = {key: i for i, key in reversed([*enumerate(keys)]) if key not in known}  # key: the first who asks
         if missing and self.offline:
-            first = asked[min(missing.values())]
-            raise ModelError(f"{self._absent(kind)}: {len(missing)} of {len(asked)}, the first to {_shown(first)}")
+            first = _shown(asked[min(missing.values())])
+            raise self._lacking(kind, f"{len(missing)} of {len(asked)} answers, the first to {first}")
         self._note(hits=len(asked) - len(missing))
         for places in self._slices(sorted(missing.values())):
             self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
@@ -151,7 +151,7 @@ class Cached:
         known = self.book.read([key]).get(key)
         if self.offline:
             if known is None:
-                raise ModelError(f"{self._absent(kind)}" + (f": of {_shown([asked])}" if asked else ""))
+                raise self._lacking(kind, f"the {kind} of {_shown([asked])}" if asked else f"the {kind}")
             return int(known)
         said = ask()
         if said != known:
@@ -165,9 +165,12 @@ class Cached:
     def _model(self) -> str:
         return _digest(self.identity)[:16]
 
-    def _absent(self, kind: str) -> str:
+    def _lacking(self, kind: str, what: str) -> ModelError:
         size = self.book.size(self._model, kind)
-        return f"{self.book.path}: offline, and {kind!r} is not all among the {size} answers of {self.identity!r}"
+        return ModelError(
+            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). Run it "
+            "once without offline"
+        )
 
 
 def _digest(text: str) -> str:
