@@ -171,6 +171,12 @@ def test_ended_early_a_heap_is_the_plan_for_a_smaller_k() -> None:
     assert all(order == list(range(50)) or order in smaller for order in whole.so_far)
 
 
+def test_ended_early_a_bubble_is_as_high_as_it_has_come() -> None:
+    game = play(PairwiseBubble(1)(6), perfect([5, 4, 3, 2, 1, 0]))
+    assert game.so_far == [[*range(6 - rise - 1), 5, *range(6 - rise - 1, 5)] for rise in range(5)]
+    assert game.order == [5, 0, 1, 2, 3, 4]
+
+
 def test_all_pairs_are_one_round_of_points() -> None:
     game = play(AllPairs()(30), perfect(worths(30)))
     assert game.batches == [30 * 29]
