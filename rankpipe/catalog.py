@@ -32,7 +32,12 @@ CATALOG: dict[str, Entry] = {
     "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),
     "listwise": Entry("rankpipe.rerank.listwise:Listwise", "a language model orders windows of passages"),
     "first": Entry("rankpipe.rerank.first:First", "a language model rates the next label of a window (FIRST)"),
-    "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for listwise and first"),
+    "pointwise": Entry("rankpipe.rerank.pointwise:Pointwise", "a language model says yes or no of each passage"),
+    "upr": Entry("rankpipe.rerank.pointwise:QueryLikelihood", "how likely the query is, given each passage (UPR)"),
+    "monot5": Entry("rankpipe.rerank.t5:MonoT5", "a T5 says true or false of each passage", extra="lm"),
+    "duot5": Entry("rankpipe.rerank.t5:DuoT5", "a T5 compares each two of the top passages", extra="lm"),
+    "api": Entry("rankpipe.rerank.api:Api", "a hosted reranker: Cohere, Jina, Voyage, text-embeddings-inference"),
+    "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for all that take a language model"),
     # plans for listwise and first
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
     "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
@@ -49,7 +54,7 @@ CATALOG: dict[str, Entry] = {
     "consensus": Entry("rankpipe.rerank.plans:Consensus", "a whole plan over many orders of the list, merged"),
     "borda": Entry("rankpipe.rerank.plans:Borda", "merge orders by mean place, for self-consistent and consensus"),
     "kemeny": Entry("rankpipe.rerank.plans:Kemeny", "merge orders by fewest contradictions, for the same"),
-    "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for listwise"),
+    "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for all that take a prompt"),
     # language models
     "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
     "http": Entry("rankpipe.lm.http:Http", "a server with OpenAI's chat completions: vLLM, OpenAI, ..."),
