@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +15,7 @@ from rankpipe.catalog import need, require
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
+from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.local import in_batches, loaded
 
 T = TypeVar("T")
@@ -119,6 +122,35 @@ class HF:
 
         return self._batches(prompts, 0, forward)
 
+    def parts(self, said: Sequence[str]) -> tuple[list[int], list[range]]:
+        """The tokens of a chat of one message, and which of them are those of each part of the message.
+
+        A token of two parts is the former's.
+
+        :raises ModelError: If the tokenizer does not say where its tokens come from, or the template changes a message.
+        """
+        if not self._tokenizer.is_fast:
+            raise ModelError(f"{self.model}: its tokenizer is a slow one, and does not say where its tokens come from")
+        said = [self._special.sub(_apart, part) for part in said]
+        text, whole = self._text([{"role": "user", "content": "".join(said)}]), "".join(said)
+        if (first := text.find(whole)) < 0:
+            raise ModelError(f"{self.model}: its chat template changes what a message says")
+        ends = list(accumulate(map(len, said), initial=first))
+        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, more = self._begun(told["input_ids"])
+        places = [more + bisect_left(told["offset_mapping"], end, key=lambda offsets: offsets[0]) for end in ends]
+        return ids, [range(*ends) for ends in pairwise(places)]
+
+    def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> list[Looks]:
+        """How much each token of ``start`` is looked at from each of ``ends``: see :func:`attention_to`.
+
+        :raises ModelError: If the tokens do not fit into the context or the memory, or the model's attention is not to
+            be had.
+        """
+        longest = max(map(len, ends))
+        self._refuse_long([[*start]], longest)
+        return self._batches([[*start]], longest, lambda _: [attention_to(self._model, start, ends)])[0]
+
     @cached_property
     def identity(self) -> str:
         """The model, its weights, its adapter's, and the number format."""
@@ -150,7 +182,16 @@ class HF:
         return both[-1]
 
     def _encode(self, chat: Chat) -> list[int]:
-        """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's).
+        """The chat's tokens."""
+        return self._begun(self._tokens(self._text(chat)))[0]
+
+    def _begun(self, ids: list[int]) -> tuple[list[int], int]:
+        """The tokenizer's begin token is put first where the template has not (Zephyr's); how many that are."""
+        more = [] if ids[: len(self._begin)] == self._begin else self._begin
+        return more + ids, len(more)
+
+    def _text(self, chat: Chat) -> str:
+        """The chat under its template.
 
         What a message says can't pass for a token of the template: such text gets a blank after its first letter.
         """
@@ -161,7 +202,7 @@ class HF:
                 f"one that is, or put a chat_template.jinja into {self._folder}"
             )
         try:
-            text = self._tokenizer.apply_chat_template(
+            text: str = self._tokenizer.apply_chat_template(
                 [{**m, "content": self._special.sub(_apart, m["content"])} for m in chat],
                 tokenize=False,
                 add_generation_prompt=True,
@@ -169,9 +210,7 @@ class HF:
         except jinja2.TemplateError as error:
             roles = ", ".join(m["role"] for m in chat)
             raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        begin = self._begin
-        return ids if ids[: len(begin)] == begin else begin + ids
+        return text
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
         model = self._model
