@@ -30,6 +30,9 @@ CATALOG: dict[str, Entry] = {
     # rerank
     "top": Entry("rankpipe.stage:Top", "keep the first k hits"),
     "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),
+    "late": Entry("rankpipe.rerank.late:Late", "a vector for each token, the nearest ones summed (ColBERT)"),
+    "splade": Entry("rankpipe.rerank.sparse:Sparse", "words that a model weighs and adds (SPLADE)", extra="lm"),
+    "icr": Entry("rankpipe.rerank.icr:InContext", "what hf looks at when it reads the query (ICR)", extra="lm"),
     "listwise": Entry("rankpipe.rerank.listwise:Listwise", "a language model orders windows of passages"),
     "first": Entry("rankpipe.rerank.first:First", "a language model rates the next label of a window (FIRST)"),
     "pointwise": Entry("rankpipe.rerank.pointwise:Pointwise", "a language model says yes or no of each passage"),
