@@ -30,14 +30,41 @@ CATALOG: dict[str, Entry] = {
     # rerank
     "top": Entry("rankpipe.stage:Top", "keep the first k hits"),
     "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),
+    "late": Entry("rankpipe.rerank.late:Late", "a vector for each token, the nearest ones summed (ColBERT)"),
+    "splade": Entry("rankpipe.rerank.sparse:Sparse", "words that a model weighs and adds (SPLADE)", extra="lm"),
+    "icr": Entry("rankpipe.rerank.icr:InContext", "what hf looks at when it reads the query (ICR)", extra="lm"),
     "listwise": Entry("rankpipe.rerank.listwise:Listwise", "a language model orders windows of passages"),
-    # plans for listwise
+    "first": Entry("rankpipe.rerank.first:First", "a language model rates the next label of a window (FIRST)"),
+    "pointwise": Entry("rankpipe.rerank.pointwise:Pointwise", "a language model says yes or no of each passage"),
+    "upr": Entry("rankpipe.rerank.pointwise:QueryLikelihood", "how likely the query is, given each passage (UPR)"),
+    "monot5": Entry("rankpipe.rerank.t5:MonoT5", "a T5 says true or false of each passage", extra="lm"),
+    "duot5": Entry("rankpipe.rerank.t5:DuoT5", "a T5 compares each two of the top passages", extra="lm"),
+    "api": Entry("rankpipe.rerank.api:Api", "a hosted reranker: Cohere, Jina, Voyage, text-embeddings-inference"),
+    "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for all that take a language model"),
+    # plans for listwise and first
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
     "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
     "tournament": Entry("rankpipe.rerank.plans:Tournament", "windows side by side, the best go on"),
-    "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for listwise"),
+    "top-down": Entry("rankpipe.rerank.plans:TopDown", "all windows beside a pivot from the first one (TDPart)"),
+    "multipass": Entry("rankpipe.rerank.plans:MultiPass", "a plan again over its own result (RankZephyr)"),
+    "shuffled-passes": Entry("rankpipe.rerank.plans:ShuffledPasses", "a plan again over its own result, shuffled"),
+    "setwise-heap": Entry("rankpipe.rerank.plans:SetwiseHeap", "heap sort by the best of a few (Setwise)"),
+    "setwise-bubble": Entry("rankpipe.rerank.plans:SetwiseBubble", "bubble sort by the best of a few (Setwise)"),
+    "all-pairs": Entry("rankpipe.rerank.plans:AllPairs", "every pair in both orders (PRP-Allpair)"),
+    "pairwise-heap": Entry("rankpipe.rerank.plans:PairwiseHeap", "heap sort by pairs in both orders (PRP-Sorting)"),
+    "pairwise-bubble": Entry("rankpipe.rerank.plans:PairwiseBubble", "bubble sort by pairs (PRP-Sliding-K)"),
+    "self-consistent": Entry("rankpipe.rerank.plans:SelfConsistent", "each window of a plan in many orders, merged"),
+    "consensus": Entry("rankpipe.rerank.plans:Consensus", "a whole plan over many orders of the list, merged"),
+    "borda": Entry("rankpipe.rerank.plans:Borda", "merge orders by mean place, for self-consistent and consensus"),
+    "kemeny": Entry("rankpipe.rerank.plans:Kemeny", "merge orders by fewest contradictions, for the same"),
+    "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for all that take a prompt"),
     # language models
     "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
+    "http": Entry("rankpipe.lm.http:Http", "a server with OpenAI's chat completions: vLLM, OpenAI, ..."),
+    "manners": Entry(
+        "rankpipe.lm.wire:Manners", "how a server is treated, for http and api: timeouts, retries, how many at once"
+    ),
+    "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
 }
 

@@ -50,6 +50,7 @@ class Step:
     tokens_out: int = 0
     repaired: int = 0  # replies that were not a full permutation and were completed
     cut: int = 0  # passages that did not fit and were shortened
+    skipped: int = 0  # model calls that a budget did not allow
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +30,30 @@ SLICE = 64  # texts tokenised at a time
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """What the model is given of one text."""
+
+    ids: Sequence[int]  # special ones included
+    types: Sequence[int]  # 0, and 1 in the second text of a pair
+    seen: Sequence[int]  # 1, or 0 where no other token may look
+    cut: bool  # whether the text was too long, and shortened
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """What the model gave for one text."""
 
     values: NDArray[np.float32]  # the first output of the graph, without the batch: (tokens, d) or (labels,)
-    tokens: int  # read, special ones included
+    ids: Sequence[int]  # the tokens it read, special ones included
     cut: bool  # whether the text was too long, and shortened
+
+    @property
+    def tokens(self) -> int:
+        """How many it read."""
+        return len(self.ids)
+
+
+Frame = Callable[[Tokens], Tokens]
 
 
 class OnnxModel:
@@ -53,7 +71,7 @@ class OnnxModel:
             raise ModelError(f"{folder}: no ONNX model, it has no tokenizer.json")
         ort = need("onnxruntime", name="OnnxModel", extra="all")
         tokenizers = need("tokenizers", name="OnnxModel", extra="all")
-        self.max_length = fitting(folder, max_length)
+        self.folder, self.max_length = folder, fitting(folder, max_length)
         self.threads = threads or cores()
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
@@ -66,12 +84,16 @@ class OnnxModel:
         if strange := set(self._inputs) - {"input_ids", "attention_mask", "token_type_ids"}:
             raise ModelError(f"{file}: wants {', '.join(sorted(strange))}, which no text has")
 
-    def run(self, texts: Sequence[T]) -> Iterator[Row]:
-        """One row for each text or pair, in their order, as they are made."""
+    def run(self, texts: Sequence[T], frame: Frame = lambda tokens: tokens) -> Iterator[Row]:
+        """One row for each text or pair, in their order, as they are made.
+
+        :param frame: changes a text's tokens before the model reads them; how many it may add is its own business.
+        """
         waiting: deque[Future[Row]] = deque()
         with ThreadPoolExecutor(self.threads) as pool:
-            for encoding in self._encodings(texts):
-                waiting.append(pool.submit(self._forward, encoding))
+            for told in self._encodings(texts):
+                tokens = Tokens(told.ids, told.type_ids, [1] * len(told.ids), bool(told.overflowing))
+                waiting.append(pool.submit(self._forward, frame(tokens)))
                 if len(waiting) > 8 * self.threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -86,12 +108,21 @@ class OnnxModel:
                     [encoding] = self._tokenizer.encode_batch([text])
                 yield encoding
 
-    def _forward(self, encoding: Any) -> Row:
-        tokens = len(encoding.ids)
-        told = {"input_ids": encoding.ids, "attention_mask": [1] * tokens, "token_type_ids": encoding.type_ids}
+    def token(self, text: str) -> int:
+        """The one token that is written so.
+
+        :raises ModelError: If the model has no such token.
+        """
+        token: int | None = self._tokenizer.token_to_id(text)
+        if token is None:
+            raise ModelError(f"{self.folder}: its tokenizer has no token {text!r}")
+        return token
+
+    def _forward(self, tokens: Tokens) -> Row:
+        told = {"input_ids": tokens.ids, "attention_mask": tokens.seen, "token_type_ids": tokens.types}
         feed = {name: np.array([told[name]], np.int64) for name in self._inputs}  # (1, tokens)
         [output] = self._session.run([self._output], feed)
-        return Row(output[0].astype(np.float32, copy=False), tokens, bool(encoding.overflowing))
+        return Row(output[0].astype(np.float32, copy=False), tokens.ids, tokens.cut)
 
 
 def head(text: T, max_length: int) -> T:

@@ -14,6 +14,7 @@ from rankpipe.onnx import fitting, head
 from rankpipe.weights import quiet
 
 T = TypeVar("T", str, tuple[str, str])
+Kind = Literal["SentenceTransformer", "CrossEncoder", "MultiVectorEncoder"]
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,21 @@ class Measured(Generic[T]):
     cut: list[bool]
 
 
-def load(kind: Literal["SentenceTransformer", "CrossEncoder"], folder: Path, dtype: Dtype, length: int | None) -> Any:
+def load(kind: Kind, folder: Path, dtype: Dtype, length: int | None) -> Any:
     """A model on the GPU, if there is one, in ``dtype``, reading at most ``length`` tokens (its own limit if None).
 
     :raises MissingExtra: If sentence-transformers is not installed.
-    :raises ModelError: If it cannot read so many tokens, or the folder holds no such model.
+    :raises ModelError: If it cannot read so many tokens, the folder holds no such model, or the library is too old.
     """
     torch = need("torch", name="this model", extra="st")
-    make = getattr(need("sentence_transformers", name="this model", extra="st"), kind)
+    library = need("sentence_transformers", name="this model", extra="st")
+    if not hasattr(library, kind):
+        raise ModelError(f"sentence-transformers {library.__version__} has no {kind}; install a newer one")
     try:
         with quiet():
-            model = make(str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, local_files_only=True)
+            model = getattr(library, kind)(
+                str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, local_files_only=True
+            )
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: sentence-transformers cannot load it: {error}") from error
     if length is not None:

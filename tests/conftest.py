@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import settings
 from rankpipe import weights
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingWeights
+from tests.lm import tiny as tiny_models
 
 HERE = Path(__file__).parent
 settings.register_profile("tests", deadline=None)  # a machine with much else to do is no fault
@@ -50,4 +51,30 @@ def embedded() -> Callable[[str], Path]:
         except MissingWeights as error:
             pytest.skip(str(error))
 
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the tiny models are too small for more."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def tiny_lm(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A chat model of two layers with random weights."""
+    folder = tmp_path_factory.mktemp("tiny-lm")
+    tiny_models.llama(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_t5(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+    """A T5 of two layers with random weights."""
+    folder = tmp_path_factory.mktemp("tiny-t5")
+    tiny_models.t5(folder)
     return folder

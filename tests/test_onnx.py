@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankpipe.errors import ModelError
-from rankpipe.onnx import OnnxModel, fitting, read_json
+from rankpipe.onnx import OnnxModel, Tokens, fitting, read_json
 
 TEXTS = [
     "A query likelihood model ranks documents by how probable the query is.",
@@ -135,3 +135,18 @@ def test_damaged_configuration_is_named(tmp_path: Path) -> None:
     path.write_text("[]")
     with pytest.raises(ModelError, match="expected a JSON dict"):
         read_json(path)
+
+
+def test_a_frame_changes_what_the_model_reads(bge: Path) -> None:
+    model = OnnxModel(bge, max_length=8)
+    mask = model.token("[MASK]")
+
+    def frame(tokens: Tokens) -> Tokens:
+        return Tokens([*tokens.ids, mask], [*tokens.types, 0], [*tokens.seen, 0], tokens.cut)
+
+    [bare], [framed] = list(model.run(["BM25"])), list(model.run(["BM25"], frame))
+    assert (list(framed.ids), framed.tokens) == ([*bare.ids, mask], bare.tokens + 1)
+    np.testing.assert_allclose(framed.values[:-1], bare.values, atol=0.2)  # none of them saw it; int8 scales differ
+    assert [row.cut for row in model.run(["a b c d e f g"], frame)] == [True]
+    with pytest.raises(ModelError, match="no token '\\[Q\\]'"):
+        model.token("[Q]")

@@ -1,4 +1,4 @@
-"""The one way to a language model: many chats in, as many completions out."""
+"""The one way to a language model: it completes many chats at once, or says how likely a few continuations are."""
 
 from __future__ import annotations
 
@@ -19,12 +19,34 @@ class Completion:
     tokens_out: int  # the stop token included
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How likely a model finds each of a few next tokens."""
+
+    logprobs: tuple[float, ...]  # natural logarithms, in the order asked; -inf where the model does not say
+    tokens_in: int
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely a model finds a whole reply."""
+
+    logprob: float  # the sum over its tokens, natural logarithm
+    tokens: int  # of the reply
+    tokens_in: int
+
+
 class LM(Protocol):
     """Anything that completes chats. Chat templates, batching, threads and retries are its own business."""
 
     @property
     def context(self) -> int:
         """How many tokens a chat and its completion may have together."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What decides its replies: model, weights, adapter, number format; what a cache is keyed by."""
         ...
 
     def count(self, chat: Chat) -> int:
@@ -36,5 +58,21 @@ class LM(Protocol):
 
         :param max_tokens: where a reply is broken off that the model has not ended by itself.
         :raises ModelError: If a chat cannot be completed, such as one too long for ``context``.
+        """
+        ...
+
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+        """How likely each of ``choices`` is as the next token; one forward pass for each chat, nothing is generated.
+
+        :param choices: texts of one token each, as they stand after ``begin``.
+        :param begin: how the reply is made to begin (FIRST: ``[``).
+        :raises ModelError: If a choice is no single token, or this model cannot say.
+        """
+        ...
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """How likely each reply is to its chat (UPR, Sachan et al. 2022: the query, given a passage).
+
+        :raises ModelError: If this model cannot say.
         """
         ...

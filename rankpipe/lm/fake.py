@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from math import inf, log
 from random import Random
 
 from rankpipe.errors import ModelError
-from rankpipe.lm import Chat, Completion
+from rankpipe.lm import Chat, Choice, Completion, Likelihood
 
-PASSAGE = re.compile(r"^\[(\w+)\] ?(.*)$", re.MULTILINE)
+PASSAGE = re.compile(r"^(?:Passage |PASSAGE|\[)(\w+)(?:\]|:| =) ?(.*)$", re.MULTILINE)  # as our prompts show one
 QUERY = re.compile(r"query: (.*)", re.IGNORECASE)
 WORD = re.compile(r"\w+")
 TOKEN = re.compile(r"\w+|[^\w\s]")
@@ -34,10 +35,43 @@ class Fake(ABC):
         self.batches.append(len(chats))
         return [self._complete(chat, max_tokens) for chat in chats]
 
-    def _complete(self, chat: Chat, max_tokens: int) -> Completion:
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:  # noqa: ARG002
+        """A choice is the likelier the earlier the reply names it: of n named ones n, n - 1, ... times as likely as the
+        last one; one that is not named cannot come.
+        """
+        self.batches.append(len(chats))
+        return [self._choose(chat, choices) for chat in chats]
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """A word of the reply has the probability .9 if the chat has it, else .01."""
+        self.batches.append(len(chats))
+        return [self._likelihood(chat, reply) for chat, reply in zip(chats, replies, strict=True)]
+
+    @property
+    def identity(self) -> str:
+        """The class and what it was made with."""
+        told = {k: v for k, v in vars(self).items() if k not in ("batches", "replies", "heard")}
+        return f"{type(self).__name__} {told}"
+
+    def _choose(self, chat: Chat, choices: Sequence[str]) -> Choice:
+        tokens_in = self._fitting(chat, 1)
+        named = [w for w in dict.fromkeys(WORD.findall(self.reply(_text(chat)))) if w in choices]
+        weights = {name: len(named) - i for i, name in enumerate(named)}
+        total = sum(weights.values())
+        return Choice(tuple(log(weights[c] / total) if c in weights else -inf for c in choices), tokens_in)
+
+    def _likelihood(self, chat: Chat, reply: str) -> Likelihood:
+        known, words = set(WORD.findall(_text(chat).lower())), WORD.findall(reply.lower())
+        return Likelihood(sum(log(0.9 if w in known else 0.01) for w in words), len(words), self.count(chat))
+
+    def _fitting(self, chat: Chat, max_tokens: int) -> int:
         tokens_in = self.count(chat)
         if tokens_in + max_tokens > self.context:
             raise ModelError(f"{tokens_in} tokens and a reply of {max_tokens} do not fit into {self.context}")
+        return tokens_in
+
+    def _complete(self, chat: Chat, max_tokens: int) -> Completion:
+        tokens_in = self._fitting(chat, max_tokens)
         reply = self.reply(_text(chat))
         return Completion(reply, tokens_in, len(TOKEN.findall(reply)))
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rankpipe import weights
 from rankpipe.catalog import need, require
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import Chat, Completion
-from rankpipe.progress import track
-from rankpipe.weights import quiet
+from rankpipe.lm import Chat, Choice, Completion, Likelihood
+from rankpipe.lm.attention import Looks, attention_to
+from rankpipe.lm.local import in_batches, loaded
 
+T = TypeVar("T")
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
 
 
@@ -76,20 +80,121 @@ class HF:
         :raises ModelError: If a chat is too long for the context, or a batch for the memory.
         """
         prompts = [self._encode(chat) for chat in chats]
+        self._refuse_long(prompts, max_tokens)
+        return self._batches(prompts, max_tokens, lambda batch: self._generate([prompts[i] for i in batch], max_tokens))
+
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+        """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
+
+        :raises ModelError: If a choice is no single token after ``begin``, or a chat is too long.
+        """
+        start = self._tokens(begin)
+        wanted = [self._single(choice, begin) for choice in choices]
+        prompts = [self._encode(chat) + start for chat in chats]
+        self._refuse_long(prompts, 1)
+
+        def forward(batch: Sequence[int]) -> list[Choice]:
+            logprobs = self._logprobs([prompts[i] for i in batch], 1)[:, -1, wanted].tolist()  # (B, choices)
+            return [Choice(tuple(row), len(prompts[i])) for i, row in zip(batch, logprobs, strict=True)]
+
+        return self._batches(prompts, 1, forward)
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """The log-probability of each reply after its chat, from one forward pass.
+
+        :raises ModelError: If a chat with its reply is too long.
+        """
+        torch = need("torch", name="hf", extra="lm")
+        said = [self._tokens(reply) for reply in replies]
+        prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
+        self._refuse_long(prompts, 0)
+
+        def forward(batch: Sequence[int]) -> list[Likelihood]:
+            keep = max(len(said[i]) for i in batch) + 1
+            logprobs = self._logprobs([prompts[i] for i in batch], keep)  # (B, keep, vocabulary)
+            rows = []
+            for i, row in zip(batch, logprobs, strict=True):
+                n = len(said[i])
+                tokens = torch.tensor(said[i], device=row.device)[:, None]
+                total = row[-n - 1 : -1].gather(1, tokens).sum().item() if n else 0.0
+                rows.append(Likelihood(total, n, len(prompts[i]) - n))
+            return rows
+
+        return self._batches(prompts, 0, forward)
+
+    def parts(self, said: Sequence[str]) -> tuple[list[int], list[range]]:
+        """The tokens of a chat of one message, and which of them are those of each part of the message.
+
+        A token of two parts is the former's.
+
+        :raises ModelError: If the tokenizer does not say where its tokens come from, or the template changes a message.
+        """
+        if not self._tokenizer.is_fast:
+            raise ModelError(f"{self.model}: its tokenizer is a slow one, and does not say where its tokens come from")
+        said = [self._special.sub(_apart, part) for part in said]
+        text, whole = self._text([{"role": "user", "content": "".join(said)}]), "".join(said)
+        if (first := text.find(whole)) < 0:
+            raise ModelError(f"{self.model}: its chat template changes what a message says")
+        ends = list(accumulate(map(len, said), initial=first))
+        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, more = self._begun(told["input_ids"])
+        places = [more + bisect_left(told["offset_mapping"], end, key=lambda offsets: offsets[0]) for end in ends]
+        return ids, [range(*ends) for ends in pairwise(places)]
+
+    def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> list[Looks]:
+        """How much each token of ``start`` is looked at from each of ``ends``: see :func:`attention_to`.
+
+        :raises ModelError: If the tokens do not fit into the context or the memory, or the model's attention is not to
+            be had.
+        """
+        longest = max(map(len, ends))
+        self._refuse_long([[*start]], longest)
+        return self._batches([[*start]], longest, lambda _: [attention_to(self._model, start, ends)])[0]
+
+    @cached_property
+    def identity(self) -> str:
+        """The model, its weights, its adapter's, and the number format."""
+        parts = [self.model, weights.identity(self._folder), self.dtype]
+        return " ".join(parts + ([weights.identity(self.adapter)] if self.adapter else []))
+
+    def _batches(self, prompts: Sequence[list[int]], more: int, work: Callable[[Sequence[int]], list[T]]) -> list[T]:
+        if prompts:
+            _ = self._model  # loaded first: what is made inside may be no ordinary tensor
+        return in_batches(prompts, work, self.batch_tokens, self.model, more)
+
+    def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:
-            if len(ids) + max_tokens > self.context:
+            if len(ids) + more > self.context:
                 raise ModelError(
-                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {max_tokens} do not fit into its "
+                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {more} do not fit into its "
                     f"context of {self.context}"
                 )
-        said: dict[int, Completion] = {}
-        batches = batched([len(ids) for ids in prompts], max_tokens, self.batch_tokens)
-        for batch in track(batches, f"{self.model}: batches"):
-            said.update(zip(batch, self._generate([prompts[i] for i in batch], max_tokens), strict=True))
-        return [said[i] for i in range(len(chats))]
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _single(self, choice: str, begin: str) -> int:
+        """The one token that ``choice`` is after ``begin``; letters, digits and such are, whatever stands before."""
+        start, both = self._tokens(begin), self._tokens(begin + choice)
+        if both[:-1] != start or len(both) != len(start) + 1:
+            raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
+        return both[-1]
 
     def _encode(self, chat: Chat) -> list[int]:
-        """The chat's tokens. The tokenizer's begin token is put first where its template has not (Zephyr's)."""
+        """The chat's tokens."""
+        return self._begun(self._tokens(self._text(chat)))[0]
+
+    def _begun(self, ids: list[int]) -> tuple[list[int], int]:
+        """The tokenizer's begin token is put first where the template has not (Zephyr's); how many that are."""
+        more = [] if ids[: len(self._begin)] == self._begin else self._begin
+        return more + ids, len(more)
+
+    def _text(self, chat: Chat) -> str:
+        """The chat under its template.
+
+        What a message says can't pass for a token of the template: such text gets a blank after its first letter.
+        """
         jinja2 = need("jinja2", name="hf", extra="lm")
         if self._tokenizer.chat_template is None:
             raise ModelError(
@@ -97,29 +202,39 @@ class HF:
                 f"one that is, or put a chat_template.jinja into {self._folder}"
             )
         try:
-            text = self._tokenizer.apply_chat_template(list(chat), tokenize=False, add_generation_prompt=True)
+            text: str = self._tokenizer.apply_chat_template(
+                [{**m, "content": self._special.sub(_apart, m["content"])} for m in chat],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
         except jinja2.TemplateError as error:
             roles = ", ".join(m["role"] for m in chat)
             raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        begin = self._begin
-        return ids if ids[: len(begin)] == begin else begin + ids
+        return text
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
+        model = self._model
+        ids, mask = self._padded(prompts)  # (B, T)
+        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+        new = out[:, ids.shape[1] :].tolist()
+        return [self._completion(len(p), reply) for p, reply in zip(prompts, new, strict=True)]
+
+    def _logprobs(self, prompts: Sequence[list[int]], keep: int) -> Any:
+        """Of every token at the last ``keep`` places: (B, keep, vocabulary), float32. What is computed and thrown
+        away is the rest's vocabulary, which is the larger part of a small model's memory.
+        """
+        ids, mask = self._padded(prompts)
+        places = (mask.cumsum(-1) - 1).clamp(min=0)
+        out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=keep)
+        return out.logits.float().log_softmax(-1)
+
+    def _padded(self, prompts: Sequence[list[int]]) -> tuple[Any, Any]:
+        """Token ids and the mask of what is not padding, both (B, T); padded on the left."""
         torch = need("torch", name="hf", extra="lm")
         model = self._model
         width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)  # (B, T)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-        try:
-            with quiet(), torch.inference_mode():
-                out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{self.model}: {len(prompts)} chats of up to {width} tokens do not fit into the memory of "
-                f"{model.device}; lower batch_tokens (now {self.batch_tokens})"
-            ) from error
-        return [self._completion(len(p), new) for p, new in zip(prompts, out[:, width:].tolist(), strict=True)]
+        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
+        return ids, torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
 
     def _completion(self, tokens_in: int, new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)
@@ -139,6 +254,13 @@ class HF:
         return self._load("AutoTokenizer")
 
     @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Every token that the tokenizer knows as special, wherever it stands."""
+        added = (t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special)
+        known = sorted({*self._tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, known)) or r"(?!)")
+
+    @cached_property
     def _begin(self) -> list[int]:
         """The begin token, if the tokenizer puts one before a text."""
         begin = self._tokenizer.bos_token_id
@@ -152,7 +274,7 @@ class HF:
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
         model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
         if self.adapter:
-            model = _loaded(need("peft", name="hf", extra="lm").PeftModel, self.adapter, model)
+            model = loaded(need("peft", name="hf", extra="lm").PeftModel, self.adapter, model)
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
@@ -163,26 +285,8 @@ class HF:
 
     def _load(self, kind: str, **options: Any) -> Any:
         loader = getattr(need("transformers", name="hf", extra="lm"), kind)
-        return _loaded(loader, self._folder, local_files_only=True, **options)
+        return loaded(loader, self._folder, local_files_only=True, **options)
 
 
-def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
-    """Positions of ``lengths``, the longest first (so that memory runs out at once or never), in batches that hold
-    no more than ``batch_tokens`` tokens with padding and replies.
-    """
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        widest = lengths[batches[-1][0]] if batches else 0
-        if batches and (len(batches[-1]) + 1) * (widest + max_tokens) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def _loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
-    try:
-        with quiet():
-            return kind.from_pretrained(*before, folder, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
+def _apart(token: re.Match[str]) -> str:
+    return f"{token[0][0]} {token[0][1:]}"

@@ -230,7 +230,7 @@ def identity(node: dict[str, Any], root: Path) -> str:
         call = find(part["use"])
         parts.append(_code(Path(inspect.getfile(inspect.unwrap(call)))))
         parts += [_content(root / part[name]) for name in recipe.paths(call) if isinstance(part.get(name), str)]
-        if isinstance(part.get("model"), str):
+        if isinstance(part.get("model"), str) and "url" not in inspect.signature(call).parameters:  # else on a server
             parts.append(weights.identity(weights.resolve(part["model"])))
     return recipe.digest(parts)
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
 from pathlib import Path
 
 from rankpipe import st, weights
 from rankpipe.catalog import need, require
-from rankpipe.data import Hit, Ranking, Step
+from rankpipe.data import Ranking, Step
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel
 from rankpipe.progress import track, working
+from rankpipe.rerank.scores import rescored
 from rankpipe.stage import Reranker
 
 
@@ -71,16 +71,10 @@ class CrossEncoder(Reranker):
         return [self._ranking(r, [next(scored) for _ in r.hits[: self.depth]]) for r in batch]
 
     def _ranking(self, ranking: Ranking, scored: Sequence[Scored]) -> Ranking:
-        if bad := [h.doc.id for h, s in zip(ranking.hits, scored, strict=False) if not isfinite(s.score)]:
-            raise ModelError(f"{self.model}: no finite score for query {ranking.query.id!r}, document {bad[0]!r}")
-        hits = [Hit(h.doc, s.score) for h, s in zip(ranking.hits, scored, strict=False)]
-        head = Ranking.scored(ranking.query, hits).hits
-        last = head[-1].score if head else 0.0
-        tail = (Hit(h.doc, last - i) for i, h in enumerate(ranking.hits[len(head) :], 1))
         cost = Step(
             self.name, calls=len(scored), tokens_in=sum(s.tokens for s in scored), cut=sum(s.cut for s in scored)
         )
-        return replace(ranking, hits=(*head, *tail)).noting(cost)
+        return rescored(ranking, [s.score for s in scored], self.model).noting(cost)
 
 
 def _onnx(folder: Path, max_length: int | None) -> Scorer:

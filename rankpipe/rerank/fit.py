@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 
 from rankpipe.data import Doc, Query
 from rankpipe.errors import ModelError
 from rankpipe.lm import LM, Chat
-from rankpipe.rerank.prompts import Prompt
+from rankpipe.rerank.prompts import Wording
 
 WORD = re.compile(r"\S{1,40}")
 
@@ -22,6 +23,8 @@ class Fitted:
 
     chat: Chat
     cut: tuple[int, ...]  # places in the window of those passages that were shortened
+    words: int  # of each passage, at most
+    tokens: int  # of the whole prompt
 
 
 class Passage:
@@ -39,11 +42,29 @@ class Passage:
         return self.text[: self.ends[words - 1]] if len(self.ends) > words else self.text
 
 
-def fit(prompt: Prompt, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int) -> Fitted:
-    """The prompt with the most words per passage that fit, the same number for all.
+def most_words(tokens: Callable[[int], int], room: int, max_words: int) -> int:
+    """The most words for which there is room, up to ``max_words``; 0 if there is not even room for one.
 
     RankLLM takes words away step by step and never ends if the query alone is too long. This is a bisection: one count
     where all is well, about log2(max_words) more where it is not.
+
+    :param tokens: how many tokens that many words make, with all that stands around them.
+    """
+    if tokens(max_words) <= room:
+        return max_words
+    if tokens(1) > room:
+        return 0
+    return 1 + bisect_left(range(2, max_words), True, key=lambda w: tokens(w) > room)
+
+
+def reply_tokens(lm: LM, text: str) -> int:
+    """Tokens of a reply, without the chat template around it."""
+    empty, whole = ([{"role": "user", "content": said}] for said in ("", text))
+    return lm.count(whole) - lm.count(empty)
+
+
+def fit(prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int) -> Fitted:
+    """The prompt with the most words per passage that fit, the same number for all.
 
     :param max_words: no more words of a passage than this, even if they would fit.
     :param max_tokens: room to leave for the reply.
@@ -55,14 +76,18 @@ def fit(prompt: Prompt, lm: LM, query: Query, docs: Sequence[Doc], *, max_words:
     def chat(words: int) -> Chat:
         return prompt.render(query.text, [p.first(words) for p in passages])
 
-    words = max_words
-    if lm.count(chat(words)) > room:
-        if (least := lm.count(chat(1))) > room:
-            raise ModelError(
-                f"query {query.id!r}: {least} tokens with one word of each of {len(docs)} passages "
-                f"({lm.count(prompt.render(query.text, []))} without any), but of the model's {lm.context} only {room} "
-                f"are left beside a reply of {max_tokens}; shorten the query, take smaller windows or a model with a "
-                "longer context"
-            )
-        words = 1 + bisect_left(range(2, max_words), True, key=lambda w: lm.count(chat(w)) > room)
-    return Fitted(chat(words), tuple(i for i, p in enumerate(passages) if len(p.ends) > words))
+    @cache
+    def tokens(words: int) -> int:
+        return lm.count(chat(words))
+
+    if not (words := most_words(tokens, room, max_words)):
+        several = len(docs) > 1
+        shown, cure = (f"each of {len(docs)} passages", ", take smaller windows") if several else ("the passage", "")
+        raise ModelError(
+            f"query {query.id!r}: {tokens(1)} tokens with one word of {shown} "
+            f"({lm.count(prompt.render(query.text, []))} without any), but of the model's {lm.context} only {room} "
+            f"are left beside a reply of {max_tokens}; shorten the query{cure} or take a model "
+            "with a longer context"
+        )
+    cut = tuple(i for i, p in enumerate(passages) if len(p.ends) > words)
+    return Fitted(chat(words), cut, words, tokens(words))

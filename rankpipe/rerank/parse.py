@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
+from rankpipe.errors import DataError
+
 Labels = Literal["numbers", "letters"]
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-CLEAN = {"numbers": r"\[[0-9]+\](?: > \[[0-9]+\])*", "letters": r"\[[A-Z]\](?: > \[[A-Z]\])*"}
+Answer = Literal["order", "best"]
+LETTERS = ascii_uppercase + ascii_lowercase
+CLEAN = {
+    "numbers": re.compile(r"\[[0-9]+\](?: > \[[0-9]+\])*"),
+    "letters": re.compile(r"\[[A-Za-z]\](?: > \[[A-Za-z]\])*"),
+}
 NAMES = {"numbers": r"[0-9]+", "letters": r"[^\W\d_]+"}
 
 
@@ -24,38 +32,71 @@ class Reply:
     wrong_format: bool = False  # anything but "[2] > [1] > [3]"; mends nothing by itself
 
     @property
+    def kind(self) -> Literal["ok", "wrong_format", "missing_documents", "repetition"]:
+        """What is wrong with the reply, as RankLLM's analysis calls it: the first of these that holds."""
+        if self.wrong_format:
+            return "wrong_format"
+        more = self.repeated + self.foreign - self.missing  # names beyond one for each passage
+        if more < 0:
+            return "missing_documents"
+        if more > 0 or self.repeated:
+            return "repetition"
+        return "missing_documents" if self.missing else "ok"
+
+    @property
     def mended(self) -> bool:
         """Whether the model did not name every passage exactly once, and nothing else."""
         return bool(self.missing or self.repeated or self.foreign)
 
 
-def parse(text: str, n: int, labels: Labels = "numbers") -> Reply:
+def parse(
+    text: str, n: int, labels: Labels = "numbers", answer: Answer = "order", whole: re.Pattern[str] | None = None
+) -> Reply:
     """Read an order such as ``[2] > [1] > [3]``, as RankLLM reads it: nothing is refused.
 
     What comes before the last ``</think>`` is skipped. Every run of digits is a name, whatever stands around it; other
-    scripts' digits, superscripts and circled ones too. With letters, every capital from A to Z that stands alone.
+    scripts' digits, superscripts and circled ones too. With letters, every capital from A to Z that stands alone; small
+    letters too in a window of more than 26.
     We deviate where RankLLM's way is an accident: ⑫ is 12 (there it is dropped), and ``AB`` is a word (there 12).
 
     :param n: how many passages the window has.
+    :param answer: "best" takes the first name only, and misses nothing but that.
+    :param whole: what a reply in the right format is; ``[2] > [1]`` if None.
     :return: always a whole order.
     """
     said = text.rsplit("</think>", 1)[-1].strip()
-    names = [_position(name, labels) for name in re.findall(NAMES[labels], _plain(said))]
-    inside = [p for p in names if p is not None and 0 <= p < n]
+    found = [_position(name, labels, n) for name in re.findall(NAMES[labels], _plain(said))]
+    told = [p for p in found if p is not None]
+    inside = [p for p in told if 0 <= p < n]
+    if answer == "best":
+        told, inside = told[:1] if not inside else inside[:1], inside[:1]
     named = dict.fromkeys(inside)
     return Reply(
         order=(*named, *(p for p in range(n) if p not in named)),
-        missing=n - len(named),
+        missing=n - len(named) if answer == "order" else int(n > 0 and not named),
         repeated=len(inside) - len(named),
-        foreign=sum(p is not None for p in names) - len(inside),
-        wrong_format=re.fullmatch(CLEAN[labels], said) is None,
+        foreign=len(told) - len(inside),
+        wrong_format=(whole or CLEAN[labels]).fullmatch(said) is None,
     )
 
 
-def _position(name: str, labels: Labels) -> int | None:
+def names(n: int, labels: Labels, prompt: str) -> Sequence[str]:
+    """The labels of ``n`` passages: 1, 2, 3 ... or A to Z, then a to z.
+
+    :raises DataError: If there are not so many letters.
+    """
+    if labels == "numbers":
+        return [str(i) for i in range(1, n + 1)]
+    if n > len(LETTERS):
+        raise DataError(f"prompt {prompt}: a window of {n} passages, but there are {len(LETTERS)} letters")
+    return LETTERS[:n]
+
+
+def _position(name: str, labels: Labels, n: int) -> int | None:
     """Where in the window the name points, counted from 0; far outside for absurd numbers; None if it is a word."""
     if labels == "letters":
-        return LETTERS.index(name) if len(name) == 1 and name in LETTERS else None
+        known = LETTERS[: max(n, len(ascii_uppercase))]  # in a small window, a small letter is a word
+        return known.index(name) if len(name) == 1 and name in known else None
     digits = name.lstrip("0")[:10]  # a number this long is no passage, and int() refuses very long ones
     return int(digits or 0) - 1
 

@@ -2,11 +2,28 @@
 
     about: who uses it, where it comes from
     labels: numbers            # or letters: how passages are named; numbers if not said
+    answer: order              # or best: the reply names the best passage only; order if not said
+    item: "[{label}]"          # a passage in a reply; this if not said
+    between: " > "             # between two of them; this if not said
     titled: "Title: {title} Content: {text}"   # a passage that has a title; "{title} {text}" if not said
     passage: "[{label}] {passage}\\n"
     messages:
       - system: You rank passages.
       - user: "Rank these {count} passages by their relevance to: {query}\\n{passages}The ranking:"
+
+Where each passage is a message of its own, ``each`` takes the place of ``passage`` and ``{passages}``:
+
+      - each: [{user: "[{label}] {passage}"}, {assistant: "Received passage [{label}]."}]
+
+A prompt that shows one passage asks for a verdict, yes or no, or for the query that the passage might answer:
+
+    answer: verdict            # or query, whose messages have no {query}, and no begin or words
+    begin: "<think>\\n\\n</think>\\n\\n"   # how the model's reply is made to begin; "" if not said
+    yes_words: ["yes", "Yes", "YES"]  # these if not said; in quotes, for YAML's bare yes is true
+    no_words: ["no", "No", "NO"]
+    titled: as above
+    messages:
+      - user: "Query: {query}\\nPassage: {passage}\\nDoes the passage answer the query?"
 
 A prompt makes messages; the model puts its own chat template around them.
 """
@@ -14,165 +31,162 @@ A prompt makes messages; the model puts its own chat template around them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from string import Formatter
-from typing import Any, get_args
+from typing import TypeVar, get_args
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
-from rankpipe.lm import Chat
-from rankpipe.rerank.parse import LETTERS, Labels, Reply, parse
+from rankpipe.lm import Chat, Message
+from rankpipe.rerank.clean import clean, harmless
+from rankpipe.rerank.parse import Answer, Labels, Reply, names, parse
+from rankpipe.rerank.template import PointAnswer, Said, read_template
 
 TEMPLATES = Path(__file__).parent / "templates"
-ROLES = ("system", "user", "assistant")
-KEYS = ("about", "labels", "titled", "passage", "messages")
 
 
 @dataclass(frozen=True)
-class Prompt:
-    """Shows a query and a window of passages to a model, and reads its reply."""
+class Wording(ABC):
+    """What all prompts have: a name, messages, a way to show a document with a title, and what they ask for."""
 
     name: str
-    messages: tuple[tuple[str, str], ...]  # (role, text with {query}, {count} and, once, {passages})
-    passage: str  # with {label} and {passage}
+    messages: tuple[Said, ...]  # with placeholders
     titled: str = "{title} {text}"  # as Doc.contents
-    labels: Labels = "numbers"
+    answer: Answer | PointAnswer = "order"
 
     def document(self, doc: Doc) -> str:
         """What is shown of a document, at most: its text, with its title if it has one; cleaned."""
         title = doc.title.strip()
         return clean(self.titled.format(title=title, text=doc.text) if title else doc.text)
 
+    @abstractmethod
+    def render(self, query: str, passages: Sequence[str]) -> Chat:
+        """The messages for passages that are cleaned already."""
+
+
+@dataclass(frozen=True)
+class Prompt(Wording):
+    """Shows a query and a window of passages to a model, and reads its reply.
+
+    Its messages have {query}, {count}, {labels} and, once, {passages} or an ``each``.
+    """
+
+    passage: str = ""  # with {label} and {passage}; "" where each passage is a message of its own
+    labels: Labels = "numbers"
+    answer: Answer = "order"
+    item: str = "[{label}]"
+    between: str = " > "
+
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for a window of passages, that are cleaned already.
 
         :raises DataError: If there are more passages than labels.
         """
-        lines = [
-            self.passage.format(label=label, passage=passage)
-            for label, passage in zip(self._names(len(passages)), passages, strict=True)
-        ]
-        values = {"query": harmless(query), "count": len(passages), "passages": "".join(lines)}
-        return [{"role": role, "content": text.format(**values)} for role, text in self.messages]
+        shown = list(zip(self.names(len(passages)), passages, strict=True))
+        values = {
+            "query": harmless(query),
+            "count": len(passages),
+            "labels": ", ".join(self.item.format(label=label) for label, _ in shown),
+            "passages": "".join(self.passage.format(label=label, passage=passage) for label, passage in shown),
+        }
+        return list(self._messages(values, shown))
 
-    def ranking(self, n: int) -> str:
-        """``[1] > [2] > ... > [n]``: as long as a whole reply is."""
-        return " > ".join(f"[{name}]" for name in self._names(n))
+    def _messages(self, values: dict[str, object], shown: Sequence[tuple[str, str]]) -> Iterator[Message]:
+        for said in self.messages:
+            if said.role != "each":
+                yield {"role": said.role, "content": said.text.format(**values)}
+                continue
+            for label, passage in shown:
+                for one in said.each:
+                    yield {"role": one.role, "content": one.text.format(label=label, passage=passage)}
+
+    def longest(self, n: int) -> str:
+        """A whole reply for ``n`` passages: ``[1] > [2] > ... > [n]``, or one name where only the best is asked for."""
+        labels = self.names(n)
+        return self.between.join(self.item.format(label=label) for label in labels[-1:] if self.answer == "best") or (
+            self.between.join(self.item.format(label=label) for label in labels)
+        )
+
+    @property
+    def begin(self) -> str:
+        """What stands before the first label of a reply (``[``)."""
+        return self.item.partition("{label}")[0]
 
     def read(self, reply: str, n: int) -> Reply:
         """The order of ``n`` passages that a reply says."""
-        return parse(reply, n, self.labels)
+        return parse(reply, n, self.labels, self.answer, self._clean)
 
-    def _names(self, n: int) -> Sequence[str]:
-        if self.labels == "numbers":
-            return [str(i) for i in range(1, n + 1)]
-        if n > len(LETTERS):
-            raise DataError(f"prompt {self.name}: a window of {n} passages, but there are {len(LETTERS)} letters")
-        return LETTERS[:n]
+    def names(self, n: int) -> Sequence[str]:
+        """The labels of a window of ``n`` passages.
+
+        :raises DataError: If there are not so many.
+        """
+        return names(n, self.labels, self.name)
+
+    @cached_property
+    def _clean(self) -> re.Pattern[str]:
+        """A reply without anything else around the names."""
+        label = {"numbers": "[0-9]+", "letters": "[A-Za-z]"}[self.labels]
+        item = re.escape(self.item).replace(re.escape("{label}"), label)
+        more = "" if self.answer == "best" else f"(?:{re.escape(self.between)}{item})*"
+        return re.compile(item + more)
 
 
-def clean(text: str) -> str:
-    """A passage as a prompt shows it: on one line, blanks single, no ``[3]`` that looks like a label.
+@dataclass(frozen=True)
+class PointPrompt(Wording):
+    """Shows one passage to a model, and asks for a verdict (with {query}) or for the query (without)."""
 
-    RankLLM repairs mojibake as well (ftfy); we show a text as it is in its collection, broken letters and all, since a
-    guess at what it should have been belongs where the collection is read.
-    """
-    return harmless(" ".join(text.split()))
+    answer: PointAnswer = "verdict"
+    begin: str = ""  # how the reply is made to begin
+    yes_words: tuple[str, ...] = ("yes", "Yes", "YES")
+    no_words: tuple[str, ...] = ("no", "No", "NO")
+
+    def render(self, query: str, passages: Sequence[str]) -> Chat:
+        """The messages for one passage, or for none, to see how long they are without."""
+        values = {"query": harmless(query), "passage": "".join(passages)}
+        return [{"role": said.role, "content": said.text.format(**values)} for said in self.messages]
 
 
-def harmless(text: str) -> str:
-    """``[3]`` becomes ``(3)``, as in RankLLM, and half characters (lone surrogates) ``?``: tokenizers refuse them."""
-    return re.sub(r"\[(\d+)\]", r"(\1)", text).encode("utf-8", "replace").decode("utf-8")
+W = TypeVar("W", bound=Wording)
+ASKED = {"order": "an order", "best": "the best passage", "verdict": "yes or no", "query": "a query"}
 
 
 def named(name: str) -> Prompt:
-    """One of our own prompts.
+    """One of our own prompts that show windows.
 
     :raises DataError: If there is none of that name; says which there are.
     """
-    known = sorted(p.stem for p in TEMPLATES.glob("*.yaml"))
-    if name not in known:
-        raise DataError(
-            f"no prompt {name!r}{near(name, known)}\nknown: {', '.join(known)}; "
-            "for a file of your own: prompt: {use: prompt, file: mine.yaml}"
-        )
-    return read(TEMPLATES / f"{name}.yaml")
+    return chosen(name, Prompt, *get_args(Answer))
 
 
-def read(file: Path) -> Prompt:
-    """A prompt from its file.
+def chosen(prompt: str | Wording, kind: type[W], *answers: str) -> W:
+    """One of our own prompts by its name, or one that was read already, if it asks for one of ``answers``.
+
+    :raises DataError: If there is none of that name, or it asks for something else; says which there are.
+    """
+    ours = {p.stem: p for p in sorted(TEMPLATES.glob("*.yaml"))}
+    found = read(ours[prompt]) if isinstance(prompt, str) and prompt in ours else prompt
+    if isinstance(found, kind) and found.answer in answers:
+        return found
+    known = [name for name, file in ours.items() if read(file).answer in answers]
+    if isinstance(found, str):
+        fault = f"no prompt {found!r}{near(found, known)}"
+    else:
+        wanted = " or ".join(ASKED[answer] for answer in answers)
+        fault = f"prompt {found.name!r} asks for {ASKED[found.answer]}, not for {wanted}"
+    raise DataError(
+        f"{fault}\nknown: {', '.join(known)}; for a file of your own: prompt: {{use: prompt, file: mine.yaml}}"
+    )
+
+
+def read(file: Path) -> Prompt | PointPrompt:
+    """A prompt from its file; what it asks for (``answer``) says which kind.
 
     :raises DataError: If it is missing, no YAML mapping, or a key, role or placeholder is unknown or lacking.
     """
-    import yaml
-
-    try:
-        tree = yaml.safe_load(file.read_text("utf-8"))
-    except (FileNotFoundError, IsADirectoryError):
-        raise DataError(f"{file}: no such prompt file") from None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise DataError(f"{file}:{line}: not YAML: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:  # a control character, not UTF-8, the date 2026-13-01
-        raise DataError(f"{file}: not YAML: {error}") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"{file}: a prompt is a mapping with the keys {', '.join(KEYS)}")
-    if faults := _faults(tree):
-        raise DataError("\n".join(f"{file}: {fault}" for fault in faults))
-    messages = tuple(next(iter(m.items())) for m in tree["messages"])
-    options = {key: tree[key] for key in ("titled", "labels") if key in tree}
-    return Prompt(file.stem, messages, tree["passage"], **options)
-
-
-def _faults(tree: dict[str, Any]) -> list[str]:
-    faults = [f"unknown key {key!r}{near(str(key), list(KEYS))}" for key in tree if key not in KEYS]
-    faults += [f"the key {key!r} is missing" for key in ("passage", "messages") if key not in tree]
-    if tree.get("labels", "numbers") not in get_args(Labels):
-        faults.append(f"labels: {tree['labels']!r} is not one of {', '.join(get_args(Labels))}")
-    faults += _misplaced("passage", tree.get("passage", "{label}{passage}"), must=("label", "passage"))
-    faults += _misplaced("titled", tree.get("titled", "{title}{text}"), must=("title", "text"))
-    messages = tree.get("messages", [{"user": "{query}{passages}"}])
-    if not isinstance(messages, list) or not all(isinstance(m, dict) and len(m) == 1 for m in messages):
-        return [*faults, "messages: must be a list of entries such as '- user: text'"]
-    whole = ""
-    for i, message in enumerate(messages):
-        [(role, text)] = message.items()
-        if role not in ROLES:
-            faults.append(f"messages[{i}]: unknown role {role!r}{near(str(role), list(ROLES))}")
-        wrong = _misplaced(f"messages[{i}]", text, may=("query", "count", "passages"))
-        faults += wrong
-        whole += "" if wrong else text
-    if not faults:
-        faults += _misplaced("messages", whole, must=("query", "passages"), may=("count",))
-        if sum(field == "passages" for field in _fields(whole)) > 1:
-            faults.append("messages: {passages} is there more than once")
-    return faults
-
-
-def _misplaced(key: str, text: Any, must: Sequence[str] = (), may: Sequence[str] = ()) -> list[str]:
-    """What is wrong with the placeholders of a text."""
-    if not isinstance(text, str):
-        return [f"{key}: {text!r} is no text"]
-    known = [*must, *may]
-    try:
-        fields = _fields(text)
-    except ValueError as error:
-        return [f"{key}: {error}; a brace that is meant is written twice"]
-    return [
-        f"{key}: unknown placeholder {{{field}}}{near(field, known) or '; known: ' + ', '.join(known)}"
-        for field in dict.fromkeys(fields)
-        if field not in known
-    ] + [f"{key}: the placeholder {{{field}}} is missing" for field in must if field not in fields]
-
-
-def _fields(text: str) -> list[str]:
-    """Placeholders, with whatever is wrongly inside them (``{query!r}``, ``{count:3}``)."""
-    parts = Formatter().parse(text)
-    return [
-        name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
-        for _, name, spec, conversion in parts
-        if name is not None
-    ]
+    options = read_template(file)
+    return (PointPrompt if options.get("answer") in get_args(PointAnswer) else Prompt)(file.stem, **options)

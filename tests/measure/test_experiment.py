@@ -14,6 +14,7 @@ from rankpipe.errors import DataError, RecipeError
 from rankpipe.measure.experiment import Experiment, _code
 from rankpipe.measure.results import expected
 from rankpipe.rerank.prompts import TEMPLATES
+from tests.lm.server import say, serving
 
 RECIPE = {
     "data": "mine",
@@ -328,3 +329,22 @@ def test_the_question_itself_is_no_hit_where_the_collection_says_so(house: Path)
     for query, hits in found["keep"].items():
         assert (query in hits) == (query in [d.id for d in docs])
         assert found["drop"][query] == [d for d in hits if d != query]
+
+
+def test_a_reranker_on_a_server_is_asked_once_and_its_key_is_nowhere(
+    house: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "sk-not-for-anybody-0123456789"
+    monkeypatch.setenv("MY_KEY", secret)
+    results = {"results": [{"index": 0, "relevance_score": 0.5}]}
+    with serving(rerank=[say(results)]) as server:
+        api = {"use": "api", "dialect": "cohere", "model": "rerank-x", "url": server.url, "key": "MY_KEY", "depth": 1}
+        tree = {**RECIPE, "systems": {"api": [{"use": "bm25", "index": "indexes/words"}, api]}, "expect": {}}
+        (house / "eval" / "mine" / "recipe.yaml").write_text(yaml.safe_dump(tree))
+        made = [Experiment(house / "eval" / "mine").run() for _ in range(2)]
+    assert [r.hits for r in made[0][0].rankings] == [r.hits for r in made[1][0].rankings]
+    asked = server.bodies("/v1/rerank")
+    assert sum(s.calls for r in made[0][0].rankings for s in r.steps) == len(asked)
+    assert {headers["Authorization"] for _, _, headers in server.asked} == {f"Bearer {secret}"}
+    for file in (p for p in house.rglob("*") if p.is_file()):
+        assert secret.encode() not in file.read_bytes(), file

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankpipe.rerank.parse import Labels, Reply, parse
-from rankpipe.rerank.plans import Single, drive
+from rankpipe.rerank.plans import Round, Single, drive
 
 # number in listwise-behaviour 2.5, labels, reply, window, order from 1
 CASES: list[tuple[int, Labels, str, int, list[int]]] = [
@@ -48,7 +48,7 @@ def test_as_rankllm(case: int, labels: Labels, text: str, n: int, order: list[in
 def test_case_17_a_window_inside_a_list() -> None:
     def plan(n: int):  # type: ignore[no-untyped-def]
         order = list(range(n))
-        [order[2:5]] = yield [order[2:5]]
+        [order[2:5]] = yield Round([order[2:5]], order[:])
         return order
 
     [order] = drive([plan(6)], lambda asked: [[w[i] for i in parse("[3] > [1] > [2]", 3).order] for _, w in asked])
@@ -76,6 +76,35 @@ def test_case_17_a_window_inside_a_list() -> None:
 def test_what_was_mended(text: str, n: int, reply: Reply) -> None:
     assert parse(text, n) == reply
     assert reply.mended == bool(reply.missing or reply.repeated or reply.foreign)
+
+
+@pytest.mark.parametrize(
+    ("text", "n", "kind"),
+    [
+        ("[3] > [1] > [2]", 3, "ok"),
+        ("[3]>[1]>[2]", 3, "wrong_format"),
+        ("[1] > [2]", 3, "missing_documents"),
+        ("[1] > [1]", 3, "missing_documents"),
+        ("[1] > [2] > [2]", 3, "repetition"),
+        ("[1] > [2] > [3] > [1]", 3, "repetition"),
+        ("[1] > [2] > [4]", 3, "missing_documents"),
+        ("[1] > [2] > [3].", 3, "wrong_format"),
+        ("[1]", 1, "ok"),  # missing_documents in RankLLM, which counts the example in its prompt as a second passage
+    ],
+)
+def test_kinds_are_those_of_rankllms_analysis(text: str, n: int, kind: str) -> None:
+    """Section 2.8 of the reference."""
+    assert parse(text, n).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "order", "missing", "foreign"),
+    [("B", (1, 0, 2), 0, 0), ("Passage C is best", (2, 0, 1), 0, 0), ("B, then A", (1, 0, 2), 0, 0),
+     ("none", (0, 1, 2), 1, 0), ("Z", (0, 1, 2), 1, 1), ("Z or B", (1, 0, 2), 0, 0)],
+)  # fmt: skip
+def test_the_best_only(text: str, order: tuple[int, ...], missing: int, foreign: int) -> None:
+    reply = parse(text, 3, "letters", "best")
+    assert (reply.order, reply.missing, reply.foreign) == (order, missing, foreign)
 
 
 def test_where_we_deviate() -> None:

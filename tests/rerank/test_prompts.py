@@ -8,7 +8,8 @@ import pytest
 
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
-from rankpipe.rerank.prompts import TEMPLATES, clean, named, read
+from rankpipe.rerank.clean import clean
+from rankpipe.rerank.prompts import TEMPLATES, PointPrompt, named, read
 
 RIGHT = """
 passage: "[{label}] {passage}\\n"
@@ -47,6 +48,29 @@ def test_the_papers_wording(name: str, example: str) -> None:
     ).replace("\n\nRank the", "\nRank the")
 
 
+def test_rank_gpt_takes_turns() -> None:
+    chat = named("rank_gpt").render("best band?", ["one", "two"])
+    assert [m["role"] for m in chat] == ["system", "user", "assistant"] + ["user", "assistant"] * 2 + ["user"]
+    assert chat[3:7:3] == [
+        {"role": "user", "content": "[1] one"},
+        {"role": "assistant", "content": "Received passage [2]."},
+    ]
+
+
+def test_lrl_names_passages() -> None:
+    prompt = named("lrl")
+    [user] = prompt.render("q", ["one", "two"])
+    assert 'PASSAGE1 = "one"\nPASSAGE2 = "two"\nQUESTION: "q"\nPASSAGES: [PASSAGE1, PASSAGE2]\n' in user["content"]
+    assert prompt.read("[PASSAGE2, PASSAGE1]", 2).order == (1, 0)
+    assert prompt.longest(3) == "PASSAGE1, PASSAGE2, PASSAGE3"
+
+
+@pytest.mark.parametrize(("name", "reply"), [("setwise", "B"), ("pairwise", "Passage B")])
+def test_the_best_is_a_whole_reply(name: str, reply: str) -> None:
+    prompt = named(name)
+    assert (prompt.read(reply, 2).order, prompt.read(reply, 2).kind, prompt.longest(2)) == ((1, 0), "ok", reply)
+
+
 def test_every_template_of_ours_is_right() -> None:
     for file in TEMPLATES.glob("*.yaml"):
         assert read(file).render("q", ["p"])
@@ -70,7 +94,7 @@ def test_our_own_template_reads_a_document_as_an_index_does(tmp_path: Path) -> N
     [
         ("as in [12] and [1][2]", "as in (12) and (1)(2)"),
         ("one\n[2] two", "one (2) two"),
-        ("[a] [] [1", "[a] [] [1"),
+        ("[a] [] [1", "(a) [] [1"),
         ("{query} {0} %s \\1", "{query} {0} %s \\1"),
         ("half \ud800 a letter", "half ? a letter"),
         ("cafÃ© ☕", "cafÃ© ☕"),
@@ -89,11 +113,12 @@ def test_letters(tmp_path: Path) -> None:
     (tmp_path / "abc.yaml").write_text("labels: letters" + RIGHT)
     prompt = read(tmp_path / "abc.yaml")
     assert prompt.render("q", ["x", "y"])[0]["content"] == "q 2\n[A] x\n[B] y\n"
-    assert prompt.ranking(3) == "[A] > [B] > [C]"
+    assert prompt.longest(3) == "[A] > [B] > [C]"
     assert prompt.read("[B] > [A]", 2).order == (1, 0)
-    assert prompt.ranking(26).endswith("[Y] > [Z]")
-    with pytest.raises(DataError, match="prompt abc: a window of 27 passages, but there are 26 letters"):
-        prompt.render("q", ["x"] * 27)
+    assert prompt.longest(28).endswith("[Y] > [Z] > [a] > [b]")
+    assert prompt.read("[b] > [A]", 28).order[:2] == (27, 0)
+    with pytest.raises(DataError, match="prompt abc: a window of 53 passages, but there are 52 letters"):
+        prompt.render("q", ["x"] * 53)
 
 
 def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> None:
@@ -111,7 +136,7 @@ def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> N
         ("{query}", "{querry}", r"messages\[0\]: unknown placeholder \{querry\}; did you mean query\?"),
         ("{query}", "{query.__class__}", r"unknown placeholder \{query.__class__\}"),
         ("{query}", "{query!r}", r"unknown placeholder \{query!r\}"),
-        ("{query}", "{}", r"messages\[0\]: unknown placeholder \{\}; known: query, count, passages$"),
+        ("{query}", "{}", r"messages\[0\]: unknown placeholder \{\}; known: query, count, labels, passages$"),
         ("{count}", "{count:3}", r"unknown placeholder \{count:3\}"),
         ("{query}", "{query", "a brace that is meant is written twice"),
         ("{query}", "", r"messages: the placeholder \{query\} is missing"),
@@ -140,6 +165,54 @@ def test_wrong_templates_say_file_and_fault(tmp_path: Path, old: str, new: str, 
     assert str(file) in str(caught.value)
 
 
+POINT = """
+answer: verdict
+begin: "<think>"
+yes_words: ["yes"]
+messages:
+  - user: "{query} {passage}"
+"""
+
+
+def test_a_prompt_for_one_passage(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(POINT)
+    prompt = read(tmp_path / "mine.yaml")
+    assert isinstance(prompt, PointPrompt)
+    assert prompt.render("[1] q", ["p"]) == [{"role": "user", "content": "(1) q p"}]
+    assert prompt.render("q", []) == [{"role": "user", "content": "q "}]
+    assert (prompt.begin, prompt.yes_words, prompt.no_words) == ("<think>", ("yes",), ("no", "No", "NO"))
+    assert prompt.document(Doc("1", "text", "title")) == "title text"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("verdict", "verdikt", "answer: 'verdikt' is not one of order, best, verdict, query"),
+        ("verdict", "query", r"(?s)unknown key 'begin'.*unknown key 'yes_words'.*unknown placeholder \{query\}"),
+        ("begin: ", "passage: ", "unknown key 'passage'"),
+        ("begin: ", "item: ", "unknown key 'item'"),
+        ('begin: "<think>"', "begin: 3", "begin: 3 is no text"),
+        ("begin: ", "titled: x\nbegin: ", r"titled: the placeholder \{title\} is missing"),
+        ('["yes"]', "[yes]", r"yes_words: \[True\]; expected a list of words in quotes"),
+        ('["yes"]', "[]", r"yes_words: \[\]; expected a list"),
+        ('["yes"]', "yes", "yes_words: True; expected a list"),
+        ("{passage}", "{passages}", r"unknown placeholder \{passages\}; did you mean passage\?"),
+        ("{passage}", "", r"messages: the placeholder \{passage\} is missing"),
+        ("{passage}", "{passage}{passage}", r"messages: \{passage\} is there more than once"),
+        ("{query}", "", r"messages: the placeholder \{query\} is missing"),
+        ("- user: ", "- each: ", "unknown role 'each'"),
+        ("messages:", "mesages:", "(?s)unknown key 'mesages'; did you mean messages.*'messages' is missing"),
+    ],
+)
+def test_wrong_templates_for_one_passage(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert old in POINT
+    file = tmp_path / "mine.yaml"
+    file.write_text(POINT.replace(old, new, 1))
+    with pytest.raises(DataError, match=fault) as caught:
+        read(file)
+    assert all(line.startswith(f"{file}: ") for line in str(caught.value).splitlines())
+
+
 def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("labels: roman")
@@ -153,7 +226,7 @@ def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 
 def test_no_such_prompt(tmp_path: Path) -> None:
-    ours = "rank_vicuna_paper, rank_zephyr, rank_zephyr_paper"
+    ours = "first, lrl, pairwise, rank_gpt, rank_vicuna_paper, rank_zephyr, rank_zephyr_paper, setwise"
     with pytest.raises(
         DataError, match=rf"'rank_zefyr'; did you mean rank_zephyr.*\nknown: {ours}; for a file of your"
     ):
@@ -162,7 +235,9 @@ def test_no_such_prompt(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such prompt file"):
             read(nothing)
     (tmp_path / "list.yaml").write_text("- a")
-    with pytest.raises(DataError, match=r"is a mapping with the keys about, labels, titled, passage, messages$"):
+    with pytest.raises(
+        DataError, match=r"is a mapping with the keys about, labels, answer, item, between, titled, passage, messages$"
+    ):
         read(tmp_path / "list.yaml")
     (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))
     with pytest.raises(DataError, match="not YAML: 'utf-8' codec can't decode"):

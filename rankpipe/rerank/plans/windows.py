@@ -1,27 +1,11 @@
-"""How to sort a long list with a model that sees only a few passages at a time.
-
-A plan is a generator. It yields windows (lists of positions that may be judged together), is sent each window's
-positions best first, and returns the whole order. It knows nothing of models, prompts or batching.
-"""
+"""The plans that everyone knows: one window, windows that slide, windows side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from rankpipe.errors import RecipeError
-
-Windows = list[list[int]]
-Plan = Generator[Windows, Windows, list[int]]
-
-
-class Planner(Protocol):
-    """Makes the plan for a list of n."""
-
-    def __call__(self, n: int) -> Plan:
-        """A fresh plan."""
-        ...
+from rankpipe.rerank.plans.plan import Plan, Round, at_least
 
 
 @dataclass(frozen=True)
@@ -31,14 +15,18 @@ class Single:
     size: int = 20
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan: one window, none for an empty list."""
         head = list(range(min(n, self.size)))
         if head:
-            [head] = yield [head]
+            [head] = yield Round([head], list(range(n)))
         return head + list(range(len(head), n))
+
+    def calls(self, n: int) -> int:
+        """One."""
+        return int(n > 1)
 
 
 @dataclass(frozen=True)
@@ -53,7 +41,7 @@ class Sliding:
     step: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
         if not 1 <= self.step <= self.size:
             raise RecipeError([f"{self}: step must be 1 to size, or passages are skipped"])
 
@@ -62,10 +50,15 @@ class Sliding:
         order = list(range(n))
         for end in range(n, 0, -self.step):
             start = max(end - self.size, 0)
-            [order[start:end]] = yield [order[start:end]]
+            [order[start:end]] = yield Round([order[start:end]], order[:])
             if start == 0:
                 break
         return order
+
+    def calls(self, n: int) -> int:
+        """``1 + ceil((n - size) / step)``, less one if the last window holds a single passage, which is free."""
+        more = max(-(-(n - self.size) // self.step), 0)
+        return more + (n - more * self.step > 1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +75,7 @@ class Tournament:
     keep: int = 10
 
     def __post_init__(self) -> None:
-        _at_least_2(self.size)
+        at_least(2, size=self.size)
         if not 1 <= self.keep < self.size:
             raise RecipeError([f"{self}: keep must be 1 to size - 1, or the tournament never ends"])
 
@@ -91,44 +84,18 @@ class Tournament:
         field, out = list(range(n)), list[int]()
         while len(field) > self.size:
             tables, unjudged = divmod(len(field), self.size)
-            ranked = yield [field[unjudged + table :: tables] for table in range(tables)]
+            ranked = yield Round([field[unjudged + table :: tables] for table in range(tables)], field + out)
             by_place = [p for places in zip(*ranked, strict=True) for p in places]  # all winners, all seconds, ...
             out = by_place[tables * self.keep :] + out
             field = field[:unjudged] + by_place[: tables * self.keep]
         if field:
-            [field] = yield [field]
+            [field] = yield Round([field], field + out)
         return field + out
 
-
-def drive(plans: Sequence[Plan], judge: Callable[[list[tuple[int, list[int]]]], Windows]) -> Windows:
-    """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
-
-    A window of one passage has one order: it is answered here and costs no call.
-
-    :param plans: one for each query.
-    :param judge: takes (which plan, window) pairs, gives each window best first.
-    :return: one order for each plan.
-    """
-    orders: Windows = [[] for _ in plans]
-    waiting: dict[int, Windows] = {}
-
-    def resume(i: int, reply: Windows | None) -> None:
-        try:
-            waiting[i] = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as done:
-            waiting.pop(i, None)
-            orders[i] = done.value
-
-    for i in range(len(plans)):
-        resume(i, None)
-    while waiting:
-        asked = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
-        replies = iter(judge(asked) if asked else [])
-        for i, windows in list(waiting.items()):
-            resume(i, [next(replies) if len(w) > 1 else w for w in windows])
-    return orders
-
-
-def _at_least_2(size: int) -> None:
-    if size < 2:
-        raise RecipeError([f"size={size}: a window must hold 2 passages or more"])
+    def calls(self, n: int) -> int:
+        """Rounds of m // size windows, m the candidates still in, and a last one."""
+        total = int(n > 1)
+        while n > self.size:
+            tables = n // self.size
+            total, n = total + tables, n - tables * (self.size - self.keep)
+        return total

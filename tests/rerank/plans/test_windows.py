@@ -161,3 +161,32 @@ def test_queries_are_driven_in_step() -> None:
 def test_plans_that_cannot_work(wrong: Callable[[], Planner]) -> None:
     with pytest.raises(RecipeError, match=r"size|step|keep"):
         wrong()
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 9, 10, 11, 19, 20, 21, 25, 30, 50, 100])
+def test_calls_are_what_the_formula_says(plan: Planner, n: int) -> None:
+    asked = sum(len(w) > 1 for w in play(plan, n, key=lambda i: i)[1])
+    assert asked == plan.calls(n)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_a_plan_can_be_ended_after_any_round(plan: Planner) -> None:
+    ranks = shuffled(50)
+
+    def judge(asked: list[tuple[int, list[int]]]) -> Windows:
+        return [sorted(window, key=ranks.__getitem__) for _, window in asked]
+
+    rounds: list[list[int]] = []
+    for allowed in range(20):
+        left = [allowed]
+
+        def admit(_: int, __: Windows, left: list[int] = left) -> bool:
+            left[0] -= 1
+            return left[0] >= 0
+
+        [order] = drive([plan(50)], judge, admit)
+        assert sorted(order) == list(range(50))
+        rounds.append(order)
+    assert rounds[0] == list(range(50))
+    assert rounds[-1] == drive([plan(50)], judge)[0]

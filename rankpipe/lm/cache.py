@@ -1,0 +1,184 @@
+"""Every answer of a language model, kept in one SQLite file: asked once, resumed after a kill, replayed offline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
+from rankpipe.lm.book import Book, Row
+
+A = TypeVar("A", Completion, Choice, Likelihood)
+Told = Callable[[int, Any], None]  # (which chat, its answer)
+SHOWN = 200  # characters of a chat that is missing
+SLICE = 32
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A model that hands over each answer as soon as it has it, such as :class:`~rankpipe.lm.http.Http`."""
+
+    def telling(self, told: Told) -> LM:
+        """The same model, which also tells ``told``."""
+        ...
+
+
+class Cached:
+    """Asks ``lm`` only what it has not answered before. What an answer is known by is its content: the model's
+    identity, the kind of question, the chat, and what else was asked (length, choices, replies).
+
+    A model that tells each answer as it comes (``http``) is asked everything at once, and each answer is in the file
+    before the next one is waited for. Any other is asked a slice at a time, and a slice's answers are kept together:
+    what a kill loses is at most one slice. A killed process loses nothing that is in the file; a power cut may lose the
+    last answers, and never damages it. Processes and threads can share a file on a local disk; two that ask the same at
+    the same time both ask, and the answer that was first is given to both.
+
+    Answers given are those of the file, tokens and all, so that a replay equals the run that it replays.
+    ``context`` and ``count`` are always the model's own, except offline: then they are what it said last.
+
+    :param path: the file; made if there is none.
+    :param slice: chats that the model is asked at once. More is faster on a GPU (vllm: some 256), less is safer where
+        an answer takes long; 32 if None, and everything for a model that tells.
+    :param offline: never ask; what is not in the file is an error.
+    :raises ArtefactError: If the file is damaged or something else, or there is none to replay.
+    """
+
+    def __init__(self, lm: LM, path: Path, slice: int | None = None, offline: bool = False) -> None:
+        if slice is not None and slice < 1:
+            raise RecipeError([f"Cached(slice={slice}): must be 1 or more"])
+        self.lm, self.slice, self.offline = lm, slice, offline
+        self.book = Book(path, read_only=offline)
+        self.hits = self.misses = 0  # answers that were there, and those that had to be asked for
+        self._lock = Lock()
+
+    @property
+    def context(self) -> int:
+        """The model's.
+
+        :raises ModelError: If it is not in the file, offline.
+        """
+        return self._noted("context", [], lambda: self.lm.context)
+
+    @property
+    def identity(self) -> str:
+        """The model's."""
+        return self.lm.identity
+
+    def count(self, chat: Chat) -> int:
+        """The model's.
+
+        :raises ModelError: If it is not in the file, offline.
+        """
+        return self._noted("count", list(chat), lambda: self.lm.count(chat))
+
+    def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
+        """One completion for each chat; the model is asked for those that are not known.
+
+        :raises ModelError: If there are some, offline.
+        """
+
+        def ask(lm: LM, places: Sequence[int]) -> Sequence[Completion]:
+            return lm.complete([chats[i] for i in places], max_tokens=max_tokens)
+
+        return self._answers(Completion, "complete", [[list(chat), max_tokens] for chat in chats], ask)
+
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+        """How likely each choice is after each chat; the model is asked for those that are not known.
+
+        :raises ModelError: If there are some, offline.
+        """
+
+        def ask(lm: LM, places: Sequence[int]) -> Sequence[Choice]:
+            return lm.choose([chats[i] for i in places], choices, begin=begin)
+
+        rows = self._answers(Choice, "choose", [[list(chat), list(choices), begin] for chat in chats], ask)
+        return [Choice(tuple(row.logprobs), row.tokens_in) for row in rows]
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """How likely each reply is to its chat; the model is asked for those that are not known.
+
+        :raises ModelError: If there are some, offline.
+        """
+
+        def ask(lm: LM, places: Sequence[int]) -> Sequence[Likelihood]:
+            return lm.likelihood([chats[i] for i in places], [replies[i] for i in places])
+
+        asked = [[list(chat), reply] for chat, reply in zip(chats, replies, strict=True)]
+        return self._answers(Likelihood, "likelihood", asked, ask)
+
+    def _answers(self, made: type[A], kind: str, asked: Sequence[Any], ask: Callable[..., Sequence[A]]) -> list[A]:
+        keys: list[str] = [self._key(kind, question) for question in asked]
+        known = self.book.read(keys)
+        missing = {key: i for i, key in reversed([*enumerate(keys)]) if key not in known}  # key: the first who asks
+        if missing and self.offline:
+            first = _shown(asked[min(missing.values())])
+            raise self._lacking(kind, f"{len(missing)} of {len(asked)} answers, the first to {first}")
+        self._note(hits=len(asked) - len(missing))
+        for places in self._slices(sorted(missing.values())):
+            self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
+        if missing:
+            known = self.book.read(keys)  # not what was just said, so that all who ask get the same
+        return [made(**known[key]) for key in keys]
+
+    def _ask(self, kind: str, keys: Sequence[str], ask: Callable[[LM], Sequence[Any]]) -> None:
+        """Ask the model, and keep each answer as early as it can be had."""
+
+        def keep(place: int, answer: Any) -> None:
+            self.book.write([Row(keys[place], self._model, kind, asdict(answer))])
+
+        answers = ask(self.lm.telling(keep) if isinstance(self.lm, Telling) else self.lm)
+        self.book.write([Row(k, self._model, kind, asdict(a)) for k, a in zip(keys, answers, strict=True)])
+        self._note(misses=len(keys))
+
+    def _slices(self, places: Sequence[int]) -> list[Sequence[int]]:
+        size = self.slice or (len(places) if isinstance(self.lm, Telling) else SLICE) or 1
+        return [places[i : i + size] for i in range(0, len(places), size)]
+
+    def _note(self, hits: int = 0, misses: int = 0) -> None:
+        with self._lock:
+            self.hits, self.misses = self.hits + hits, self.misses + misses
+
+    def _noted(self, kind: str, asked: Any, ask: Callable[[], int]) -> int:
+        """What the model says, noted for a replay; what was noted, in a replay."""
+        key = self._key(kind, asked)
+        known = self.book.read([key]).get(key)
+        if self.offline:
+            if known is None:
+                raise self._lacking(kind, f"the {kind} of {_shown([asked])}" if asked else f"the {kind}")
+            return int(known)
+        said = ask()
+        if said != known:
+            self.book.write([Row(key, self._model, kind, said)], again=True)
+        return said
+
+    def _key(self, kind: str, asked: Any) -> str:
+        return _digest(json.dumps([self.identity, kind, asked], sort_keys=True, separators=(",", ":")))
+
+    @property
+    def _model(self) -> str:
+        return _digest(self.identity)[:16]
+
+    def _lacking(self, kind: str, what: str) -> ModelError:
+        size = self.book.size(self._model, kind)
+        return ModelError(
+            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). Run it "
+            "once without offline"
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shown(asked: Sequence[Any]) -> str:
+    """The beginning of a chat's last message, and what else was asked."""
+    chat, *more = asked
+    said = chat[-1]["content"] if chat else ""
+    return f"{said[:SHOWN]!r}" + (f" {more}" if more else "")

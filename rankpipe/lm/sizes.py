@@ -1,0 +1,100 @@
+"""How many tokens a chat has that a server is to be shown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache, cached_property
+from pathlib import Path
+from threading import Event
+from typing import Any
+from unicodedata import normalize
+
+from rankpipe.catalog import need
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat
+from rankpipe.lm.wire import Fault, Refusal, Wire, words
+
+TEMPLATE = ("chat_template", "chat_template_kwargs", "add_special_tokens")  # parameters that decide how a chat is shown
+NO_SUCH_PATH = {403, 404, 405, 410, 421, 501}
+CHAT_TOKENS, MESSAGE_TOKENS = 100, 16  # allowed for what a template adds: system prompts of its own; marks of a message
+
+
+class Sizes:
+    """Tokens of chats and texts: the server's own count, or one that is not too low.
+
+    1. vLLM's servers count, with their chat template (``/tokenize``); each chat is asked once.
+    2. Else ``tokenizer`` counts each message, and 16 more a message and 100 more a chat are allowed for the template.
+    3. Without a tokenizer it is the bytes of the text, with the same allowance: byte-level tokenizers make no token
+       shorter than a byte, nor do those that fall back to bytes, once the text is normalised (NFKC). Anything fewer,
+       such as characters divided by four, is exceeded by some text. For English the price is four times too many.
+    """
+
+    def __init__(self, wire: Wire, model: str, parameters: Mapping[str, Any], tokenizer: Path | None) -> None:
+        self.wire, self.model, self.tokenizer = wire, model, tokenizer
+        self.template = {k: parameters[k] for k in TEMPLATE if k in parameters}
+        self._asks = True  # until the server says that it does not count
+        self._chats: dict[str, int] = {}
+        self._ids = cache(self._looked_up)
+
+    def chat(self, chat: Chat) -> int:
+        """Tokens of a chat, ready for the reply.
+
+        :raises ModelError: If the server counts, and fails.
+        """
+        key = hashlib.sha256(json.dumps(list(chat)).encode()).hexdigest()
+        if key not in self._chats:
+            ids = self._asked({"messages": list(chat), **self.template})
+            self._chats[key] = self._most(chat) if ids is None else len(ids)
+        return self._chats[key]
+
+    def is_single(self, text: str, before: str) -> bool:
+        """Whether ``text`` is one token after ``before``; taken on trust where nobody can say."""
+        start, both = self._ids(before), self._ids(before + text)
+        return start is None or both is None or (both[:-1] == start and len(both) == len(start) + 1)
+
+    def _most(self, chat: Chat) -> int:
+        return CHAT_TOKENS + sum(MESSAGE_TOKENS + sum(map(self._length, message.values())) for message in chat)
+
+    def _length(self, text: str) -> int:
+        ids = self._own(text)
+        return max(len(t.encode()) for t in (text, normalize("NFKC", text))) if ids is None else len(ids)
+
+    def _looked_up(self, text: str) -> list[int] | None:
+        asked = self._asked({"prompt": text, "add_special_tokens": False})
+        return self._own(text) if asked is None else asked
+
+    def _own(self, text: str) -> list[int] | None:
+        ids: list[int] | None = self._own_tokenizer and self._own_tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    @cached_property
+    def _own_tokenizer(self) -> Any:
+        if self.tokenizer is None:
+            return None
+        file = self.tokenizer / "tokenizer.json" if self.tokenizer.is_dir() else self.tokenizer
+        if not file.exists():
+            raise ModelError(f"{file}: no such tokenizer; name a tokenizer.json or a folder with one")
+        tokenizer = need("tokenizers", name="a tokenizer", extra="all").Tokenizer.from_file(str(file))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return tokenizer
+
+    def _asked(self, body: Mapping[str, Any]) -> list[int] | None:
+        """The server's tokens; None if it is not one that counts, which it is asked once only."""
+        if not self._asks:
+            return None
+        try:
+            return self.wire.ask("/tokenize", {"model": self.model, **body}, _tokens, Event())
+        except Refusal as refusal:
+            if refusal.status not in NO_SUCH_PATH:
+                raise
+            self._asks = False
+            return None
+
+
+def _tokens(told: Any) -> list[int]:
+    if not isinstance(told, dict) or not isinstance(told.get("tokens"), list):
+        raise Fault(f"no list of tokens, but {words(told)}")
+    return list(told["tokens"])

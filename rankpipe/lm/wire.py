@@ -1,0 +1,287 @@
+"""JSON to a server and back, by the standard library: timeouts, bounded retries, so many requests at once and no more.
+
+Errors hold the server's words, never the key. No proxy is used and no redirect followed, so that what is sent reaches
+the one server that was named.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import ssl
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import cached_property
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from threading import BoundedSemaphore, Event, Lock
+from time import monotonic
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from rankpipe.errors import ModelError, RankpipeError, RecipeError
+from rankpipe.progress import track
+
+T = TypeVar("T")
+PASSING = {408, 409, 429, *range(500, 600)} - {501}  # what may go better the next time
+WORDS = 300  # characters of a server's words that are shown
+ERRORS = ("error", "message", "detail")  # where servers say what is wrong
+CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How a server is treated.
+
+    :param parallel: requests at once, at most.
+    :param connect_s: how long a connection may take.
+    :param whole_s: how long one request may take, from the connection's start to the reply's last byte.
+    :param tries: requests for one reply, the first included.
+    :param wait_s: before the second; twice as long before each further one. Up to half of it is left to chance, so
+        that clients do not come back all at once.
+    :param longest_s: no wait is longer. A server that asks for more (Retry-After) is given up at once.
+    :param sleep: how one waits, unless the event says that it is no use any more.
+    :param chance: from 0 to 1.
+    """
+
+    parallel: int = 8
+    connect_s: float = 10
+    whole_s: float = 600
+    tries: int = 6
+    wait_s: float = 1
+    longest_s: float = 60
+    sleep: Callable[[Event, float], object] = Event.wait
+    chance: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        least = min(self.parallel, self.tries)
+        if least < 1 or min(self.connect_s, self.whole_s) <= 0 or min(self.wait_s, self.longest_s) < 0:
+            raise RecipeError([f"{self}: at least one request, one try, some time, and no wait below 0"])
+
+    def wait(self, failures: int, asked_s: float) -> float:
+        """Seconds to wait after so many failures, of which the last one asked for ``asked_s``."""
+        backoff_s = min(self.wait_s * 2.0 ** min(failures - 1, 60), self.longest_s) * (1 - self.chance() / 2)
+        return max(backoff_s, asked_s)
+
+
+class Refusal(ModelError):
+    """The server will not do it, however often it is asked."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        self.status = status  # of HTTP; 0 where that was well
+        super().__init__(message)
+
+
+class Fault(Exception):
+    """This time it did not work. Whoever reads a reply raises it where the reply is garbled."""
+
+    def __init__(self, message: str, asked_s: float = 0) -> None:
+        self.asked_s = asked_s
+        super().__init__(message)
+
+
+class Wire:
+    """A server, known by the URL that its paths start at.
+
+    :param key: the environment variable with the API key, read when it is used and kept nowhere.
+    """
+
+    def __init__(self, url: str, key: str | None, manners: Manners) -> None:
+        parts = urlsplit(url)
+        try:
+            _ = parts.port
+        except ValueError as error:
+            raise RecipeError([f"url: {url!r}: {error}"]) from None
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise RecipeError(["url: only scheme, host and path; a secret belongs into the environment, see key="])
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise RecipeError([f"url: {url!r}; expected something like http://127.0.0.1:8000/v1"])
+        if key is not None and not re.fullmatch(r"[A-Za-z_]\w*", key):
+            raise RecipeError(["key: expected the name of an environment variable, not the key itself"])
+        self.url, self.key, self.manners = url.rstrip("/"), key, manners
+        self._parts, self._slots = parts, BoundedSemaphore(manners.parallel)
+        self._lock, self.requests = Lock(), 0
+
+    def ask(self, path: str, body: Any, read: Callable[[Any], T], stop: Event) -> T:
+        """What ``read`` makes of the reply to ``body`` (of a GET if it is None), after as many tries as it takes.
+
+        :param path: below the URL; beside its ``/v1`` if it begins with a slash.
+        :param read: raises :class:`Fault` if it cannot make sense of the reply, which counts as a failed try.
+        :param stop: once it is set nothing is asked any more.
+        :raises ModelError: If every try failed, with what was wrong the last time.
+        :raises Refusal: If the server refused.
+        """
+        data = None if body is None else json.dumps(body).encode()
+        url = self._target(path)
+        failures = 0
+        while True:
+            try:
+                with self._slots:
+                    if stop.is_set():
+                        raise ModelError(f"{url}: not asked any more, because another request failed for good")
+                    return read(self._once(url, data))
+            except Fault as fault:
+                failures += 1
+                self._pause(f"{url}: {fault}", failures, fault.asked_s, stop)
+
+    def together(self, n: int, one: Callable[[int, Event], T], name: str) -> list[T]:
+        """What ``one`` makes of each of ``n`` places, in order; as many at once as the manners allow.
+
+        The first failure is raised, and no more is begun or tried again after it. What is under way then is still
+        waited for.
+
+        :param one: is given the place, and the event for :meth:`ask`.
+        """
+        stop, failed = Event(), list[RankpipeError]()
+
+        def tried(place: int) -> T:
+            try:
+                return one(place, stop)
+            except RankpipeError as error:
+                failed.append(error)
+                stop.set()
+                raise
+
+        pool = ThreadPoolExecutor(min(self.manners.parallel, n or 1))
+        try:
+            futures = [pool.submit(tried, place) for place in range(n)]
+            for future in track(as_completed(futures), f"{name}: requests", n):
+                future.result()
+            return [future.result() for future in futures]
+        except RankpipeError:
+            raise failed[0] from None  # the others may be what it led to
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _pause(self, what: str, failures: int, asked_s: float, stop: Event) -> None:
+        manners = self.manners
+        tried = f"tried {failures} times" if failures > 1 else "tried once"
+        if failures == manners.tries:
+            raise ModelError(f"{what} ({tried})")
+        if asked_s > manners.longest_s:
+            raise ModelError(
+                f"{what} ({tried}; it asks to wait {asked_s:.0f} s, and longest_s is {manners.longest_s:g})"
+            )
+        manners.sleep(stop, manners.wait(failures, asked_s))
+
+    def _once(self, url: str, data: bytes | None) -> Any:
+        """One request.
+
+        :raises Fault: If it may go better the next time.
+        :raises Refusal: If not.
+        """
+        with self._lock:
+            self.requests += 1
+        status, content, after = self._exchange(url, data, self._secret())
+        if status in PASSING:
+            raise Fault(_said(status, content), _seconds(after))
+        if not 200 <= status < 300:
+            raise Refusal(f"{url}: {_said(status, content)}", status)
+        try:
+            return json.loads(content)
+        except ValueError:
+            raise Fault(f"the reply is no JSON: {words(content)!r}") from None
+
+    def _exchange(self, url: str, data: bytes | None, key: str) -> tuple[int, bytes, str]:
+        """Status, body and Retry-After; the key, should the server have said it, is crossed out."""
+        headers = {"Content-Type": "application/json", "User-Agent": "rankpipe", "Connection": "close"}
+        headers |= {"Authorization": f"Bearer {key}"} if key else {}
+        deadline, doing = monotonic() + self.manners.whole_s, f"no connection within {self.manners.connect_s:g} s"
+        connection = self._connection()
+        try:
+            connection.connect()
+            doing = f"no whole reply within {self.manners.whole_s:g} s"
+            sock = connection.sock
+            sock.settimeout(_left(deadline))
+            connection.request("GET" if data is None else "POST", urlsplit(url).path, data, headers)
+            with connection.getresponse() as response:
+                content = _content(response, lambda: sock.settimeout(_left(deadline)))
+                return response.status, _crossed_out(content, key.encode()), response.headers.get("Retry-After", "")
+        except TimeoutError:
+            raise Fault(doing) from None
+        except ssl.SSLCertVerificationError as error:
+            raise Refusal(f"{url}: {error.verify_message}") from None
+        except (OSError, HTTPException) as error:
+            said = _crossed_out(str(error).encode(), key.encode())
+            raise Fault(f"{type(error).__name__}: {words(said)}") from None
+        finally:
+            connection.close()
+
+    def _connection(self) -> HTTPConnection:
+        host, port, timeout_s = self._parts.hostname or "", self._parts.port, self.manners.connect_s
+        if self._parts.scheme == "https":
+            return HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
+        return HTTPConnection(host, port, timeout=timeout_s)
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+    def _target(self, path: str) -> str:
+        return self.url.removesuffix("/v1") + path if path.startswith("/") else f"{self.url}/{path}"
+
+    def _secret(self) -> str:
+        if self.key is None:
+            return ""
+        secret = os.environ.get(self.key, "").strip()
+        if not secret or not secret.isascii() or not secret.isprintable():
+            raise Refusal(f"the environment variable {self.key} is to hold the key of {self.url}, and does not")
+        return secret
+
+
+def words(said: Any) -> str:
+    """What a server said, in one short line: its error message, if it says one where others do."""
+    if isinstance(said, bytes):
+        try:
+            said = json.loads(said)
+        except ValueError:
+            said = said.decode("utf-8", "replace")
+    while isinstance(said, dict) and (inner := next((said[k] for k in ERRORS if said.get(k)), None)):
+        said = inner
+    line = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
+    return line[:WORDS] + "..." if len(line) > WORDS else line
+
+
+def _said(status: int, content: bytes) -> str:
+    phrase = next((s.phrase for s in HTTPStatus if s.value == status), "")
+    return f"{status} {phrase}: {words(content) if content else 'without a word'}"
+
+
+def _crossed_out(said: bytes, key: bytes) -> bytes:
+    return said.replace(key, b"***") if key else said
+
+
+def _seconds(retry_after: str) -> float:
+    """How long a server asks to wait: seconds, or a date. What is neither asks for nothing."""
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        date = parsedate_to_datetime(retry_after)
+    except (TypeError, ValueError):
+        return 0
+    return max((date.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
+
+
+def _left(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _content(response: HTTPResponse, wait: Callable[[], None]) -> bytes:
+    """The whole body; ``wait`` is called before each piece, for a deadline that all pieces share."""
+    content, piece = bytearray(), b" "
+    while piece and not response.isclosed():
+        wait()
+        piece = response.read1(CHUNK_BYTES)
+        content += piece
+    if response.length:
+        raise Fault(f"the reply breaks off, {response.length} bytes before its end")
+    return bytes(content)

@@ -1,0 +1,65 @@
+"""Plans made of plans: one over a list in another order, one whose windows are judged by more rounds, many in step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+from rankpipe.rerank.plans.plan import Plan, Planner, Round, Windows
+
+Answers = Generator[Round, Windows, Windows]
+
+
+def ask(windows: Sequence[Sequence[int]], order: list[int]) -> Answers:
+    """One round; a window that is there twice is asked once."""
+    once = list(dict.fromkeys(map(tuple, windows)))
+    replies = yield Round([list(window) for window in once], order)
+    said = dict(zip(once, replies, strict=True))
+    return [said[tuple(window)] for window in windows]
+
+
+def judged(inner: Plan, judge: Callable[[Round], Answers]) -> Plan:
+    """A plan each of whose rounds is answered by ``judge``, which may ask for other rounds in its place."""
+    replies: Windows | None = None
+    while True:
+        try:
+            asked = inner.send(replies)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as done:
+            order: list[int] = done.value
+            return order
+        replies = yield from judge(asked)
+
+
+def over(plan: Planner, order: Sequence[int], so_far: list[int] | None = None) -> Plan:
+    """The plan for a list that stands in this order: its own positions are places in it.
+
+    :param so_far: the order to end with at any time; the plan's own if None.
+    """
+    place = {p: i for i, p in enumerate(order)}
+
+    def judge(asked: Round) -> Answers:
+        windows = [[order[i] for i in window] for window in asked.windows]
+        replies = yield Round(windows, [order[i] for i in asked.order] if so_far is None else so_far)
+        return [[place[p] for p in reply] for reply in replies]
+
+    found = yield from judged(plan(len(order)), judge)
+    return [order[i] for i in found]
+
+
+def together(plans: Sequence[Plan], so_far: list[int]) -> Answers:
+    """Many plans over one list, in step: all their windows that wait are one round.
+
+    :param so_far: the order to end with at any time.
+    :return: one order for each plan.
+    """
+    orders: Windows = [[] for _ in plans]
+    replies: dict[int, Windows | None] = dict.fromkeys(range(len(plans)))
+    while replies:
+        asked: dict[int, Windows] = {}
+        for i, reply in replies.items():
+            try:
+                asked[i] = plans[i].send(reply).windows  # type: ignore[arg-type]  # None starts a generator
+            except StopIteration as done:
+                orders[i] = done.value
+        said = iter((yield from ask([w for windows in asked.values() for w in windows], so_far)) if asked else [])
+        replies = {i: [next(said) for _ in windows] for i, windows in asked.items()}
+    return orders

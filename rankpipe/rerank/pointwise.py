@@ -1,0 +1,251 @@
+"""Rerank with a language model that is shown one passage at a time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from math import exp, inf
+from time import perf_counter
+from typing import ClassVar, NamedTuple
+
+from rankpipe.data import Query, Ranking, Step
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.lm import LM
+from rankpipe.rerank import ledger
+from rankpipe.rerank.budget import Budget, Spent
+from rankpipe.rerank.clean import harmless
+from rankpipe.rerank.fit import Fitted, fit, reply_tokens
+from rankpipe.rerank.prompts import PointPrompt, chosen
+from rankpipe.rerank.scores import rescored
+from rankpipe.rerank.template import PointAnswer
+from rankpipe.stage import Reranker
+
+ROUND = 8  # passages of a query that are rated before its seconds are looked at again
+SLACK = 4  # tokens by which a reply may be longer than it was measured: its ends can join what stands around it
+
+
+@dataclass(frozen=True, slots=True)
+class Rated:
+    """What the model said of one passage."""
+
+    score: float | None  # None if it did not say
+    text: str  # the same, for the ledger
+    tokens_in: int
+    tokens_out: int = 0
+
+
+class Asked(NamedTuple):
+    """One passage to be rated."""
+
+    q: int  # which query of the batch
+    place: int  # which of its hits
+    query: Query
+    prompt: Fitted
+
+
+class OneByOne(Reranker):
+    """Shows a model each of the first ``depth`` passages by itself, and sorts them by what it says.
+
+    A score does not depend on the other passages, and compares across queries as far as the model's sense of it does.
+    All passages of a batch of queries go to the model together. Passages that were shortened are counted
+    (``Step.cut``), so are those that the model said nothing about (``Step.repaired``) and those that the budget did not
+    allow (``Step.skipped``). These stay below the others in their old order, then come the hits after ``depth``; their
+    scores fall on from the last one's by 1 a rank.
+
+    :param lm: the model.
+    :param prompt: the name of one of our prompts, or a :class:`PointPrompt` read from a file of your own.
+    :param max_words: of each passage; fewer where the context asks for it.
+    :param depth: hits of a ranking that are rated.
+    :param budget: the most that one query may cost; its lowest hits are not rated when it is spent.
+    """
+
+    batch = 8
+    answer: ClassVar[PointAnswer]
+
+    def __init__(self, lm: LM, prompt: str | PointPrompt, max_words: int, depth: int, budget: Budget) -> None:
+        if max_words < 1 or depth < 1:
+            raise RecipeError([f"max_words={max_words}, depth={depth}: both must be 1 or more"])
+        self.lm, self.max_words, self.depth, self.budget = lm, max_words, depth, budget
+        self.prompt = chosen(prompt, PointPrompt, self.answer)
+
+    @abstractmethod
+    def rate(self, asked: Sequence[Asked]) -> Sequence[Rated]:
+        """What the model says of each passage."""
+
+    @abstractmethod
+    def room(self, query: Query) -> int:
+        """Tokens that a prompt leaves free for what follows it."""
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """Rate the passages of all queries together; a few at a time where seconds are limited.
+
+        :raises ModelError: If a prompt cannot be made to fit, or the model fails.
+        """
+        spent = [Spent() for _ in batch]
+        scores: list[list[float | None]] = [[] for _ in batch]
+        while asked := [one for q, ranking in enumerate(batch) for one in self._next(q, ranking, spent[q])]:
+            start = perf_counter()
+            rated = self.rate(asked)
+            seconds = (perf_counter() - start) / len(asked)
+            for one, said in zip(asked, rated, strict=True):
+                scores[one.q].append(said.score)
+                spent[one.q].pay(seconds, said.tokens_in, said.tokens_out, mended=said.score is None)
+                spent[one.q].cut.update(one.place for _ in one.prompt.cut)
+                ledger.note(partial(_entry, batch[one.q], one, said, seconds))
+        return [self._finished(*one) for one in zip(batch, scores, spent, strict=True)]
+
+    def _next(self, q: int, ranking: Ranking, spent: Spent) -> list[Asked]:
+        """The next hits of one query, as many as its budget allows."""
+        waiting = ranking.hits[: self.depth][spent.calls :]
+        if spent.skipped or not waiting:
+            return []
+        room, tokens = self.room(ranking.query), 0
+        asked: list[Asked] = []
+        for hit in waiting if self.budget.seconds is None else waiting[:ROUND]:
+            prompt = fit(self.prompt, self.lm, ranking.query, [hit.doc], max_words=self.max_words, max_tokens=room)
+            tokens += prompt.tokens + room
+            if not self.budget.allows(spent, len(asked) + 1, tokens):
+                spent.skipped = len(waiting) - len(asked)
+                break
+            asked.append(Asked(q, spent.calls + len(asked), ranking.query, prompt))
+        return asked
+
+    def _finished(self, ranking: Ranking, scores: Sequence[float | None], spent: Spent) -> Ranking:
+        cost = Step(
+            self.name,
+            calls=spent.calls,
+            tokens_in=spent.tokens_in,
+            tokens_out=spent.tokens_out,
+            repaired=spent.repaired,
+            cut=len(spent.cut),
+            skipped=spent.skipped,
+        )
+        return rescored(ranking, scores, self.name).noting(cost)
+
+
+class Pointwise(OneByOne):
+    """The model is asked for yes or no; the score is P(yes) / (P(yes) + P(no)), from one forward pass a passage.
+
+    Probabilities are summed over those spellings (the prompt's ``yes_words`` and ``no_words``) that are single tokens
+    of the model. RankLLM gives 0 where neither is rated, and -1 where a request failed; here the passage counts as
+    repaired, and a failed request is an error.
+
+    See :class:`OneByOne` for the arguments and what is counted.
+    """
+
+    answer = "verdict"
+
+    def __init__(
+        self,
+        lm: LM,
+        prompt: str | PointPrompt = "pointwise",
+        max_words: int = 300,
+        depth: int = 100,
+        budget: Budget = Budget(),  # noqa: B008  frozen
+    ) -> None:
+        super().__init__(lm, prompt, max_words, depth, budget)
+
+    def rate(self, asked: Sequence[Asked]) -> Sequence[Rated]:
+        """One batch of next tokens."""
+        yes, no = self.words
+        chats = [one.prompt.chat for one in asked]
+        made = []
+        for choice in self.lm.choose(chats, [*yes, *no], begin=self.prompt.begin):
+            score = verdict(choice.logprobs[: len(yes)], choice.logprobs[len(yes) :])
+            text = "neither yes nor no" if score is None else f"yes {score:.6g}"
+            made.append(Rated(score, text, choice.tokens_in, 1))
+        return made
+
+    def room(self, query: Query) -> int:  # noqa: ARG002
+        """For how the reply begins, and the verdict."""
+        return self._room
+
+    @cached_property
+    def words(self) -> tuple[list[str], list[str]]:
+        """The spellings of yes and of no that are single tokens of the model.
+
+        :raises ModelError: If there is none of one of them.
+        """
+        return self._tokens(self.prompt.yes_words), self._tokens(self.prompt.no_words)
+
+    @cached_property
+    def _room(self) -> int:
+        begin = self.prompt.begin
+        return 1 + (reply_tokens(self.lm, begin) + SLACK if begin else 0)
+
+    def _tokens(self, words: Sequence[str]) -> list[str]:
+        found, refused = [], None
+        for word in words:
+            try:
+                self.lm.choose([], [word], begin=self.prompt.begin)
+            except ModelError as error:
+                refused = error
+            else:
+                found.append(word)
+        if refused and not found:
+            raise ModelError(f"prompt {self.prompt.name!r} wants one of {', '.join(words)} as a token: {refused}")
+        return found
+
+
+class QueryLikelihood(OneByOne):
+    """UPR (Sachan et al. 2022): how likely the query is as a question that the model asks of the passage.
+
+    The score is the mean log-likelihood of the query's tokens, from one forward pass a passage. The paper's model is
+    T0, an encoder and decoder; ours is any that chats. A query without tokens rates nothing.
+
+    See :class:`OneByOne` for the arguments and what is counted; the query's tokens count as read.
+    """
+
+    answer = "query"
+
+    def __init__(
+        self,
+        lm: LM,
+        prompt: str | PointPrompt = "upr",
+        max_words: int = 300,
+        depth: int = 100,
+        budget: Budget = Budget(),  # noqa: B008  frozen
+    ) -> None:
+        super().__init__(lm, prompt, max_words, depth, budget)
+
+    def rate(self, asked: Sequence[Asked]) -> Sequence[Rated]:
+        """One batch of queries as replies."""
+        made = []
+        for said in self.lm.likelihood([a.prompt.chat for a in asked], [harmless(a.query.text) for a in asked]):
+            mean = said.logprob / said.tokens if said.tokens else None
+            made.append(Rated(mean, f"{mean} a token of the query", said.tokens_in + said.tokens))
+        return made
+
+    def room(self, query: Query) -> int:
+        """For the query."""
+        return reply_tokens(self.lm, harmless(query.text)) + SLACK
+
+
+def verdict(yes: Sequence[float], no: Sequence[float]) -> float | None:
+    """P(yes) / (P(yes) + P(no)), from log-probabilities of their spellings; None if all are -inf."""
+    if (top := max(*yes, *no)) == -inf:
+        return None
+    likely, unlikely = (sum(exp(logprob - top) for logprob in one) for one in (yes, no))
+    return likely / (likely + unlikely)
+
+
+def _entry(ranking: Ranking, one: Asked, said: Rated, seconds: float) -> ledger.Entry:
+    doc = ranking.hits[one.place].doc.id
+    return ledger.Entry(
+        query=one.query.id,
+        docs=(doc,),
+        messages=one.prompt.chat,
+        reply=said.text,
+        order=(doc,),
+        kind="missing_documents" if said.score is None else "ok",
+        missing=int(said.score is None),
+        repeated=0,
+        foreign=0,
+        cut=len(one.prompt.cut),
+        words=one.prompt.words,
+        tokens_in=said.tokens_in,
+        tokens_out=said.tokens_out,
+        seconds=seconds,
+    )

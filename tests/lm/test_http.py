@@ -1,0 +1,264 @@
+"""A model on a server answers as one in this process: in order, no more at once than agreed, every token counted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import inf, log
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pytest
+
+from rankpipe import recipe
+from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.lm import LM, Chat
+from rankpipe.lm.fake import Noisy
+from rankpipe.lm.http import Http, Totals
+from rankpipe.lm.wire import Manners
+from rankpipe.rerank.first import First
+from rankpipe.rerank.listwise import Listwise
+from rankpipe.stage import Reranker
+from tests.lm.server import Handler, completion, echo, say, serving, well
+
+
+def ask(text: str) -> Chat:
+    return [{"role": "system", "content": "s"}, {"role": "user", "content": text}]
+
+
+def rated(*top: tuple[str, float], **more: Any) -> dict[str, Any]:
+    told = [{"token": token, "logprob": logprob, "bytes": list(token.encode())} for token, logprob in top]
+    return completion("A", tokens_out=1, logprobs={"content": [{**told[0], "top_logprobs": told}]}, **more)
+
+
+class Behind:
+    """Any of our models, behind HTTP as vLLM would serve it."""
+
+    def __init__(self, lm: LM) -> None:
+        self.lm = lm
+
+    def chat(self, handler: Handler, body: Any) -> None:
+        handler.send(200, json.dumps(self.rate(body) if body.get("logprobs") else self.write(body)).encode())
+
+    def write(self, body: Any) -> dict[str, Any]:
+        [said] = self.lm.complete([body["messages"]], max_tokens=body["max_tokens"])
+        return completion(said.text, said.tokens_in, said.tokens_out)
+
+    def rate(self, body: Any) -> dict[str, Any]:
+        *chat, start = body["messages"]
+        prefilled = (start["role"], body["continue_final_message"], body["add_generation_prompt"])
+        assert prefilled == ("assistant", True, False)
+        labels = [chr(c) for c in range(ord("A"), ord("Z") + 1)]
+        [said] = self.lm.choose([chat], labels, begin=start["content"])
+        best = sorted(zip(said.logprobs, labels, strict=True), reverse=True)[: body["top_logprobs"]]
+        return rated(*((label, max(logprob, -9999.0)) for logprob, label in best), tokens_in=said.tokens_in)
+
+    def tokenize(self, handler: Handler, body: Any) -> None:
+        n = self.lm.count(body["messages"]) if "messages" in body else len(body["prompt"])
+        handler.send(200, json.dumps({"tokens": list(range(n)), "count": n, "max_model_len": self.lm.context}).encode())
+
+    def models(self, handler: Handler, body: Any) -> None:
+        handler.send(200, json.dumps({"data": [{"id": "m", "max_model_len": self.lm.context}]}).encode())
+
+
+def rankings() -> list[Ranking]:
+    words = ["tea", "leaves", "steep", "three", "minutes", "glue", "patch", "tube", "bike", "wheel"]
+    docs = [Doc(f"d{i}", " ".join(words[i % 7 : i % 7 + 4]) + f" {i}" * (3 * i % 10)) for i in range(30)]
+    return [
+        Ranking(Query(f"q{i}", q), tuple(Hit(d, 30.0 - r) for r, d in enumerate(docs)))
+        for i, q in enumerate(["tea leaves", "patch a tube", "bike wheel glue"])
+    ]
+
+
+@pytest.mark.parametrize("kind", [Listwise, First])
+def test_a_rerank_over_http_is_the_same(kind: type[Reranker]) -> None:
+    here = Noisy(noise=0.3, malformed=0.2, context=350)
+    behind = Behind(here)
+    with serving([behind.chat], tokenize=[behind.tokenize], models=[behind.models]) as server:
+        there = Http("m", server.url)
+        over, direct = kind(there).run(rankings()), kind(here).run(rankings())  # type: ignore[call-arg]
+    assert [[h.doc.id for h in r.hits] for r in over] == [[h.doc.id for h in r.hits] for r in direct]
+    assert [r.steps[-1] for r in over] == [r.steps[-1] for r in direct]
+    assert over[0].steps[-1].cut > 0  # so that counting is part of it
+    assert there.totals.tokens_in == sum(r.steps[-1].tokens_in for r in over)
+    assert server.most <= 8
+
+
+def test_in_order_and_as_many_at_once_as_agreed_but_no_more() -> None:
+    three = Barrier(3, timeout=60)  # none is answered before two others are there
+
+    def together(handler: Handler, body: Any) -> None:
+        three.wait()
+        echo(handler, body)
+
+    with serving([together]) as server:
+        lm = Http("m", server.url, price=(2.0, 10.0), manners=Manners(parallel=3))
+        said = lm.complete([ask(f"chat {i}") for i in range(39)], max_tokens=7)
+    assert [c.text for c in said] == [f"CHAT {i}" for i in range(39)]
+    assert (said[12].tokens_in, said[12].tokens_out) == (7, 2)
+    assert server.most == 3
+    tokens_in = 10 * 6 + 29 * 7
+    assert lm.totals == Totals(39, 39, tokens_in, 78, (tokens_in * 2 + 78 * 10) / 1e6)
+
+
+def test_several_callers_share_what_is_agreed() -> None:
+    with serving([echo]) as server, ThreadPoolExecutor(4) as callers:
+        lm = Http("m", server.url, manners=Manners(parallel=2))
+        said = callers.map(lambda n: lm.complete([ask(f"{n} {i}") for i in range(6)], max_tokens=7), range(4))
+        assert [c.text for batch in said for c in batch] == [f"{n} {i}" for n in range(4) for i in range(6)]
+    assert server.most == 2
+
+
+def test_what_is_sent() -> None:
+    with serving([well()]) as server:
+        Http("m", server.url).complete([ask("a")], max_tokens=7)
+        Http("m", server.url, parameters={"temperature": None, "seed": 1}, limit="max_completion_tokens").complete(
+            [ask("a")], max_tokens=7
+        )
+    assert server.bodies() == [
+        {"model": "m", "messages": ask("a"), "temperature": 0, "max_tokens": 7},
+        {"model": "m", "messages": ask("a"), "seed": 1, "max_completion_tokens": 7},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        (completion("[1] > [", finish_reason="length"), "[1] > ["),
+        (completion(None, finish_reason="length", reasoning="hm"), ""),
+        (completion(""), ""),
+    ],
+)
+def test_replies_that_are_none_too_good_are_replies(reply: dict[str, Any], text: str) -> None:
+    with serving([say(reply)]) as server:
+        [said] = Http("m", server.url).complete([ask("a")], max_tokens=3)
+    assert (said.text, said.tokens_in, said.tokens_out) == (text, 10, 5)
+
+
+def test_nothing_asked_nothing_sent() -> None:
+    lm = Http("m", "http://127.0.0.1:9/v1")
+    assert list(lm.complete([], max_tokens=3)) == list(lm.choose([], [])) == []
+
+
+def test_choices_are_rated_as_far_as_the_server_tells() -> None:
+    """Of tokens that read alike (▁A and A decode to the same) the likeliest counts; a blank or a small letter not."""
+    reply = rated(("B", -0.1), (" A", -0.2), ("A", -1.5), ("a", -1.7), ("A", -1.2), ("D", -9999.0))
+    with serving([say(reply)]) as server:
+        lm = Http("m", server.url, parameters={"top_logprobs": 30})
+        [said] = lm.choose([ask("a")], ["A", "B", "C", "D"], begin="[")
+        assert said.logprobs == (-1.2, -0.1, -inf, -inf)
+        assert said.tokens_in == 10
+        lm.choose([ask("a")], ["A"])
+    body = {"model": "m", "temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 30}
+    prefill = {"continue_final_message": True, "add_generation_prompt": False}
+    start = {"role": "assistant", "content": "["}
+    assert server.bodies() == [{**body, **prefill, "messages": [*ask("a"), start]}, {**body, "messages": ask("a")}]
+    assert lm.totals.tokens_out == 2
+
+
+def test_probabilities_come_through_exactly() -> None:
+    values = [log(p) for p in (0.5, 0.3, 0.1 + 0.2 - 0.3 + 1e-9)]
+    with serving([say(rated(*zip("ABC", values, strict=True)))]) as server:
+        [said] = Http("m", server.url).choose([ask("a")], list("ABC"))
+    assert list(said.logprobs) == values
+
+
+@pytest.mark.parametrize("logprobs", [None, {"content": None}, {"content": []}, {"content": [{"token": "A"}]}])
+def test_a_server_without_probabilities(logprobs: Any) -> None:
+    with (
+        serving([say(completion("A", logprobs=logprobs))]) as server,
+        pytest.raises(ModelError, match="m: the server tells no log-probabilities; it said"),
+    ):
+        Http("m", server.url).choose([ask("a")], ["A"])
+    assert len(server.bodies()) == 1
+
+
+def test_a_label_of_two_tokens_is_refused_before_anything_is_paid() -> None:
+    behind = Behind(Noisy())
+    with (
+        serving([behind.chat], tokenize=[behind.tokenize]) as server,
+        pytest.raises(ModelError, match=r"m: '10' after '\[' is no single token; take other labels"),
+    ):
+        Http("m", server.url).choose([ask("a")], ["1", "10"], begin="[")
+    assert server.bodies() == []
+
+
+def test_likelihood_is_refused() -> None:
+    with pytest.raises(ModelError, match="m: a server cannot say how likely a whole reply is"):
+        Http("m").likelihood([ask("a")], ["b"])
+
+
+def models(*served: dict[str, Any]) -> Any:
+    return say({"object": "list", "data": list(served)})
+
+
+def test_the_context_is_the_servers_or_the_one_given() -> None:
+    with serving(models=[models({"id": "base", "max_model_len": 9}, {"id": "m", "max_model_len": 4096})]) as server:
+        lm = Http("m", server.url)
+        assert [lm.context for _ in range(3)] == [4096] * 3
+        assert Http("m", server.url, context=2000).context == 2000
+    assert [path for path, _, _ in server.asked] == ["/v1/models"]
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        (models({"id": "llama-3", "max_model_len": 9}, {"id": "b"}), "no model 'lama-3'; did you mean llama-3.*, b"),
+        (models({"id": "lama-3", "owned_by": "openai"}), "not say how long the context of lama-3 is; give context="),
+        (say({"data": {"id": 3}}), "no list of models"),
+        (say({"data": [3]}), "no list of models"),
+    ],
+)  # fmt: skip
+def test_a_context_that_is_not_told(served: Any, said: str) -> None:
+    with serving(models=[served]) as server, pytest.raises(ModelError, match=said):
+        _ = Http("lama-3", server.url, manners=Manners(tries=1)).context
+
+
+def test_identity_is_what_decides_the_reply() -> None:
+    plain = Http("m", "http://127.0.0.1:1/v1")
+    same = Http("m", "http://127.0.0.1:2/v1", "KEY", 4096, Path("t"), (1, 2), limit="max_completion_tokens")
+    assert plain.identity == same.identity
+    others = [Http("n"), Http("m", parameters={"seed": 1}), Http("m", parameters={"top_logprobs": 5})]
+    assert len({lm.identity for lm in (plain, *others)}) == 4
+    assert "127" not in plain.identity
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"context": 0}, {"price": [1]}, {"price": [1, -1]}, {"parameters": {"stream": True}}, {"parameters": {"n": 2}}],
+)
+def test_arguments_that_make_no_sense(options: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match=r"two numbers|cannot be set"):
+        Http("m", **options)
+
+
+def test_telling_is_the_same_model() -> None:
+    told: list[tuple[int, str]] = []
+
+    def hear(place: int, answer: Any) -> None:
+        told.append((place, answer.text))
+
+    chats: Sequence[Chat] = [ask(str(i)) for i in range(5)]
+    with serving([echo]) as server:
+        lm = Http("m", server.url)
+        lm.telling(hear).complete(chats, max_tokens=5)
+        lm.complete(chats, max_tokens=5)
+    assert sorted(told) == [(i, str(i)) for i in range(5)]
+    assert lm.totals.answers == 10
+
+
+def test_written_in_a_recipe() -> None:
+    node = {
+        "use": "listwise",
+        "lm": {"use": "http", "model": "m", "url": "http://127.0.0.1:1/v1", "key": "SOME_KEY", "price": [0.1, 0.4],
+               "parameters": {"chat_template_kwargs": {"enable_thinking": False}},
+               "manners": {"use": "manners", "parallel": 2, "whole_s": 30}},
+    }  # fmt: skip
+    assert recipe.check(node) == []
+    lm = recipe.build(node, Path.cwd()).lm
+    assert (lm.wire.manners.parallel, lm.parameters["chat_template_kwargs"]) == (2, {"enable_thinking": False})
+    node["lm"]["limit"] = "max_length"
+    assert "is not one of max_tokens" in recipe.check(node)[0]

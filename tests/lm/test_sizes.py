@@ -1,0 +1,144 @@
+"""How many tokens a chat has: by the server, by a tokenizer, or by its bytes; never too few."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat
+from rankpipe.lm.http import Http
+from rankpipe.lm.wire import Manners
+from tests.lm.server import Handler, say, serving
+
+CHAT: Chat = [{"role": "system", "content": "You rank."}, {"role": "user", "content": "tea or bikes?"}]
+
+
+def unasked(tokenizer: Path | None = None) -> Http:
+    """A model whose server is known not to count."""
+    lm = Http("m", tokenizer=tokenizer)
+    lm.sizes._asks = False
+    return lm
+
+
+def letters(handler: Handler, body: Any) -> None:
+    """A tokenizer of letters, with a chat template of five tokens a message."""
+    texts = [m["content"] + "<|_|>" for m in body["messages"]] if "messages" in body else [body["prompt"]]
+    handler.send(200, json.dumps({"count": 1, "tokens": [ord(c) for c in "".join(texts)]}).encode())
+
+
+def test_the_server_counts_each_chat_once() -> None:
+    with serving(tokenize=[letters]) as server:
+        lm = Http("m", server.url, parameters={"chat_template_kwargs": {"enable_thinking": False}, "seed": 3})
+        assert [lm.count(CHAT) for _ in range(3)] == [9 + 13 + 10] * 3
+        assert lm.count(CHAT[1:]) == 18
+    assert server.bodies("/tokenize") == [
+        {"model": "m", "messages": chat, "chat_template_kwargs": {"enable_thinking": False}}
+        for chat in (CHAT, CHAT[1:])
+    ]
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 501])
+def test_a_server_that_does_not_count_is_asked_once(status: int) -> None:
+    with serving(tokenize=[say({"detail": "Not Found"}, status)]) as server:
+        lm = Http("m", server.url)
+        assert lm.count(CHAT) == 100 + 2 * 16 + len("systemYou rank.usertea or bikes?")
+        assert lm.count([]) == 100
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "said"),
+    [
+        (say({"error": {"message": "roles must alternate"}}, 400), "roles must alternate"),
+        (say({"error": {"message": "who are you"}}, 401), "who are you"),
+        (say({"count": 3}), "no list of tokens"),
+        (say({}, 500), "500"),
+    ],
+)
+def test_a_server_that_fails_to_count_is_not_guessed_for(act: Callable[..., None], said: str) -> None:
+    quick = Manners(tries=2, wait_s=0)
+    with serving(tokenize=[act]) as server, pytest.raises(ModelError, match=said):
+        Http("m", server.url, manners=quick).count(CHAT)
+
+
+def test_a_tokenizer_of_ones_own(tmp_path: Path) -> None:
+    """Settings for cutting and padding, as encoders' tokenizers have them, are not heeded."""
+    words = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1, "user": 2}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.enable_truncation(5)
+    words.enable_padding(length=50)
+    words.save(str(tmp_path / "tokenizer.json"))
+    chat: Chat = [{"role": "user", "content": "a " * 40}]
+    assert unasked(tmp_path).count(chat) == unasked(tmp_path / "tokenizer.json").count(chat) == 100 + 16 + 1 + 40
+    with pytest.raises(ModelError, match=r"none/tokenizer\.json: no such tokenizer"):
+        unasked(tmp_path / "none" / "tokenizer.json").count(chat)
+
+
+def bytes_of_bpe() -> Tokenizer:
+    """As GPT-2's and Llama 3's: letters stand for bytes. Without merges it makes as many tokens as it can."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(sorted(alphabet))}, merges=[]))
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    return bpe
+
+
+def fallback_to_bytes() -> Tokenizer:
+    """As Llama 2's and Gemma's: SentencePiece, with normalisation, and bytes for what the vocabulary lacks."""
+    vocabulary = [*(f"<0x{i:02X}>" for i in range(256)), "<unk>", "▁"]
+    bpe = Tokenizer(
+        models.BPE({t: i for i, t in enumerate(vocabulary)}, [], byte_fallback=True, unk_token="<unk>", fuse_unk=False)
+    )
+    bpe.normalizer = normalizers.NFKC()
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+    bpe.decoder = decoders.ByteFallback()
+    return bpe
+
+
+@pytest.mark.parametrize("make", [bytes_of_bpe, fallback_to_bytes])
+@settings(deadline=None, max_examples=200)
+@given(text=st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ﷺ½ﬀ́ 漢🙂\n")), max_size=40))
+def test_no_fewer_than_the_worst_tokenizers_make(make: Callable[[], Tokenizer], text: str) -> None:
+    tokens = len(make().encode(text, add_special_tokens=False).ids)
+    assert unasked().count([{"role": "", "content": text}]) >= 100 + tokens
+
+
+def test_no_fewer_than_a_real_chat_has(embedded: Callable[[str], Path]) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from rankpipe.lm.hf import HF
+
+    folder = embedded("smollm2")
+    truth, by_tokenizer, by_bytes = HF(str(folder)), unasked(folder), unasked()
+    texts = [
+        "tea",
+        "",
+        "Let the leaves steep for three minutes. " * 50,
+        "茶葉を三分間蒸らす" * 20,
+        "ﷺ" * 9,
+        "0x" + "9f" * 80,
+    ]
+    for text in texts:
+        for chat in ([{"role": "user", "content": text}], [*CHAT, {"role": "assistant", "content": text}]):
+            assert truth.count(chat) <= by_tokenizer.count(chat) <= truth.count(chat) + 100 + 16 * len(chat)
+            assert truth.count(chat) <= by_bytes.count(chat)
+
+
+def test_whether_a_label_is_one_token(tmp_path: Path) -> None:
+    bytes_of_bpe().save(str(tmp_path / "tokenizer.json"))
+    with serving(tokenize=[letters]) as server:
+        for lm in (Http("m", server.url), unasked(tmp_path)):
+            assert lm.sizes.is_single("A", "[")
+            assert lm.sizes.is_single("A", "")
+            assert not lm.sizes.is_single("10", "[")
+            assert not lm.sizes.is_single("", "[")
+        asked = [body["prompt"] for body in server.bodies("/tokenize")]
+    assert sorted(asked) == ["", "A", "[", "[10", "[A"]  # "[" again is known
+    assert unasked().sizes.is_single("10", "[")  # nobody can say

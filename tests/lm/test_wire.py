@@ -1,0 +1,281 @@
+"""A server that stalls, breaks off, refuses or stutters; what is asked again, how often, and after which wait."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from threading import Event
+from typing import Any
+
+import pytest
+
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.lm import Chat
+from rankpipe.lm.http import Http
+from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
+from tests.lm.server import (
+    Act,
+    break_off,
+    chunked,
+    completion,
+    drip,
+    hang_up,
+    reset,
+    say,
+    serving,
+    stall,
+    well,
+)
+
+SECRET = "sk-not-for-anybody-0123456789"
+ASKED: Chat = [{"role": "user", "content": "hello"}]
+
+
+def patient(naps: list[float], **options: Any) -> Manners:
+    """Waits no real time, and notes how long it would have."""
+    return Manners(sleep=lambda _, s: naps.append(s), chance=lambda: 0.0, **{"whole_s": 60, **options})
+
+
+def one(lm: Http) -> str:
+    [said] = lm.complete([ASKED], max_tokens=9)
+    return said.text
+
+
+@contextmanager
+def failing(match: str) -> Iterator[pytest.ExceptionInfo[ModelError]]:
+    with pytest.raises(ModelError, match=match) as caught:
+        yield caught
+
+
+def test_whatever_happens_it_is_asked_again() -> None:
+    naps: list[float] = []
+    mishaps: list[Act] = [
+        stall, reset, hang_up, break_off, say(b'{"choices": [{'), say({"choices": []}), say(["what?"]),
+        say({"error": {"message": "busy"}}), say("overloaded", 529), say(b"<html>", 502), say({}, 500), say({}, 408),
+        say({}, 409), say({"error": {"message": "slow down"}}, 429, Retry_After="17"),
+    ]  # fmt: skip
+    with serving([*mishaps, well("at last")]) as server:
+        lm = Http("m", server.url, manners=patient(naps, tries=15, whole_s=3, longest_s=20))
+        assert one(lm) == "at last"
+    assert len(server.asked) == lm.totals.requests == 15
+    assert naps == [1, 2, 4, 8, 16, 20, 20, 20, 20, 20, 20, 20, 20, 20]
+    assert (lm.totals.answers, lm.totals.tokens_in) == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("mishap", "said"),
+    [
+        (stall, r"no whole reply within 0\.3 s"),
+        (drip, r"no whole reply within 0\.3 s"),
+        (reset, "ConnectionResetError"),
+        (hang_up, "RemoteDisconnected"),
+        (break_off, "the reply breaks off, 20 bytes before its end"),
+        (say(b'{"choices": [{'), r"the reply is no JSON: '{\"choices\": \[{'"),
+        (say(b"\xff\xfe[1] > [2]"), "the reply is no JSON"),
+        (say({"choices": [{"message": 3}], "usage": {}}), r"no chat completion with its usage, but .*\"message\": 3"),
+        (say({**completion("x"), "usage": None}), "no chat completion with its usage"),
+        (say({**completion("x"), "usage": {"prompt_tokens": "3", "completion_tokens": 1}}), "usage"),
+        (say(completion("x", message={"content": [1]})), "content is no text"),
+        (say(completion("x", finish_reason="error")), "ends with 'error'"),
+        (say({"error": {"message": "model 2 not found", "code": 7}}, 500), "500 Internal .*: model 2 not found"),
+        (say(b"", 503), "503 Service Unavailable: without a word"),
+    ],
+)  # fmt: skip
+def test_after_the_last_try_it_is_an_error_with_the_servers_words(mishap: Act, said: str) -> None:
+    """RankLLM takes such words for the reply, and reorders the passages by the numbers in them."""
+    naps: list[float] = []
+    with serving([mishap]) as server:
+        whole_s = 0.3 if mishap in (stall, drip) else 60
+        lm = Http("m", server.url, manners=patient(naps, tries=3, whole_s=whole_s))
+        with failing(said) as caught:
+            one(lm)
+    assert str(caught.value).startswith(f"{server.url}/chat/completions: ")
+    assert "tried 3 times" in str(caught.value)
+    assert (len(server.asked), naps) == (3, [1, 2])
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 413, 422, 501])
+def test_a_refusal_is_final(status: int) -> None:
+    naps: list[float] = []
+    act = say({"error": {"message": "at most 4096\n tokens"}}, status, Location="http://127.0.0.1:9/v1")
+    with serving([act]) as server, failing(f"{status} .*: at most 4096 tokens$"):
+        one(Http("m", server.url, manners=patient(naps)))
+    assert (len(server.asked), naps) == (1, [])
+
+
+@pytest.mark.parametrize(
+    "choice", [{"message": {"content": None, "refusal": "I will not"}}, {"finish_reason": "content_filter"}]
+)
+def test_a_model_that_refuses_is_not_pressed(choice: dict[str, Any]) -> None:
+    with serving([say(completion("I will not", **choice))]) as server, failing("m: refused .*I will not"):
+        one(Http("m", server.url))
+    assert len(server.asked) == 1
+
+
+def test_nobody_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    naps: list[float] = []
+    with failing("ConnectionRefusedError.*tried 3 times"):
+        one(Http("m", f"http://127.0.0.1:{port}/v1", manners=patient(naps, tries=3)))
+    assert naps == [1, 2]
+
+
+def test_a_connection_that_does_not_come_about() -> None:
+    """A full backlog: the system neither takes the connection nor refuses it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as busy:
+        waiting = [socket.socket() for _ in range(4)]
+        try:
+            for s in waiting:
+                s.setblocking(False)
+                s.connect_ex(busy.getsockname())
+            start = time.monotonic()
+            with failing(r"no connection within 0\.2 s \(tried once\)"):
+                one(Http("m", f"http://127.0.0.1:{busy.getsockname()[1]}", manners=patient([], tries=1, connect_s=0.2)))
+            assert time.monotonic() - start < 3
+        finally:
+            for s in waiting:
+                s.close()
+
+
+def test_a_reply_in_chunks() -> None:
+    with serving([chunked]) as server:
+        assert one(Http("m", server.url)) == "in pieces"
+
+
+def test_waits_double_are_bounded_and_up_to_half_chance() -> None:
+    manners = Manners(wait_s=2, longest_s=30, chance=lambda: 1.0)
+    assert [manners.wait(n, 0) for n in (1, 2, 3, 4, 5, 2000)] == [1, 2, 4, 8, 15, 15]
+    assert manners.wait(1, 25) == 25
+    assert all(15 <= Manners(longest_s=30).wait(9, 0) <= 30 for _ in range(50))
+
+
+def test_what_the_server_asks_to_wait() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
+    past = format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True)
+    naps: list[float] = []
+    script = [say({}, 429, Retry_After=after) for after in ("30", soon, past, "soon", "-3", "")]
+    with serving([*script, well()]) as server:
+        one(Http("m", server.url, manners=patient(naps, tries=9)))
+    assert naps[0] == 30
+    assert 40 < naps[1] <= 50
+    assert naps[2:] == [4, 8, 16, 32]
+
+
+def test_a_server_that_asks_for_too_much_is_given_up() -> None:
+    naps: list[float] = []
+    said = r"429 Too Many Requests: quota \(tried once; it asks to wait 3600 s, and longest_s is 60\)"
+    with serving([say({"detail": "quota"}, 429, Retry_After="3600")]) as server, failing(said):
+        one(Http("m", server.url, manners=patient(naps)))
+    assert (len(server.asked), naps) == (1, [])
+
+
+def test_after_a_failure_for_good_nothing_is_begun_or_waited_for() -> None:
+    def act(handler: Any, body: Any) -> None:
+        bad = body["messages"][0]["content"] == "0"
+        time.sleep(0.1 if bad else 0)
+        handler.send(400 if bad else 500, b"no")
+
+    chats: list[Chat] = [[{"role": "user", "content": str(i)}] for i in range(50)]
+    start = time.monotonic()
+    with serving([act]) as server, failing("400 Bad Request: no"):
+        Http("m", server.url, manners=Manners(parallel=4, wait_s=30)).complete(chats, max_tokens=5)
+    assert time.monotonic() - start < 5
+    assert len(server.asked) == 4
+
+
+def test_the_key_is_sent_and_never_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by a server that repeats it, in whatever way."""
+    monkeypatch.setenv("SOME_KEY", f" {SECRET}\n")
+
+    def tell(handler: Any, body: Any) -> None:
+        sent = handler.headers["Authorization"]
+        assert sent == f"Bearer {SECRET}"
+        handler.send(500, f"{'x' * 280} you sent {sent}".encode())
+
+    def tell_well(handler: Any, body: Any) -> None:
+        handler.send(200, f'{{"you sent": "{handler.headers["Authorization"]}"}}'.encode())
+
+    def tell_badly(handler: Any, body: Any) -> None:
+        handler.wfile.write(handler.headers["Authorization"].encode() + b" is no status line\r\n\r\n")
+
+    def refuse(handler: Any, body: Any) -> None:
+        handler.send(401, f'{{"error": "wrong key: {SECRET}"}}'.encode())
+
+    for act in (tell, tell_well, tell_badly, refuse):
+        with serving([act]) as server, failing("you sent|status|wrong key|BadStatus|no chat") as caught:
+            lm = Http("m", server.url, key="SOME_KEY", manners=patient([], tries=2))
+            one(lm)
+        told = "".join(traceback.format_exception(caught.value)) + repr(lm) + lm.identity + str(vars(lm))
+        told += str(vars(lm.wire)) + str(lm.totals)
+        assert SECRET not in told
+        assert SECRET[:8] not in told
+    assert "wrong key: ***" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [None, " ", f"{SECRET}\r\nX-Evil: 1", "schlüssel"])
+def test_a_key_that_cannot_be_sent(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
+    if value is None:
+        monkeypatch.delenv("SOME_KEY", raising=False)
+    else:
+        monkeypatch.setenv("SOME_KEY", value)
+    with serving([well()]) as server, failing("variable SOME_KEY is to hold the key of http://127") as caught:
+        one(Http("m", server.url, key="SOME_KEY"))
+    assert server.asked == []
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"url": f"http://me:{SECRET}@127.0.0.1/v1"}, "url: only scheme, host and path"),
+        ({"url": f"http://127.0.0.1/v1?key={SECRET}"}, "url: only scheme, host and path"),
+        ({"url": "127.0.0.1:8000/v1"}, "expected something like http://"),
+        ({"url": "http://127.0.0.1:port/v1"}, "port"),
+        ({"key": SECRET}, "key: expected the name of an environment variable, not the key itself"),
+    ],
+)
+def test_secrets_in_the_wrong_place(options: dict[str, str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said) as caught:
+        Http("m", **options)  # type: ignore[arg-type]
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"parallel": 0}, {"tries": 0}, {"connect_s": 0}, {"whole_s": -1}, {"wait_s": -1}, {"longest_s": -1}]
+)
+def test_manners_that_are_none(bad: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError, match="at least one request"):
+        Manners(**bad)
+
+
+def test_the_wire_itself() -> None:
+    """A GET, a path beside /v1, and a reader that is not content."""
+    seen: list[Any] = []
+
+    def read(told: Any) -> str:
+        seen.append(told)
+        if len(seen) < 3:
+            raise Fault("not yet")
+        return "done"
+
+    with serving(models=[say([1])], tokenize=[say({"n": 2})]) as server:
+        wire = Wire(server.url + "/", None, patient([]))
+        assert wire.ask("models", None, read, Event()) == "done"
+        assert wire.ask("/tokenize", {"a": 1}, lambda told: told["n"], Event()) == 2
+        with pytest.raises(Refusal) as caught:
+            wire.ask("/else", {}, lambda told: told, Event())
+    assert (seen, caught.value.status, wire.requests) == ([[1], [1], [1]], 404, 5)
+    assert "Authorization" not in server.asked[0][2]
+
+
+def test_words() -> None:
+    assert words(b'{"error": {"message": "no\\n  such", "code": 3}}') == "no such"
+    assert words({"object": "error", "message": "old form"}) == "old form"
+    assert words({"detail": [{"loc": "x"}]}) == '[{"loc": "x"}]'
+    assert words("a" * 400) == "a" * 300 + "..."

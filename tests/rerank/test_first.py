@@ -1,0 +1,52 @@
+"""FIRST: passages ordered by how likely their label is as the next token; the cases of section 2.7 of the reference."""
+
+from __future__ import annotations
+
+from math import inf, log
+
+import pytest
+
+from rankpipe.errors import DataError
+from rankpipe.lm.fake import Oracle
+from rankpipe.rerank.first import First, by_likelihood
+from rankpipe.rerank.plans import Single, Sliding
+from tests.rerank.test_listwise import ranking, worths
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "order", "rated"),
+    [
+        ((-1.0, -2.0, -0.1), (2, 0, 1), 3),  # {C -0.1, A -1, B -2}: [C]>[A]>[B]
+        ((-1.0, -2.0, -inf), (0, 1, 2), 2),  # {c, " C", Z (window 20), A -1, B -2}: [A]>[B], the rest appended
+        ((-inf, -inf, -inf), (0, 1, 2), 0),
+        ((-1.0, -1.0, -0.5), (2, 0, 1), 3),  # equal: in their old order
+        ((), (), 0),
+    ],
+)
+def test_order(logprobs: tuple[float, ...], order: tuple[int, ...], rated: int) -> None:
+    assert by_likelihood(logprobs) == (order, rated)
+
+
+def test_a_perfect_judge_and_one_token_a_window() -> None:
+    [out] = First(Oracle(float)).apply([ranking(100)])
+    assert worths(out)[:10] == list(range(90, 100))[::-1]
+    [step] = out.steps
+    assert (step.calls, step.tokens_out, step.repaired) == (9, 9, 0)
+
+
+def test_letters_beyond_26() -> None:
+    [out] = First(Oracle(float), Single(52)).apply([ranking(52)])
+    assert worths(out) == list(range(52))[::-1]
+    with pytest.raises(DataError, match="a window of 53 passages, but there are 52 letters"):
+        First(Oracle(float), Single(53)).apply([ranking(53)])
+
+
+def test_all_queries_windows_are_one_batch() -> None:
+    lm = Oracle(float)
+    First(lm, Sliding()).apply([ranking(100, str(q)) for q in range(4)])
+    assert lm.batches == [4] * 9
+
+
+def test_choices_are_probabilities() -> None:
+    [choice] = Oracle(float).choose([[{"role": "user", "content": "[A] 1\n[B] 2"}]], ["A", "B"])
+    assert choice.logprobs == (log(1 / 3), log(2 / 3))

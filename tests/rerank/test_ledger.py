@@ -1,0 +1,44 @@
+"""The ledger holds what was shown and said, window by window."""
+
+from __future__ import annotations
+
+from rankpipe.lm.fake import Oracle, Scripted
+from rankpipe.rerank import ledger
+from rankpipe.rerank.first import First
+from rankpipe.rerank.listwise import Listwise
+from tests.rerank.test_listwise import ranking
+
+
+def test_every_window_is_there() -> None:
+    entries: list[ledger.Entry] = []
+    with ledger.written(entries.append):
+        out = Listwise(Oracle(float)).apply([ranking(100, "1"), ranking(25, "2")])
+    Listwise(Oracle(float)).apply([ranking(100)])  # nobody listens
+    assert [e.query for e in entries] == ["1", "2"] * 2 + ["1"] * 7
+    first = entries[0]
+    assert (len(first.docs), first.kind, first.words) == (20, "ok", 300)
+    assert first.docs[0] == "d80"
+    assert sorted(first.order) == sorted(first.docs)
+    assert first.messages[0]["role"] == "system"
+    for r in out:
+        mine = [e for e in entries if e.query == r.query.id]
+        assert sum(e.tokens_in for e in mine) == r.steps[0].tokens_in
+        assert sum(e.tokens_out for e in mine) == r.steps[0].tokens_out
+    assert entries[-1].order == tuple(h.doc.id for h in out[0].hits[:20])
+
+
+def test_what_had_to_be_mended() -> None:
+    entries: list[ledger.Entry] = []
+    with ledger.written(entries.append):
+        Listwise(Scripted(["[2] > [2] > [9]"])).apply([ranking(3)])
+    [entry] = entries
+    assert (entry.reply, entry.kind, entry.missing, entry.repeated, entry.foreign) == (
+        "[2] > [2] > [9]", "repetition", 2, 1, 1,
+    )  # fmt: skip
+
+
+def test_first_tells_probabilities() -> None:
+    entries: list[ledger.Entry] = []
+    with ledger.written(entries.append):
+        First(Oracle(float)).apply([ranking(2)])
+    assert entries[0].reply.count("0.667") == 1
