@@ -70,9 +70,7 @@ class Http:
         manners: Manners = Manners(),  # noqa: B008  frozen
     ) -> None:
         if len(price) != 2 or min(price) < 0 or (context is not None and context < 1):
-            raise RecipeError(
-                [f"context={context}, price={price}: 1 or more, and two numbers that are 0 or more"]
-            )
+            raise RecipeError([f"context={context}, price={price}: 1 or more, and two numbers that are 0 or more"])
         if theirs := OURS & set(parameters or {}):
             raise RecipeError([f"parameters: {', '.join(sorted(theirs))} cannot be set; they depend on what is asked"])
         self.model, self.wire, self.limit, self.price, self._context = (
