@@ -12,7 +12,8 @@ from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 
 PASSAGE = re.compile(r"^(?:Passage |PASSAGE|\[)(\w+)(?:\]|:| =) ?(.*)$", re.MULTILINE)  # as our prompts show one
-QUERY = re.compile(r"query: (.*)", re.IGNORECASE)
+LONE = re.compile(r"^(?:Passage|<Document>): (.*)$", re.MULTILINE)  # the one passage of a prompt for yes or no
+QUERY = re.compile(r"query>?: (.*)", re.IGNORECASE)
 WORD = re.compile(r"\w+")
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -129,19 +130,32 @@ class Noisy(Fake):
 
         :raises ModelError: If no line of the chat says ``query: ...``.
         """
+        random = self._random(text)
+        shares = {label: self._worth(text, passage, random) for label, passage in PASSAGE.findall(text)}
+        labels = sorted(shares, key=lambda label: -shares[label])
+        return random.choice(MISHAPS)(labels) if random.random() < self.malformed else _ranking(labels)
+
+    def _choose(self, chat: Chat, choices: Sequence[str]) -> Choice:
+        """Yes is as likely as the passage is worthy, if there is but one and no label to choose."""
+        text = _text(chat)
+        if len(passages := LONE.findall(text)) != 1:
+            return super()._choose(chat, choices)
+        random = self._random(text)
+        yes = min(max(self._worth(text, passages[0], random), 0.01), 0.99)
+        likely = {} if random.random() < self.malformed else {"yes": log(yes), "no": log(1 - yes)}
+        words = [c.lower() for c in choices]  # spellings share what their word has
+        return Choice(tuple(likely.get(w, -inf) - log(words.count(w)) for w in words), self._fitting(chat, 1))
+
+    def _random(self, text: str) -> Random:
+        return Random(f"{self.seed} {text}")
+
+    def _worth(self, text: str, passage: str, random: Random) -> float:
         queries = QUERY.findall(text)
         if not queries:
             raise ModelError("the fake model looks for a line 'query: ...' in the prompt, and there is none")
         wanted = set(WORD.findall(queries[-1].lower()))
-        random = Random(f"{self.seed} {text}")
-
-        def worth(passage: str) -> float:
-            found = wanted & set(WORD.findall(passage.lower()))
-            return len(found) / max(len(wanted), 1) + random.gauss(0, self.noise)
-
-        shares = {label: worth(passage) for label, passage in PASSAGE.findall(text)}
-        labels = sorted(shares, key=lambda label: -shares[label])
-        return random.choice(MISHAPS)(labels) if random.random() < self.malformed else _ranking(labels)
+        found = wanted & set(WORD.findall(passage.lower()))
+        return len(found) / max(len(wanted), 1) + random.gauss(0, self.noise)
 
 
 def _text(chat: Chat) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from math import exp
 
 from rankpipe.lm import LM
 from rankpipe.rerank.budget import Budget
+from rankpipe.rerank.fit import choice_tokens
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.prompts import Prompt
@@ -51,8 +53,12 @@ class First(Windowed):
         return [said[i] for i in range(len(windows))]
 
     def max_tokens(self, n: int) -> int:
-        """One, whatever the window."""
-        return 1 if n else 0
+        """One and how the reply begins, whatever the window."""
+        return self._room if n else 0
+
+    @cached_property
+    def _room(self) -> int:
+        return choice_tokens(self.lm, self.prompt.begin)
 
 
 def by_likelihood(logprobs: Sequence[float]) -> tuple[tuple[int, ...], int]:

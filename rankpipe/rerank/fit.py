@@ -15,6 +15,7 @@ from rankpipe.lm import LM, Chat
 from rankpipe.rerank.prompts import Wording
 
 WORD = re.compile(r"\S{1,40}")
+SLACK = 4  # tokens
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,20 @@ def most_words(tokens: Callable[[int], int], room: int, max_words: int) -> int:
     return 1 + bisect_left(range(2, max_words), True, key=lambda w: tokens(w) > room)
 
 
-def reply_tokens(lm: LM, text: str) -> int:
-    """Tokens of a reply, without the chat template around it."""
+def written_tokens(lm: LM, text: str) -> int:
+    """Tokens of a text, without the chat template around it."""
     empty, whole = ([{"role": "user", "content": said}] for said in ("", text))
     return lm.count(whole) - lm.count(empty)
+
+
+def reply_tokens(lm: LM, text: str) -> int:
+    """Tokens to leave for a given reply: a few more than counted, for its ends may join what is around them."""
+    return written_tokens(lm, text) + SLACK
+
+
+def choice_tokens(lm: LM, begin: str) -> int:
+    """Tokens to leave for a reply of one token after ``begin``."""
+    return 1 + (reply_tokens(lm, begin) if begin else 0)
 
 
 def fit(prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int) -> Fitted:

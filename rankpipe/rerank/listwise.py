@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rankpipe.lm import LM, Completion
 from rankpipe.rerank.budget import Budget
-from rankpipe.rerank.fit import reply_tokens
+from rankpipe.rerank.fit import written_tokens
 from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.prompts import Prompt
 from rankpipe.rerank.windowed import Asked, Said, Windowed
@@ -46,5 +46,5 @@ class Listwise(Windowed):
     def max_tokens(self, n: int) -> int:
         """As many as a whole answer for ``n`` passages takes, without the chat template around it."""
         if n not in self._lengths:
-            self._lengths[n] = reply_tokens(self.lm, self.prompt.longest(n))
+            self._lengths[n] = written_tokens(self.lm, self.prompt.longest(n))
         return self._lengths[n]

@@ -16,14 +16,13 @@ from rankpipe.lm import LM
 from rankpipe.rerank import ledger
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.clean import harmless
-from rankpipe.rerank.fit import Fitted, fit, reply_tokens
+from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
 from rankpipe.rerank.prompts import PointPrompt, chosen
 from rankpipe.rerank.scores import rescored
 from rankpipe.rerank.template import PointAnswer
 from rankpipe.stage import Reranker
 
 ROUND = 8  # passages of a query that are rated before its seconds are looked at again
-SLACK = 4  # tokens by which a reply may be longer than it was measured: its ends can join what stands around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +171,7 @@ class Pointwise(OneByOne):
 
     @cached_property
     def _room(self) -> int:
-        begin = self.prompt.begin
-        return 1 + (reply_tokens(self.lm, begin) + SLACK if begin else 0)
+        return choice_tokens(self.lm, self.prompt.begin)
 
     def _tokens(self, words: Sequence[str]) -> list[str]:
         found, refused = [], None
@@ -220,7 +218,7 @@ class QueryLikelihood(OneByOne):
 
     def room(self, query: Query) -> int:
         """For the query."""
-        return reply_tokens(self.lm, harmless(query.text)) + SLACK
+        return reply_tokens(self.lm, harmless(query.text))
 
 
 def verdict(yes: Sequence[float], no: Sequence[float]) -> float | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import exp, inf
+
 import pytest
 
 from rankpipe.errors import ModelError
 from rankpipe.lm import LM, Chat
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.rerank.parse import parse
-from rankpipe.rerank.prompts import named
+from rankpipe.rerank.prompts import PointPrompt, chosen, named
 
 FAKES: list[LM] = [Oracle(len), Scripted(["a"]), Noisy()]  # mypy: they are what Listwise takes
 
@@ -64,3 +66,14 @@ def test_too_long_and_no_query() -> None:
         Noisy(context=100).complete([chat("a")], max_tokens=20)
     with pytest.raises(ModelError, match="query: "):
         Noisy().complete([[{"role": "user", "content": "[1] a"}]], max_tokens=20)
+
+
+@pytest.mark.parametrize("name", ["pointwise", "qwen3_reranker"])
+def test_noisy_says_yes_and_no(name: str) -> None:
+    prompt = chosen(name, PointPrompt, "verdict")
+    chats = [prompt.render("red fox", [passage]) for passage in ("a blue fox", "nothing", "The Red FOX.")]
+    said = Noisy(noise=0).choose(chats, ["yes", "Yes", "no"])
+    shares = [(exp(c.logprobs[0]) + exp(c.logprobs[1]), exp(c.logprobs[2])) for c in said]
+    assert shares == [pytest.approx((p, 1 - p)) for p in (0.5, 0.01, 0.99)]
+    [silent] = Noisy(malformed=1).choose(chats[:1], ["yes", "no"])
+    assert silent.logprobs == (-inf, -inf)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from math import inf, log
+from pathlib import Path
 
 import pytest
 
+from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import DataError
 from rankpipe.lm.fake import Oracle
+from rankpipe.lm.hf import HF
 from rankpipe.rerank.first import First, by_likelihood
 from rankpipe.rerank.plans import Single, Sliding
+from rankpipe.rerank.prompts import Prompt
+from rankpipe.rerank.template import Said
 from tests.rerank.test_listwise import ranking, worths
 
 
@@ -50,3 +55,13 @@ def test_all_queries_windows_are_one_batch() -> None:
 def test_choices_are_probabilities() -> None:
     [choice] = Oracle(float).choose([[{"role": "user", "content": "[A] 1\n[B] 2"}]], ["A", "B"])
     assert choice.logprobs == (log(1 / 3), log(2 / 3))
+
+
+def test_no_context_is_overrun(tiny_lm: Path) -> None:
+    """What the reply begins with takes room too."""
+    prompt = Prompt("short", (Said("user", "{query} {passages}"),), passage="[{label}] {passage} ", labels="letters")
+    for context in range(60, 70):
+        lm = HF(str(tiny_lm), dtype="float32", context=context)
+        hits = tuple(Hit(Doc(str(i), "a b c d e f g h i j k l m n o p"), -float(i)) for i in range(2))
+        [out] = First(lm, Single(2), prompt).apply([Ranking(Query("1", "q"), hits)])
+        assert out.steps[0].cut == 2

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import exp, inf, log
 from pathlib import Path
@@ -16,6 +17,7 @@ from rankpipe.errors import DataError, ModelError, RecipeError
 from rankpipe.lm import Chat, Choice
 from rankpipe.lm.fake import Scripted
 from rankpipe.lm.hf import HF
+from rankpipe.recipe import build, check
 from rankpipe.rerank import ledger
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
@@ -243,6 +245,37 @@ def test_prompts_of_another_kind() -> None:
         named("pointwise")
 
 
+def test_from_a_recipe(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text('answer: verdict\nmessages: [{user: "Query: {query}\\nPassage: {passage}"}]')
+    mine = {"use": "prompt", "file": "mine.yaml"}
+    nodes = [
+        {
+            "use": "pointwise",
+            "lm": {"use": "fake", "noise": 0.0},
+            "prompt": mine,
+            "budget": {"use": "budget", "calls": 3},
+        },
+        {"use": "upr", "lm": {"use": "fake"}, "depth": 3},
+    ]
+    assert check(nodes) == []
+    for node in nodes:
+        [made] = build(node, tmp_path).apply([ranking("blue", "a red fox", "fox", "red fox", question="red fox")])
+        assert ids(made) == ["d1", "d2", "d0", "d3"]
+
+
+@pytest.mark.slow
+def test_smollm2_asks_for_the_passage_that_answers(embedded: Callable[[str], Path]) -> None:
+    lm = HF(str(embedded("smollm2")), dtype="float32")
+    given = ranking(
+        "Bananas are yellow when they are ripe.", "", "Paris is the capital of France.", "Cats sleep a lot.",
+        question="What is the capital of France?",
+    )  # fmt: skip
+    assert ids(QueryLikelihood(lm).apply([given])[0])[0] == "d2"
+    stage = Pointwise(lm)  # with 135 million parameters its yes and no are worth little
+    assert told(stage.apply([given])[0]).repaired == 0
+    assert stage.words == (["yes", "Yes"], ["no", "No", "NO"])
+
+
 # against a plain loop
 
 
@@ -346,3 +379,25 @@ def test_qwen3s_wording_word_for_word(tiny_lm: Path) -> None:
         "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
     assert (prompt.yes_words, prompt.no_words) == (("yes",), ("no",))
+
+
+def test_qwen3s_yes_and_no_are_tokens_after_what_the_reply_begins_with(tiny_lm: Path, tmp_path: Path) -> None:
+    """With the way that Qwen's tokenizer splits a text, two line ends stay together before a word."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    split = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    pairs = [("Ċ", "Ċ"), ("y", "e"), ("ye", "s"), ("n", "o")]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {c: i for i, c in enumerate([*letters, *("".join(pair) for pair in pairs)])}
+    words = Tokenizer(models.BPE(vocab=vocab, merges=pairs))
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(split), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    words.add_tokens(["<think>", "</think>"])
+    shutil.copytree(tiny_lm, tmp_path, dirs_exist_ok=True)
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    assert Pointwise(HF(str(tmp_path)), "qwen3_reranker").words == (["yes"], ["no"])
