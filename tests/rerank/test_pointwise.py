@@ -257,7 +257,7 @@ def test_from_a_recipe(tmp_path: Path) -> None:
         },
         {"use": "upr", "lm": {"use": "fake"}, "depth": 3},
     ]
-    assert check(nodes) == []
+    assert check(nodes, root=tmp_path) == []
     for node in nodes:
         [made] = build(node, tmp_path).apply([ranking("blue", "a red fox", "fox", "red fox", question="red fox")])
         assert ids(made) == ["d1", "d2", "d0", "d3"]
