@@ -40,6 +40,9 @@ CATALOG: dict[str, Entry] = {
     "monot5": Entry("rankpipe.rerank.t5:MonoT5", "a T5 says true or false of each passage", extra="lm"),
     "duot5": Entry("rankpipe.rerank.t5:DuoT5", "a T5 compares each two of the top passages", extra="lm"),
     "api": Entry("rankpipe.rerank.api:Api", "a hosted reranker: Cohere, Jina, Voyage, text-embeddings-inference"),
+    "ltr": Entry("rankpipe.rerank.ltr:LearnedRanker", "trees over features, learned from judgements", extra="ltr"),
+    "lambdamart": Entry("rankpipe.rerank.learners:LambdaMART", "how ltr learns: LightGBM", extra="ltr"),
+    "yetirank": Entry("rankpipe.rerank.learners:YetiRank", "how ltr learns: CatBoost", extra="catboost"),
     "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for all that take a language model"),
     # plans for listwise and first
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
@@ -77,6 +80,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules
     "vllm": ("vllm",),
     "ray": ("ray",),
     "milvus": ("pymilvus", "milvus_lite"),
+    "ltr": ("lightgbm",),
+    "catboost": ("catboost",),
     "train": ("torch", "transformers", "peft", "datasets", "accelerate"),
 }
 

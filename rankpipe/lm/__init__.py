@@ -61,6 +61,13 @@ class LM(Protocol):
         """
         ...
 
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        """Whether ``text`` is a single token as it stands after ``begin``, so that :meth:`choose` takes it.
+
+        True where nobody can say.
+        """
+        ...
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """How likely each of ``choices`` is as the next token; one forward pass for each chat, nothing is generated.
 

@@ -41,7 +41,7 @@ class Cached:
     the same time both ask, and the answer that was first is given to both.
 
     Answers given are those of the file, tokens and all, so that a replay equals the run that it replays.
-    ``context`` and ``count`` are always the model's own, except offline: then they are what it said last.
+    ``context``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what it said last.
 
     :param path: the file; made if there is none.
     :param slice: chats that the model is asked at once. More is faster on a GPU (vllm: some 256), less is safer where
@@ -77,6 +77,14 @@ class Cached:
         :raises ModelError: If it is not in the file, offline.
         """
         return self._noted("count", list(chat), lambda: self.lm.count(chat))
+
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        """The model's.
+
+        :raises ModelError: If it is not in the file, offline.
+        """
+        shown = [{"role": "assistant", "content": begin}, {"role": "token", "content": text}]
+        return bool(self._noted("is_token", shown, lambda: int(self.lm.is_token(text, begin=begin))))
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One completion for each chat; the model is asked for those that are not known.

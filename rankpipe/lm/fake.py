@@ -36,6 +36,10 @@ class Fake(ABC):
         self.batches.append(len(chats))
         return [self._complete(chat, max_tokens) for chat in chats]
 
+    def is_token(self, text: str, *, begin: str = "") -> bool:  # noqa: ARG002
+        """Whether it is a word or a mark."""
+        return TOKEN.fullmatch(text) is not None
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:  # noqa: ARG002
         """A choice is the likelier the earlier the reply names it: of n named ones n, n - 1, ... times as likely as the
         last one; one that is not named cannot come.

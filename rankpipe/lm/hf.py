@@ -83,6 +83,10 @@ class HF:
         self._refuse_long(prompts, max_tokens)
         return self._batches(prompts, max_tokens, lambda batch: self._generate([prompts[i] for i in batch], max_tokens))
 
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        """Whether ``text`` is a single token after ``begin``."""
+        return self._single(text, begin) is not None
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
 
@@ -90,6 +94,9 @@ class HF:
         """
         start = self._tokens(begin)
         wanted = [self._single(choice, begin) for choice in choices]
+        if None in wanted:
+            choice = choices[wanted.index(None)]
+            raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
         prompts = [self._encode(chat) + start for chat in chats]
         self._refuse_long(prompts, 1)
 
@@ -174,12 +181,10 @@ class HF:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
-    def _single(self, choice: str, begin: str) -> int:
-        """The one token that ``choice`` is after ``begin``; letters, digits and such are, whatever stands before."""
-        start, both = self._tokens(begin), self._tokens(begin + choice)
-        if both[:-1] != start or len(both) != len(start) + 1:
-            raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
-        return both[-1]
+    def _single(self, text: str, begin: str) -> int | None:
+        """The one token that ``text`` is after ``begin``; letters, digits and such are, whatever stands before."""
+        start, both = self._tokens(begin), self._tokens(begin + text)
+        return both[-1] if both[:-1] == start and len(both) == len(start) + 1 else None
 
     def _encode(self, chat: Chat) -> list[int]:
         """The chat's tokens."""

@@ -42,8 +42,9 @@ class Http:
     :class:`~rankpipe.lm.sizes.Sizes`, which needs ``tokenizer`` to be close where the server is not vLLM's.
 
     ``choose`` reads the likeliest 20 tokens (``parameters: {top_logprobs: 30}`` where a server tells more); a choice
-    that is not among them gets -inf. What the reply begins with is set by ``continue_final_message``, as vLLM has it; a
-    server that ignores this would rate another place, so take ``begin`` only to those that are known to have it.
+    that is not among them gets -inf. vLLM is also asked for the choices themselves (``logprob_token_ids``): 0.32, for
+    one, rates them all. What the reply begins with is set by ``continue_final_message``, as vLLM has it; a server that
+    ignores this would rate another place, so take ``begin`` only to those that are known to have it.
 
     :param model: as the server calls it.
     :param url: what comes before ``/chat/completions``.
@@ -141,10 +142,10 @@ class Http:
 
         :raises ModelError: If a choice is known to be no single token, or the server tells no log-probabilities.
         """
-        for choice in choices:
-            if not self.sizes.is_single(choice, begin):
-                raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
+        ids = [self.sizes.token(choice, begin) for choice in choices]
         fields = {**self.parameters, self.limit: 1, "logprobs": True}
+        if ids and None not in ids:
+            fields["logprob_token_ids"] = ids
         start = [{"role": "assistant", "content": begin}] if begin else []
         if begin:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}

@@ -17,7 +17,7 @@ from rankpipe.lm import Chat
 from rankpipe.lm.wire import Fault, Refusal, Wire, words
 
 TEMPLATE = ("chat_template", "chat_template_kwargs", "add_special_tokens")  # parameters that decide how a chat is shown
-NO_SUCH_PATH = {403, 404, 405, 410, 421, 501}
+NOT_HERE = {400, 403, 404, 405, 410, 421, 422, 501}  # what servers say that do not know the path, or the question
 CHAT_TOKENS, MESSAGE_TOKENS = 100, 16  # allowed for what a template adds: system prompts of its own; marks of a message
 
 
@@ -49,10 +49,17 @@ class Sizes:
             self._chats[key] = self._most(chat) if ids is None else len(ids)
         return self._chats[key]
 
-    def is_single(self, text: str, before: str) -> bool:
-        """Whether ``text`` is one token after ``before``; taken on trust where nobody can say."""
+    def token(self, text: str, before: str) -> int | None:
+        """What the server calls the one token that ``text`` is after ``before``; None if it does not say.
+
+        :raises ModelError: If the server, or else ``tokenizer``, makes more or fewer of it.
+        """
         start, both = self._ids(before), self._ids(before + text)
-        return start is None or both is None or (both[:-1] == start and len(both) == len(start) + 1)
+        if start is None or both is None:
+            return None
+        if both[:-1] != start or len(both) != len(start) + 1:
+            raise ModelError(f"{self.model}: {text!r} after {before!r} is no single token; take other labels")
+        return both[-1] if self._asks else None
 
     def _most(self, chat: Chat) -> int:
         return CHAT_TOKENS + sum(MESSAGE_TOKENS + sum(map(self._length, message.values())) for message in chat)
@@ -86,15 +93,21 @@ class Sizes:
         if not self._asks:
             return None
         try:
-            return self.wire.ask("/tokenize", {"model": self.model, **body}, _tokens, Event())
+            ids = self.wire.ask("/tokenize", {"model": self.model, **body}, _tokens, Event())
         except Refusal as refusal:
-            if refusal.status not in NO_SUCH_PATH:
+            if refusal.status not in NOT_HERE:
                 raise
-            self._asks = False
-            return None
+            ids = None
+        self._asks = ids is not None
+        return ids
 
 
-def _tokens(told: Any) -> list[int]:
-    if not isinstance(told, dict) or not isinstance(told.get("tokens"), list):
-        raise Fault(f"no list of tokens, but {words(told)}")
+def _tokens(told: Any) -> list[int] | None:
+    """None if it is something else's answer: llama.cpp has the path too, and finds no tokens in what vLLM is asked."""
+    if not isinstance(told, dict):
+        raise Fault(f"no tokens, but {words(told)}")
+    if "max_model_len" not in told:
+        return None
+    if not isinstance(told.get("tokens"), list):
+        raise Fault(f"no tokens, but {words(told)}")
     return list(told["tokens"])

@@ -174,17 +174,13 @@ class Pointwise(OneByOne):
         return choice_tokens(self.lm, self.prompt.begin)
 
     def _tokens(self, words: Sequence[str]) -> list[str]:
-        found, refused = [], None
-        for word in words:
-            try:
-                self.lm.choose([], [word], begin=self.prompt.begin)
-            except ModelError as error:
-                refused = error
-            else:
-                found.append(word)
-        if refused and not found:
-            raise ModelError(f"prompt {self.prompt.name!r} wants one of {', '.join(words)} as a token: {refused}")
-        return found
+        begin = self.prompt.begin
+        if found := [word for word in words if self.lm.is_token(word, begin=begin)]:
+            return found
+        raise ModelError(
+            f"prompt {self.prompt.name!r}: none of {', '.join(words)} is a single token of the model after {begin!r}; "
+            "take other words"
+        )
 
 
 class QueryLikelihood(OneByOne):

@@ -258,7 +258,8 @@ def test_choices_are_as_likely_as_a_plain_pass_says(tiny_lm: Path) -> None:
         assert choice.logprobs == pytest.approx(wanted, abs=1e-4)
         assert choice.tokens_in == len(ids)
     with pytest.raises(ModelError, match=r"'AB' after '\['.* is no single token"):
-        exact(tiny_lm).choose(asked, ["AB"], begin="[")
+        exact(tiny_lm).choose(asked, ["A", "AB"], begin="[")
+    assert [exact(tiny_lm).is_token(text, begin="[") for text in ("A", "AB", "")] == [True, False, False]
 
 
 def test_a_reply_is_as_likely_as_its_tokens(tiny_lm: Path) -> None:

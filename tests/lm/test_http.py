@@ -21,6 +21,7 @@ from rankpipe.lm.http import Http, Totals
 from rankpipe.lm.wire import Manners
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
+from rankpipe.rerank.prompts import named
 from rankpipe.stage import Reranker
 from tests.lm.server import Handler, completion, echo, say, serving, well
 
@@ -53,12 +54,15 @@ class Behind:
         assert prefilled == ("assistant", True, False)
         labels = [chr(c) for c in range(ord("A"), ord("Z") + 1)]
         [said] = self.lm.choose([chat], labels, begin=start["content"])
-        best = sorted(zip(said.logprobs, labels, strict=True), reverse=True)[: body["top_logprobs"]]
+        best = sorted(zip(said.logprobs, labels, strict=True), reverse=True)
+        ids = body.get("logprob_token_ids")
+        best = [(p, c) for p, c in best if ord(c) in ids] if ids else best[: body["top_logprobs"]]
         return rated(*((label, max(logprob, -9999.0)) for logprob, label in best), tokens_in=said.tokens_in)
 
     def tokenize(self, handler: Handler, body: Any) -> None:
-        n = self.lm.count(body["messages"]) if "messages" in body else len(body["prompt"])
-        handler.send(200, json.dumps({"tokens": list(range(n)), "count": n, "max_model_len": self.lm.context}).encode())
+        ids = [0] * self.lm.count(body["messages"]) if "messages" in body else [ord(c) for c in body["prompt"]]
+        told = {"tokens": ids, "count": len(ids), "max_model_len": self.lm.context}
+        handler.send(200, json.dumps(told).encode())
 
     def models(self, handler: Handler, body: Any) -> None:
         handler.send(200, json.dumps({"data": [{"id": "m", "max_model_len": self.lm.context}]}).encode())
@@ -157,6 +161,19 @@ def test_choices_are_rated_as_far_as_the_server_tells() -> None:
     start = {"role": "assistant", "content": "["}
     assert server.bodies() == [{**body, **prefill, "messages": [*ask("a"), start]}, {**body, "messages": ask("a")}]
     assert lm.totals.tokens_out == 2
+
+
+def test_vllm_is_asked_for_the_choices_themselves() -> None:
+    behind = Behind(Noisy(noise=0))
+    chats = [named("first").render("tea", ["bike", "tea", "cup"])]
+    parameters = {"top_logprobs": 1}
+    with serving([behind.chat]) as other, serving([behind.chat], tokenize=[behind.tokenize]) as vllm:
+        [few] = Http("m", other.url, parameters=parameters).choose(chats, list("ABC"), begin="[")
+        [all_of_them] = Http("m", vllm.url, parameters=parameters).choose(chats, list("ABC"), begin="[")
+    assert [logprob > -inf for logprob in few.logprobs] == [False, True, False]
+    assert [all_of_them] == behind.lm.choose(chats, list("ABC"), begin="[")
+    assert "logprob_token_ids" not in other.bodies()[0]
+    assert vllm.bodies()[0]["logprob_token_ids"] == [65, 66, 67]
 
 
 def test_probabilities_come_through_exactly() -> None:

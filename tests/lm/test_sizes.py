@@ -31,7 +31,8 @@ def unasked(tokenizer: Path | None = None) -> Http:
 def letters(handler: Handler, body: Any) -> None:
     """A tokenizer of letters, with a chat template of five tokens a message."""
     texts = [m["content"] + "<|_|>" for m in body["messages"]] if "messages" in body else [body["prompt"]]
-    handler.send(200, json.dumps({"count": 1, "tokens": [ord(c) for c in "".join(texts)]}).encode())
+    told = {"count": 1, "tokens": [ord(c) for c in "".join(texts)], "max_model_len": 9}
+    handler.send(200, json.dumps(told).encode())
 
 
 def test_the_server_counts_each_chat_once() -> None:
@@ -45,9 +46,10 @@ def test_the_server_counts_each_chat_once() -> None:
     ]
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 501])
-def test_a_server_that_does_not_count_is_asked_once(status: int) -> None:
-    with serving(tokenize=[say({"detail": "Not Found"}, status)]) as server:
+@pytest.mark.parametrize("act", [*(say({}, status) for status in (400, 403, 404, 405, 422, 501)), say({"tokens": []})])
+def test_a_server_that_does_not_count_is_asked_once(act: Callable[..., None]) -> None:
+    """llama.cpp knows the path, and has another name for the text: it would find no tokens at all."""
+    with serving(tokenize=[act]) as server:
         lm = Http("m", server.url)
         assert lm.count(CHAT) == 100 + 2 * 16 + len("systemYou rank.usertea or bikes?")
         assert lm.count([]) == 100
@@ -57,9 +59,9 @@ def test_a_server_that_does_not_count_is_asked_once(status: int) -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (say({"error": {"message": "roles must alternate"}}, 400), "roles must alternate"),
         (say({"error": {"message": "who are you"}}, 401), "who are you"),
-        (say({"count": 3}), "no list of tokens"),
+        (say({"count": 3, "max_model_len": 9}), "no tokens, but"),
+        (say([3]), "no tokens, but"),
         (say({}, 500), "500"),
     ],
 )
@@ -131,14 +133,19 @@ def test_no_fewer_than_a_real_chat_has(embedded: Callable[[str], Path]) -> None:
             assert truth.count(chat) <= by_bytes.count(chat)
 
 
-def test_whether_a_label_is_one_token(tmp_path: Path) -> None:
+def test_the_token_of_a_label(tmp_path: Path) -> None:
     bytes_of_bpe().save(str(tmp_path / "tokenizer.json"))
     with serving(tokenize=[letters]) as server:
-        for lm in (Http("m", server.url), unasked(tmp_path)):
-            assert lm.sizes.is_single("A", "[")
-            assert lm.sizes.is_single("A", "")
-            assert not lm.sizes.is_single("10", "[")
-            assert not lm.sizes.is_single("", "[")
+        asking, own = Http("m", server.url).sizes, unasked(tmp_path).sizes
+        assert [asking.token("A", "["), asking.token("A", "")] == [65, 65]
+        assert [own.token("A", "["), own.token("A", "")] == [
+            None,
+            None,
+        ]  # one it is, but the server may call it otherwise
+        for sizes in (asking, own):
+            for label in ("10", ""):
+                with pytest.raises(ModelError, match=r"m: '.*' after '\[' is no single token; take other labels"):
+                    sizes.token(label, "[")
         asked = [body["prompt"] for body in server.bodies("/tokenize")]
     assert sorted(asked) == ["", "A", "[", "[10", "[A"]  # "[" again is known
-    assert unasked().sizes.is_single("10", "[")  # nobody can say
+    assert unasked().sizes.token("10", "[") is None  # nobody can say

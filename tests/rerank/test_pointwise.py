@@ -15,6 +15,7 @@ import pytest
 from rankpipe.data import Doc, Hit, Query, Ranking, Step
 from rankpipe.errors import DataError, ModelError, RecipeError
 from rankpipe.lm import Chat, Choice
+from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Scripted
 from rankpipe.lm.hf import HF
 from rankpipe.recipe import build, check
@@ -35,12 +36,13 @@ class Judge(Scripted):
         super().__init__([], context)
         self.words, self.seconds = words, seconds
 
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        return text in self.words
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
-        if unknown := [c for c in choices if c not in self.words]:
-            raise ModelError(f"{unknown[0]!r} is no single token")
+        assert all(c in self.words for c in choices)
         time.sleep(self.seconds * len(chats))
-        if chats:
-            self.batches.append(len(chats))
+        self.batches.append(len(chats))
         return [self._rate(chat, choices) for chat in chats]
 
     def _rate(self, chat: Chat, choices: Sequence[str]) -> Choice:
@@ -107,7 +109,7 @@ def test_all_spellings_that_are_tokens_count() -> None:
 
 
 def test_no_spelling_is_a_token() -> None:
-    with pytest.raises(ModelError, match="prompt 'plain' wants one of no, No, NO as a token: 'NO' is no single token"):
+    with pytest.raises(ModelError, match="prompt 'plain': none of no, No, NO is a single token of the model after ''"):
         Pointwise(Judge(["yes"]), PLAIN).apply([ranking("0.2")])
 
 
@@ -309,6 +311,25 @@ def test_verdicts_are_those_of_a_plain_loop(tiny_lm: Path) -> None:
         yes, no = table[-1, [ord("y") - 33, ord("Y") - 33]].exp().sum(), table[-1, ord("n") - 33].exp()
         assert by_id[f"d{i}"] == pytest.approx((yes / (yes + no)).item(), abs=1e-5)
     assert by_id["d0"] == pytest.approx(by_id["d4"], abs=1e-6)
+
+
+def test_a_replay_from_a_cache_asks_nothing_and_says_the_same(tiny_lm: Path, tmp_path: Path) -> None:
+    prompt = replace(read_short(tiny_lm), yes_words=("y", "Y", "yes"), no_words=("n", "no"))
+    given = [ranking(*TEXTS)]
+    made = [
+        kind(Cached(lm, tmp_path / "c.sqlite", offline=offline), *more).apply(given)[0]
+        for lm, offline in ((exact(tiny_lm), False), (Absent(exact(tiny_lm).identity), True))
+        for kind, more in ((Pointwise, [prompt]), (QueryLikelihood, []))
+    ]
+    for asked, replayed in (made[::2], made[1::2]):
+        assert (asked.hits, replace(told(asked), seconds=0)) == (replayed.hits, replace(told(replayed), seconds=0))
+
+
+class Absent:
+    """A model of which only the name is left."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
 
 
 def read_short(folder: Path) -> PointPrompt:

@@ -1,0 +1,123 @@
+"""The numbers of many hits: features as matrices, with what the models say that some of them need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import nan
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe import weights
+from rankpipe.catalog import find
+from rankpipe.data import Hit, Ranking
+from rankpipe.errors import ArtefactError
+from rankpipe.rerank.cross import CrossEncoder, Scored
+from rankpipe.rerank.features import TABLE, Candidate, Field, Statistics, Tokeniser
+from rankpipe.rerank.learners import Matrix
+
+BATCH = 8  # rankings that the models read together
+
+
+class Known(NamedTuple):
+    """What is known of one ranking's hits, and what that cost."""
+
+    matrix: Matrix
+    calls: int = 0  # of the cross-encoder
+    tokens: int = 0
+    cut: int = 0
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Makes the matrices.
+
+    :param models: argument -> model: ``encoder`` for the feature cosine, ``cross`` for cross_score; None for none.
+    :param identities: the same -> which weights exactly; nothing is checked where it is empty.
+    """
+
+    features: tuple[str, ...]
+    statistics: Statistics
+    models: Mapping[str, str | None]
+    identities: Mapping[str, str]
+
+    def of(self, rankings: Sequence[Ranking], depth: int) -> list[Known]:
+        """The matrices of a few rankings, whose first ``depth`` hits count.
+
+        :raises ArtefactError: If a model is no longer the one of the training.
+        """
+        heads = [r.hits[:depth] for r in rankings]
+        cosines, scored = iter(self._cosines(rankings, heads)), iter(self._crossed(rankings, heads))
+        return [
+            self._known(r, [(h, next(cosines), next(scored)) for h in hits])
+            for r, hits in zip(rankings, heads, strict=True)
+        ]
+
+    def _known(self, ranking: Ranking, hits: Sequence[tuple[Hit, float, Scored | None]]) -> Known:
+        query = self.words(ranking.query.text)
+        matrix = np.empty((len(hits), len(self.features)))
+        for i, (hit, cosine, scored) in enumerate(hits):
+            title, text = self.words(hit.doc.title), self.words(hit.doc.text)
+            both = Field([*title, *text], self.statistics.title + self.statistics.text)
+            candidate = Candidate(
+                query, Field(title, self.statistics.title), Field(text, self.statistics.text), both, i + 1, hit.score,
+                hits[0][0].score, self.statistics.rarity, cosine, scored.score if scored else nan,
+            )  # fmt: skip
+            matrix[i] = [TABLE[name](candidate) for name in self.features]
+        read = [s for _, _, s in hits if s]
+        return Known(matrix, len(read), sum(s.tokens for s in read), sum(s.cut for s in read))
+
+    @cached_property
+    def words(self) -> Tokeniser:
+        """The tokeniser of our BM25: stems, no stop words."""
+        made: Tokeniser = find("rankpipe.retrieve.words:Words")()
+        return made
+
+    @cached_property
+    def encoder(self) -> Any:
+        """The sentence encoder."""
+        return find("rankpipe.retrieve.encode:encoder")(self._checked("encoder"))
+
+    @cached_property
+    def cross(self) -> CrossEncoder:
+        """The cross-encoder."""
+        return CrossEncoder(self._checked("cross"))
+
+    def _checked(self, argument: str) -> str:
+        name = self.models[argument] or ""
+        now, then = weights.identity(weights.resolve(name)), self.identities.get(argument)
+        if then and now != then:
+            raise ArtefactError(
+                f"this ranker was trained with {argument} {name} {then}, but that is now {now}; train it again, or "
+                "bring that model back"
+            )
+        return name
+
+    def _cosines(self, rankings: Sequence[Ranking], heads: Sequence[Sequence[Hit]]) -> list[float]:
+        texts = [h.doc.contents for hits in heads for h in hits]
+        if "cosine" not in self.features or not texts:
+            return [nan] * len(texts)
+        queries = _unit(self.encoder.encode_queries([r.query.text for r in rankings]))  # (Q, dimension)
+        docs = _unit(self.encoder.encode_docs(texts))  # (hits, dimension)
+        owner = [i for i, hits in enumerate(heads) for _ in hits]
+        made: list[float] = (queries[owner] * docs).sum(axis=1).tolist()
+        return made
+
+    def _crossed(self, rankings: Sequence[Ranking], heads: Sequence[Sequence[Hit]]) -> Sequence[Scored | None]:
+        pairs = [(r.query.text, h.doc.contents) for r, hits in zip(rankings, heads, strict=True) for h in hits]
+        if "cross_score" not in self.features or not pairs:
+            return [None] * len(pairs)
+        return self.cross.scorer(pairs)
+
+
+def identities(models: Mapping[str, str | None]) -> dict[str, str]:
+    """Which weights the models have now."""
+    return {argument: weights.identity(weights.resolve(name)) for argument, name in models.items() if name}
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    made: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return made
