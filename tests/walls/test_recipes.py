@@ -24,7 +24,10 @@ def test_eval_recipe(path: Path, data_root: Path) -> None:
         open_dataset(recipe.load(path)["data"])
     except DataError as error:
         pytest.skip(str(error))
-    assert Experiment(path).check() == []
+    faults = Experiment(path).check()
+    if faults and all("which is not installed" in fault for fault in faults):
+        pytest.skip(faults[0])
+    assert faults == []
 
 
 def test_the_house_has_its_rooms() -> None:
