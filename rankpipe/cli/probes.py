@@ -226,6 +226,30 @@ def _tiny() -> Any:
 
 FAISS = {"faiss": "faiss-gpu|faiss-cpu"}
 ONNX = {"onnxruntime": "onnxruntime", "tokenizers": "tokenizers"}
+
+
+def _lightgbm() -> str:
+    import lightgbm
+    import numpy as np
+
+    x = np.arange(40.0)[:, None]
+    data = lightgbm.Dataset(x, (x[:, 0] % 10 > 4).astype(int), group=[10] * 4)
+    made = lightgbm.train({"objective": "lambdarank", "verbosity": -1, "min_data_in_leaf": 1}, data, 2)
+    assert made.predict(x).shape == (40,)
+    return f"lightgbm {lightgbm.__version__} learns to rank"
+
+
+def _catboost() -> str:
+    import catboost
+
+    data = catboost.Pool([[0.0], [1.0], [0.0], [1.0]], [0, 1, 0, 1], group_id=[0, 0, 1, 1])
+    made = catboost.CatBoost(
+        {"loss_function": "YetiRank", "iterations": 2, "verbose": False, "allow_writing_files": False}
+    )
+    assert len(made.fit(data).predict(data)) == 4
+    return f"catboost {catboost.__version__} learns to rank"
+
+
 TORCH = {"torch": "torch", "transformers": "transformers"}
 ST = {"sentence_transformers": "sentence-transformers", **TORCH}
 LM = {**TORCH, "gguf": "gguf"}
@@ -249,4 +273,6 @@ PARTS: dict[str, Part] = {
     "ray": Part("ray", {"ray": "ray"}, _ray),
     "milvus": Part("milvus", {"pymilvus": "pymilvus", "milvus_lite": "milvus-lite"}, _milvus),
     "train": Part("train", TRAIN, _train),
+    "ltr": Part("ltr", {"lightgbm": "lightgbm"}, _lightgbm),
+    "catboost": Part("catboost", {"catboost": "catboost"}, _catboost),
 }
