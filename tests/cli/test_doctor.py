@@ -61,7 +61,8 @@ def test_the_last_error_of_a_process() -> None:
 
 def test_an_extra_is_tried_by_its_parts() -> None:
     absent = [e for e in EXTRAS if not all(map(installed, EXTRAS[e]))]
-    assert all(f.state == "absent" and f.cure == f"pip install 'rankpipe[{f.part}]'" for f in examine(absent) if absent)
+    for found in examine(absent) if absent else []:
+        assert (found.state, found.cure) == ("absent", f"pip install 'rankpipe[{PARTS[found.part].extra}]'")
     with pytest.raises(DataError, match="did you mean java"):
         examine(["jaba"])
 
