@@ -51,4 +51,4 @@ clean:
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt
-	$(BIN)/uv pip compile -q --no-header --no-annotate --python $(BIN)/python --extra all --extra gpu --extra dev -c constraints.txt pyproject.toml | grep -v '^setuptools=' > constraints.all && mv constraints.all constraints.txt
+	$(BIN)/uv pip compile -q --no-header --no-annotate --python $(BIN)/python --extra all --extra gpu --extra mutants -c constraints.txt pyproject.toml | grep -v '^setuptools=' > constraints.all && mv constraints.all constraints.txt
