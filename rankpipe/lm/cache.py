@@ -9,7 +9,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
@@ -49,6 +49,9 @@ class Cached:
     :param offline: never ask; what is not in the file is an error.
     :raises ArtefactError: If the file is damaged or something else, or there is none to replay.
     """
+
+    opens: ClassVar[bool] = True  # a check makes no file
+    writes: ClassVar[tuple[str, ...]] = ("path",)  # what its files say is not what it is
 
     def __init__(self, lm: LM, path: Path, slice: int | None = None, offline: bool = False) -> None:
         if slice is not None and slice < 1:

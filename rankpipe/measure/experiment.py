@@ -229,7 +229,8 @@ def identity(node: dict[str, Any], root: Path) -> str:
     for _, part in recipe.walk(node):
         call = find(part["use"])
         parts.append(_code(Path(inspect.getfile(inspect.unwrap(call)))))
-        parts += [_content(root / part[name]) for name in recipe.paths(call) if isinstance(part.get(name), str)]
+        read = [name for name in recipe.paths(call) if name not in getattr(call, "writes", ())]
+        parts += [_content(root / part[name]) for name in read if isinstance(part.get(name), str)]
         if isinstance(part.get("model"), str) and "url" not in inspect.signature(call).parameters:  # else on a server
             parts.append(weights.identity(weights.resolve(part["model"])))
     return recipe.digest(parts)

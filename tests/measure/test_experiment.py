@@ -348,3 +348,14 @@ def test_a_reranker_on_a_server_is_asked_once_and_its_key_is_nowhere(
     assert {headers["Authorization"] for _, _, headers in server.asked} == {f"Bearer {secret}"}
     for file in (p for p in house.rglob("*") if p.is_file()):
         assert secret.encode() not in file.read_bytes(), file
+
+
+def test_a_cache_of_answers_may_be_new_or_full(house: Path) -> None:
+    llm = {"use": "listwise", "lm": {"use": "cache", "lm": {"use": "fake"}, "path": "answers.db"}}
+    path = write(house, systems={"llm": [{"use": "bm25", "index": "indexes/words"}, llm]}, expect=None)
+    assert Experiment(path).check() == []
+    assert not (house / "answers.db").exists()
+    for fresh in (8, 0):
+        made = Experiment(path)
+        made.run()
+        assert sum(getattr(s, "fresh", 0) for s in made._built.values()) == fresh
