@@ -137,6 +137,13 @@ class Http:
         fields = {**self.parameters, "top_logprobs": None, self.limit: max_tokens}
         return self._all([self._body(chat, fields) for chat in chats], self._completion)
 
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        """Whether ``text`` is a single token after ``begin``; taken on trust where nobody can say.
+
+        :raises ModelError: If the server can, and fails.
+        """
+        return self.sizes.is_token(text, begin)
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, as far as the server tells them.
 

@@ -49,17 +49,20 @@ class Sizes:
             self._chats[key] = self._most(chat) if ids is None else len(ids)
         return self._chats[key]
 
+    def is_token(self, text: str, before: str) -> bool:
+        """Whether ``text`` is one token after ``before``; taken on trust where nobody can say."""
+        start, both = self._ids(before), self._ids(before + text)
+        return start is None or both is None or (both[:-1] == start and len(both) == len(start) + 1)
+
     def token(self, text: str, before: str) -> int | None:
         """What the server calls the one token that ``text`` is after ``before``; None if it does not say.
 
         :raises ModelError: If the server, or else ``tokenizer``, makes more or fewer of it.
         """
-        start, both = self._ids(before), self._ids(before + text)
-        if start is None or both is None:
-            return None
-        if both[:-1] != start or len(both) != len(start) + 1:
+        if not self.is_token(text, before):
             raise ModelError(f"{self.model}: {text!r} after {before!r} is no single token; take other labels")
-        return both[-1] if self._asks else None
+        ids = self._ids(before + text)
+        return ids[-1] if ids and self._asks else None
 
     def _most(self, chat: Chat) -> int:
         return CHAT_TOKENS + sum(MESSAGE_TOKENS + sum(map(self._length, message.values())) for message in chat)

@@ -149,3 +149,4 @@ def test_the_token_of_a_label(tmp_path: Path) -> None:
         asked = [body["prompt"] for body in server.bodies("/tokenize")]
     assert sorted(asked) == ["", "A", "[", "[10", "[A"]  # "[" again is known
     assert unasked().sizes.token("10", "[") is None  # nobody can say
+    assert unasked().is_token("10", begin="[")

@@ -18,6 +18,7 @@ from rankpipe.lm import Chat, Choice
 from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Scripted
 from rankpipe.lm.hf import HF
+from rankpipe.lm.http import Http
 from rankpipe.recipe import build, check
 from rankpipe.rerank import ledger
 from rankpipe.rerank.budget import Budget
@@ -25,6 +26,7 @@ from rankpipe.rerank.first import First
 from rankpipe.rerank.pointwise import OneByOne, Pointwise, QueryLikelihood, verdict
 from rankpipe.rerank.prompts import PointPrompt, named, read
 from rankpipe.rerank.template import Said
+from tests.lm.server import completion, say, serving
 
 PLAIN = PointPrompt("plain", (Said("user", "{query}? {passage}"),), titled="{text}")
 
@@ -422,3 +424,20 @@ def test_qwen3s_yes_and_no_are_tokens_after_what_the_reply_begins_with(tiny_lm: 
     shutil.copytree(tiny_lm, tmp_path, dirs_exist_ok=True)
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
     assert Pointwise(HF(str(tmp_path)), "qwen3_reranker").words == (["yes"], ["no"])
+
+
+def test_a_server_that_tells_its_likeliest_tokens() -> None:
+    """Passages are rated by what it tells, those of which it tells neither yes nor no stay below."""
+
+    def act(handler: Any, body: Any) -> None:
+        passage = body["messages"][-1]["content"].partition("? ")[2]
+        told = {"a": {"Yes": -1.0, "no": -2.0}, "b": {"yes": -0.5, "Yes": -3.0, "x": -1.0}, "c": {"x": -0.1}}[passage]
+        rows = [{"token": token, "logprob": logprob} for token, logprob in told.items()]
+        logprobs = {"content": [{"token": "x", "logprob": -1.0, "top_logprobs": rows}]}
+        say(completion("x", logprobs=logprobs))(handler, body)
+
+    with serving([act]) as server:
+        [made] = Pointwise(Http("m", server.url, context=4096), PLAIN).apply([ranking("c", "a", "b")])
+    assert ids(made) == ["d2", "d1", "d0"]
+    assert scores(made) == pytest.approx([1.0, exp(-1) / (exp(-1) + exp(-2)), exp(-1) / (exp(-1) + exp(-2)) - 1])
+    assert told(made).repaired == 1
