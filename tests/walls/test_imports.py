@@ -16,7 +16,8 @@ MODULES = [
 ]
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "faiss", "bm25s", "onnxruntime", "tokenizers", "scipy",
-    "ir_measures", "ir_datasets", "datasets", "peft", "lightgbm", "catboost", "jnius", "pyserini", "vllm", "huggingface_hub", "yaml",
+    "ir_measures", "ir_datasets", "datasets", "peft", "jnius", "pyserini", "vllm", "huggingface_hub", "yaml",
+    "lightgbm", "catboost",
 }  # fmt: skip
 
 
