@@ -312,9 +312,11 @@ from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Noisy
 from tests.lm.test_cache import chat
 cached = Cached(Noisy(), Path(sys.argv[1]))
+inherited = cached.book._open
 child = os.fork()
 for i in range(200):
     cached.complete([chat(i + (1000 if child else 0))], max_tokens=9)
+assert (cached.book._open is inherited) == bool(child)
 if child:
     assert os.waitpid(child, 0)[1] == 0
 else:
