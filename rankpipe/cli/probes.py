@@ -108,7 +108,7 @@ def _cross_encoder() -> str:
 def _smollm2() -> str:
     from rankpipe.lm.hf import HF
 
-    [made] = HF("smollm2").complete([[{"role": "user", "content": "Say hello."}]], max_tokens=5)
+    [made] = HF("smollm2").complete([[{"role": "user", "content": "What is the capital of France?"}]], max_tokens=8)
     return f"says {made.text!r}"
 
 

@@ -98,9 +98,9 @@ class Book:
             return db
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        [ours], [form], [tables] = (
+        [tables], [ours], [form] = (  # tables first: they and the marks come in one transaction, perhaps just now
             db.execute(q).fetchone()
-            for q in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+            for q in ("SELECT count(*) FROM sqlite_master", "PRAGMA application_id", "PRAGMA user_version")
         )
         if tables and ours != OURS:
             raise ArtefactError(f"{self.path}: another program's SQLite file; name another path")

@@ -20,6 +20,7 @@ from rankpipe.rerank.features import TABLE, Candidate, Field, Statistics, Tokeni
 from rankpipe.rerank.learners import Matrix
 
 BATCH = 8  # rankings that the models read together
+REMEMBERED = 1 << 16  # passages whose vectors are kept: 100 MB at 384 dimensions, with their texts some more
 
 
 class Known(NamedTuple):
@@ -96,15 +97,22 @@ class Signals:
             )
         return name
 
+    @cached_property
+    def _vectors(self) -> dict[str, NDArray[np.float32]]:
+        """Of passages that were met already: rankings of one collection share many."""
+        return {}
+
     def _cosines(self, rankings: Sequence[Ranking], heads: Sequence[Sequence[Hit]]) -> list[float]:
         texts = [h.doc.contents for hits in heads for h in hits]
         if "cosine" not in self.features or not texts:
             return [nan] * len(texts)
         queries = _unit(self.encoder.encode_queries([r.query.text for r in rankings]))  # (Q, dimension)
-        docs = _unit(self.encoder.encode_docs(texts))  # (hits, dimension)
+        if len(self._vectors) > REMEMBERED:
+            self._vectors.clear()
+        if fresh := list(dict.fromkeys(text for text in texts if text not in self._vectors)):
+            self._vectors.update(zip(fresh, _unit(self.encoder.encode_docs(fresh)), strict=True))
         owner = [i for i, hits in enumerate(heads) for _ in hits]
-        made: list[float] = (queries[owner] * docs).sum(axis=1).tolist()
-        return made
+        return [float(queries[i] @ self._vectors[text]) for i, text in zip(owner, texts, strict=True)]
 
     def _crossed(self, rankings: Sequence[Ranking], heads: Sequence[Sequence[Hit]]) -> Sequence[Scored | None]:
         pairs = [(r.query.text, h.doc.contents) for r, hits in zip(rankings, heads, strict=True) for h in hits]

@@ -14,6 +14,7 @@ import pytest
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import attention
+from rankpipe.lm.fake import Noisy
 from rankpipe.lm.hf import HF
 from rankpipe.rerank.icr import InContext, Spent, calibrated
 from rankpipe.rerank.plans import Single, Sliding
@@ -93,8 +94,8 @@ def test_scores_are_the_papers(tiny_lm: Path, few_rows: None) -> None:
     for question in ("fox?", "what is a banana"):
         expected = plain(tiny_lm, shown, question)
         assert scored(InContext(exact(tiny_lm)), shown, question) == pytest.approx(expected, abs=1e-5)
-        [made] = InContext(exact(tiny_lm)).apply([ranking(TEXTS, question)])
-        assert ids(made) == [f"d{i}" for i in np.argsort(-np.array(expected))]
+        [made] = InContext(exact(tiny_lm)).apply([ranking(TEXTS[::-1], question)])  # the best so far is shown last
+        assert ids(made) == [f"d{3 - i}" for i in np.argsort(-np.array(expected))]
         assert [h.score for h in made.hits] == [1, 1 / 2, 1 / 3, 1 / 4]
 
 
@@ -125,7 +126,7 @@ def test_windows_slide(tiny_lm: Path) -> None:
     [made] = stage.apply([ranking(texts)])
     order = [0, 1, 2, 3]
     for window in (slice(1, 4), slice(0, 3)):
-        scores = scored(stage, [texts[i] for i in order[window]], "fox?")
+        scores = scored(stage, [texts[i] for i in order[window][::-1]], "fox?")[::-1]
         order[window] = [order[window][i] for i in np.argsort(-np.array(scores), kind="stable")]
     assert ids(made) == [f"d{i}" for i in [*order, 4]]
     assert made.steps[-1].calls == 4
@@ -145,6 +146,8 @@ def test_what_costs_nothing(tiny_lm: Path) -> None:
     assert (ids(none), ids(one), none.steps[-1].calls, one.steps[-1].calls) == ([], ["d0"], 0, 0)
     with pytest.raises(RecipeError, match="both must be 1 or more"):
         InContext(HF("no such model"), depth=0)
+    with pytest.raises(RecipeError, match="a Noisy does not say what it looks at"):
+        InContext(Noisy())  # type: ignore[arg-type]
     code = (
         "import sys; from rankpipe.rerank.icr import InContext, HF; InContext(HF()); assert 'torch' not in sys.modules"
     )
