@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from rankpipe import lines
 from rankpipe.data import Hit, Ranking, Step
-from rankpipe.errors import ArtefactError
 from rankpipe.progress import track
 from rankpipe.stage import Reranker
-from rankpipe.store import disk_errors
 
 
 class Kept(Reranker):
@@ -57,13 +55,12 @@ class Kept(Reranker):
         return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
-        with disk_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as f:
-                f.writelines(json.dumps(row) + "\n" for row in rows)
-                f.flush()
-                os.fsync(f.fileno())
+        lines.append(self.path, rows)
         self.known |= {row["key"]: row for row in rows}
+
+    def knows(self, ranking: Ranking) -> bool:
+        """Whether its result is there."""
+        return self._key(ranking) in self.known
 
 
 def _row(key: str, took: Ranking, gave: Ranking) -> dict[str, Any]:
@@ -78,22 +75,7 @@ def _restore(row: dict[str, Any], took: Ranking) -> Ranking:
 
 
 def _load(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the journal; cut off a last line that was never finished.
-
-    :raises ArtefactError: If a line in the middle is damaged; says which.
-    """
-    if not path.exists():
-        return {}
-    known = {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    for number, line in enumerate(whole.splitlines(), 1):
-        try:
-            row = json.loads(line)
-            known[row["key"]] = row
-        except (ValueError, KeyError, TypeError):
-            raise ArtefactError(f"{path}:{number}: damaged line; delete the file to do its work again") from None
-    if len(whole) < len(content):
-        with open(path, "r+b") as f:
-            f.truncate(len(whole))
-    return known
+    lines.mend(path)
+    return {
+        row["key"]: row for row in lines.read(path, ("key", "hits", "steps"), "delete the file to do its work again")
+    }

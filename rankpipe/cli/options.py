@@ -89,17 +89,33 @@ def component(
 
     :raises RecipeError: If a setting is no KEY=VALUE, or the component does not take it.
     """
+    return checked({"use": use, **setting(settings)}, method, given)
+
+
+def setting(settings: list[str] | None) -> dict[str, Any]:
+    """``--set`` as arguments; their values are YAML.
+
+    :raises RecipeError: If one is no KEY=VALUE.
+    """
     import yaml
 
     if bad := [s for s in settings or [] if "=" not in s]:
         raise RecipeError([f"--set {s}: expected KEY=VALUE" for s in bad])
-    node: dict[str, Any] = {"use": use}
-    for setting in settings or []:
-        key, value = setting.split("=", 1)
+    arguments: dict[str, Any] = {}
+    for one in settings or []:
+        key, value = one.split("=", 1)
         try:
-            node[key] = yaml.safe_load(value)
+            arguments[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
-            raise RecipeError([f"--set {setting}: the value is no YAML: {error}".replace("\n", " ")]) from None
+            raise RecipeError([f"--set {one}: the value is no YAML: {error}".replace("\n", " ")]) from None
+    return arguments
+
+
+def checked(node: dict[str, Any], method: str | None = None, given: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The node, if it can be built (or ``method`` of its component be called).
+
+    :raises RecipeError: If not, with every fault.
+    """
     inner = [v for k, v in node.items() if k != "use"]
     if faults := [*recipe.check(inner), *recipe.bind(node, "", method, given)] if method else recipe.check(node):
         raise RecipeError(faults)

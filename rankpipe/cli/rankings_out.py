@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -12,16 +13,25 @@ from rankpipe.cli import show
 from rankpipe.data import Ranking
 
 SHOWN_QUERIES = 3
+COUNTS = ("calls", "tokens_in", "tokens_out", "repaired", "cut", "skipped")  # of a step
 
 
-def tell(rankings: Sequence[Ranking], out: Path | None) -> None:
-    """Write the rankings where asked; show a few, or all as JSON."""
+def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False, lm: Any = None) -> None:
+    """Write the rankings where asked; show a few, or all as JSON.
+
+    :param ledger: whether one was kept.
+    :param lm: a language model, to be asked what it has cost.
+    """
     summary: dict[str, Any] = {
         "queries": len(rankings),
         "hits": sum(len(r.hits) for r in rankings),
         "without_hits": sum(not r.hits for r in rankings),
         "steps": totals(rankings),
     }
+    if asked := spent(lm):
+        summary["lm"] = asked
+    if ledger and out is not None:
+        summary["ledger"] = str(beside(out))
     if out is not None:
         summary["out"] = str(out)
         summary["scores_lowered"] = write(out, rankings)
@@ -35,16 +45,39 @@ def tell(rankings: Sequence[Ranking], out: Path | None) -> None:
             if len(rankings) > SHOWN_QUERIES:
                 show.remark(f"... and {len(rankings) - SHOWN_QUERIES} more queries; --out FILE writes them all")
         costs(rankings)
+        for part, told in summary.get("lm", {}).items():
+            show.remark(f"{part}: " + ", ".join(f"{n:g} {name.replace('_', ' ')}" for name, n in told.items()))
         if out is not None:
             show.out.print(f"{summary['queries']} queries, {summary['hits']} hits: {out}", highlight=False)
             if summary["scores_lowered"]:
                 show.remark(
                     f"{summary['scores_lowered']} tied scores were lowered by the least step, to keep the order"
                 )
+        if ended := sum(any(s.skipped for s in r.steps) for r in rankings):
+            show.warn(
+                f"{ended} of {len(rankings)} queries were ended by the budget; they have the best order that there was"
+            )
+        if "ledger" in summary:
+            show.remark(f"what was asked and said: rankpipe view {out}")
         if summary["without_hits"]:
             show.warn(f"{summary['without_hits']} of {len(rankings)} queries have no hit at all")
 
     show.emit(summary, human)
+
+
+def beside(out: Path) -> Path:
+    """Where the ledger of a run is."""
+    return out.with_name(f"{out.name}.ledger.jsonl")
+
+
+def spent(lm: Any) -> dict[str, dict[str, float]]:
+    """What a language model, and what it asks in turn, have counted since they were made."""
+    found = {}
+    while lm is not None:
+        if totals := getattr(lm, "totals", None):
+            found[type(lm).__name__.lower()] = asdict(totals)
+        lm = getattr(lm, "lm", None)
+    return found
 
 
 def write(path: Path, rankings: Sequence[Ranking]) -> int:
@@ -68,16 +101,13 @@ def hits(ranking: Ranking, count: int = 10) -> None:
 
 def costs(rankings: Sequence[Ranking]) -> None:
     """What each stage cost, in all."""
-    rows = [
-        (s["stage"], f"{s['seconds']:.2f}", s["calls"], s["tokens_in"], s["tokens_out"], s["repaired"], s["cut"])
-        for s in totals(rankings)
-    ]
-    show.costs(("stage", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut"), rows)
+    rows = [(s["stage"], f"{s['seconds']:.2f}", *(s[name] for name in COUNTS)) for s in totals(rankings)]
+    show.costs(("stage", "seconds", *(name.replace("_", " ") for name in COUNTS)), rows)
 
 
 def totals(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
     """Each stage's cost summed over the queries, in the order of the pipeline."""
-    fields = ("seconds", "calls", "tokens_in", "tokens_out", "repaired", "cut")
+    fields = ("seconds", *COUNTS)
     sums: dict[str, dict[str, Any]] = {}
     for ranking in rankings:
         for step in ranking.steps:

@@ -2,61 +2,70 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rankpipe.cli import app, options, rankings_out, show
+from rankpipe.cli.reranking import By, Given
 from rankpipe.progress import track
 
 
 @show.verb(app, "rerank")
 def rerank(
-    run: Annotated[Path, typer.Argument(help="A TREC run (its texts come from --data), or .jsonl with texts.")],
-    data: options.DataOrNone = None,
-    split: options.Split = "test",
-    topics: options.Topics = None,
-    use: Annotated[str, typer.Option("--use", "-u", help="The reranker; see: rankpipe ls")] = "cross-encoder",
-    settings: options.Set = None,
-    depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100,
+    given: Given,
+    by: By,
     out: options.Out = None,
+    ledger: Annotated[
+        bool, typer.Option("--ledger", help="Keep what the model was shown and said beside --out, for rankpipe view.")
+    ] = False,
 ) -> None:
     """Rerank a run. One that is killed goes on where it stopped, if it writes to a file (--out).
 
     rankpipe rerank bm25.trec --data beir/scifact/test --out reranked.trec
-    rankpipe rerank bm25.trec --data corpus.jsonl --topics topics.tsv --out reranked.trec
-    rankpipe rerank requests.jsonl --use listwise --set lm='{use: hf, model: smollm2}' --out new.trec
+    rankpipe rerank bm25.trec --data corpus.jsonl --topics topics.tsv --model smollm2 --ledger --out reranked.trec
+    rankpipe rerank requests.jsonl --use first --model smollm2 --max-calls 5 --out new.trec
+    rankpipe rerank requests.jsonl --model my-model --lm http://127.0.0.1:8000/v1 --cache answers.sqlite --out new.trec
     """
     from rankpipe import recipe
-    from rankpipe.datasets import rankings, read_requests
-    from rankpipe.errors import DataError, RecipeError
+    from rankpipe.errors import RecipeError
     from rankpipe.journal import Kept
     from rankpipe.measure.experiment import identity
+    from rankpipe.rerank import ledger as windows
     from rankpipe.stage import Top
-    from rankpipe.trec import read_run
 
-    node = options.component(use, settings)
+    if ledger and out is None:
+        raise RecipeError(["--ledger: it lies beside the run; say with --out where that is to be"])
+    work = _Work(out) if out else None
+    if work and work.answers.exists():
+        show.remark("going on where it stopped: what the model has answered is not asked again")
+    node = by.node(work.answers if work else None)
     if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
         raise RecipeError(faults)
-    if run.name.removesuffix(".gz").endswith(".jsonl"):
-        given = list(read_requests(run))
-    elif data is not None:
-        read = read_run(run)
-        for oddity in read.oddities:
-            show.warn(oddity)
-        given = rankings(read.run, options.collection(data, topics, split=split))
-    else:
-        raise DataError(f"{run}: a TREC run has no texts; say where they are with --data")
-    reranker = recipe.build(node, Path.cwd())
-    kept = out.with_name(f".{out.name}.kept.jsonl") if out is not None else None
-    if kept and not isinstance(reranker, Top):
-        reranker = Kept(reranker, kept, identity(node, Path.cwd()))
-        if reranker.known:
-            show.remark(f"going on where it stopped: {len(reranker.known)} rankings are done")
-    pipe = Top(depth) >> reranker
-    pipe.batch = reranker.batch
-    made = list(track(pipe(given), f"rerank with {use}", len(given)))
-    rankings_out.tell(made, out)
-    if kept:
-        kept.unlink(missing_ok=True)
+    rankings = given.rankings()
+    stage = recipe.build(node, Path.cwd())
+    reranker, known = stage, set()
+    if work and "lm" not in node and not isinstance(stage, Top):
+        reranker = Kept(stage, work.rankings, identity(node, Path.cwd()))
+        if known := {r.query.id for r in rankings if reranker.knows(r)}:
+            show.remark(f"going on where it stopped: {len(known)} rankings are done")
+    reranker.batch = stage.batch
+    with windows.kept(rankings_out.beside(out), known) if ledger and out else nullcontext():
+        made = list(track(reranker(rankings), f"rerank with {by.name}", len(rankings)))
+    rankings_out.tell(made, out, ledger=ledger, lm=getattr(stage, "lm", None))
+    if work:
+        work.done()
+
+
+class _Work:
+    """What is kept while a run is being made, so that a killed one goes on where it stopped."""
+
+    def __init__(self, out: Path) -> None:
+        self.answers = out.with_name(f".{out.name}.answers.sqlite")  # of a language model
+        self.rankings = out.with_name(f".{out.name}.kept.jsonl")  # of any other
+
+    def done(self) -> None:
+        for path in (*self.answers.parent.glob(f"{self.answers.name}*"), self.rankings):
+            path.unlink(missing_ok=True)

@@ -9,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from threading import Timer
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import click
 import typer
@@ -62,28 +62,46 @@ COMMON = {  # the options that every verb has, typed once
 def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Register a command with the common options; errors end it with their exit code and without a traceback.
 
+    An argument that is a dataclass stands for options that verbs share: each of its fields is one.
+
     :param bare: the command makes sense without arguments; others then show their help.
     """
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function, eval_str=True)
+        groups: dict[str, Any] = {
+            p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
+        }
+
         @functools.wraps(function)
         def command(**arguments: Any) -> None:
             for option in COMMON:
                 setattr(manner, option, arguments.pop(option))
+            for given, group in groups.items():
+                arguments[given] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
             with errors_told(), progress.listening(Shown()):
                 function(**arguments)
 
-        signature = inspect.signature(function, eval_str=True)
-        common = [
-            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=a) for n, a in COMMON.items()
-        ]
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values()]
+        common = [_option(n, a, False) for n, a in COMMON.items()]
+        own = [o for p in signature.parameters.values() for o in _options(p)]
         command.__signature__ = signature.replace(parameters=[*own, *common])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
         app.command(name, no_args_is_help=not bare)(command)
         return function
 
     return register
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    if not is_dataclass(group := parameter.annotation):
+        return [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)]
+    kinds = get_type_hints(group, include_extras=True)
+    empty = inspect.Parameter.empty
+    return [_option(f.name, kinds[f.name], empty if f.default is MISSING else f.default) for f in fields(group)]
+
+
+def _option(name: str, kind: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
 
 @contextmanager
@@ -229,15 +247,15 @@ class Shown:
                 self.bars, self.console._file = None, file
 
     def _lines(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        started, count = self.clock(), 0
+        started, count, told = self.clock(), 0, 0
         due = started + FIRST_S
         for item in items:
             yield item
             count += 1
             if (now := self.clock()) >= due:
                 self._tell(label, _rate(count, total, now - started))
-                due = now + EVERY_S
-        if (seconds := self.clock() - started) > self.patience_s:
+                due, told = now + EVERY_S, count
+        if (seconds := self.clock() - started) > self.patience_s and told < count:
             self._tell(label, _rate(count, total, seconds))
 
     def _tell(self, label: str, said: str) -> None:

@@ -37,7 +37,10 @@ class Likelihood:
 
 
 class LM(Protocol):
-    """Anything that completes chats. Chat templates, batching, threads and retries are its own business."""
+    """Anything that completes chats. Chat templates, batching, threads and retries are its own business.
+
+    One that has ``together`` says for how many queries it is best asked at once, and so how much a kill may lose.
+    """
 
     @property
     def context(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -28,6 +28,14 @@ class Telling(Protocol):
     def telling(self, told: Told) -> LM:
         """The same model, which also tells ``told``."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Answers that were there, and those that had to be asked for."""
+
+    known: int = 0
+    asked: int = 0
 
 
 class Cached:
@@ -58,7 +66,7 @@ class Cached:
             raise RecipeError([f"Cached(slice={slice}): must be 1 or more"])
         self.lm, self.slice, self.offline = lm, slice, offline
         self.book = Book(path, read_only=offline)
-        self.hits = self.misses = 0  # answers that were there, and those that had to be asked for
+        self.totals = Totals()
         self._lock = Lock()
 
     @property
@@ -131,7 +139,7 @@ class Cached:
         if missing and self.offline:
             first = _shown(asked[min(missing.values())])
             raise self._lacking(kind, f"{len(missing)} of {len(asked)} answers, the first to {first}")
-        self._note(hits=len(asked) - len(missing))
+        self._note(known=len(asked) - len(missing))
         for places in self._slices(sorted(missing.values())):
             self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
         if missing:
@@ -146,15 +154,15 @@ class Cached:
 
         answers = ask(self.lm.telling(keep) if isinstance(self.lm, Telling) else self.lm)
         self.book.write([Row(k, self._model, kind, asdict(a)) for k, a in zip(keys, answers, strict=True)])
-        self._note(misses=len(keys))
+        self._note(asked=len(keys))
 
     def _slices(self, places: Sequence[int]) -> list[Sequence[int]]:
         size = self.slice or (len(places) if isinstance(self.lm, Telling) else SLICE) or 1
         return [places[i : i + size] for i in range(0, len(places), size)]
 
-    def _note(self, hits: int = 0, misses: int = 0) -> None:
+    def _note(self, known: int = 0, asked: int = 0) -> None:
         with self._lock:
-            self.hits, self.misses = self.hits + hits, self.misses + misses
+            self.totals = Totals(self.totals.known + known, self.totals.asked + asked)
 
     def _noted(self, kind: str, asked: Any, ask: Callable[[], int]) -> int:
         """What the model says, noted for a replay; what was noted, in a replay."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 
+from rankpipe import lines, store
 from rankpipe.lm import Chat
+
+KINDS = ("ok", "wrong_format", "repetition", "missing_documents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +53,41 @@ def note(entry: Callable[[], Entry]) -> None:
     """Hand an entry to the listener; it is not even made if there is none."""
     if write := _listener.get():
         write(entry())
+
+
+@contextmanager
+def kept(path: Path, known: Container[str] = ()) -> Iterator[None]:
+    """Every window that is judged inside becomes a line of the file, as soon as it is judged.
+
+    :param known: queries (ids) that are not asked again; what the file says of them stays, and nothing else does.
+    """
+    old = [e for e in read(path) if e.query in known]
+    with store.write(path) as f:
+        f.writelines(map(_line, old))
+    with store.disk_errors(path), open(path, "a", encoding="utf-8") as f:
+
+        def write(entry: Entry) -> None:
+            f.write(_line(entry))
+            f.flush()
+
+        with written(write):
+            yield
+
+
+def read(path: Path) -> list[Entry]:
+    """A file's windows, in the order they were judged; none if there is no file.
+
+    :raises ArtefactError: If it is damaged, or no ledger.
+    """
+    rows = lines.read(path, [f.name for f in fields(Entry)], "rerank again with --ledger")
+    return [Entry(**{**row, "docs": tuple(row["docs"]), "order": tuple(row["order"])}) for row in rows]
+
+
+def kinds(entries: Iterable[Entry]) -> dict[str, int]:
+    """How many replies are of each kind, in the order of :data:`KINDS`."""
+    counted = Counter(e.kind for e in entries)
+    return {kind: counted[kind] for kind in KINDS}
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry), ensure_ascii=False) + "\n"

@@ -68,6 +68,7 @@ class OneByOne(Reranker):
             raise RecipeError([f"max_words={max_words}, depth={depth}: both must be 1 or more"])
         self.lm, self.max_words, self.depth, self.budget = lm, max_words, depth, budget
         self.prompt = chosen(prompt, PointPrompt, self.answer)
+        self.batch = getattr(lm, "together", self.batch)
 
     @abstractmethod
     def rate(self, asked: Sequence[Asked]) -> Sequence[Rated]:

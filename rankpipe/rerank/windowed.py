@@ -66,6 +66,7 @@ class Windowed(Reranker):
             raise RecipeError([f"plan: {plan!r} is no plan; for example {{use: sliding}}"])
         self.lm, self.plan, self.max_words, self.depth, self.budget = lm, plan, max_words, depth, budget
         self.prompt = chosen(prompt, Prompt, *get_args(Answer))
+        self.batch = getattr(lm, "together", self.batch)
 
     @abstractmethod
     def ask(self, windows: Sequence[Asked]) -> Sequence[Said]:

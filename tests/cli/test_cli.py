@@ -255,23 +255,3 @@ def test_help_is_quick_to_import() -> None:
     code += "try: main()\nexcept SystemExit: pass\n"
     code += "heavy = {'torch', 'faiss', 'numpy', 'scipy', 'bm25s'} & set(sys.modules); assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
-
-
-def test_a_killed_rerank_goes_on_where_it_stopped(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
-    """The work that a killed run has kept is not done again, and the run is the same to the byte."""
-    rankpipe("index", "words", "--data", tiny_path)
-    rankpipe("search", "words", "--data", tiny_path, "--out", "a.trec")
-    fake = ("rerank", "a.trec", "--data", tiny_path, "--use", "listwise", "--set", "lm={use: fake}")
-    rankpipe(*fake, "--out", "whole.trec")
-    kept = tmp_path / ".b.trec.kept.jsonl"
-    command = [COMMAND, *map(str, fake), "--out", "b.trec"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (kept.exists() and kept.stat().st_size):
-            time.sleep(0.001)
-        process.kill()
-    if not kept.exists():  # it was quicker than we: put back what it had kept
-        pytest.skip("the run ended before it could be killed")
-    done = rankpipe(*fake, "--out", "b.trec")
-    assert "going on where it stopped" in done.stderr
-    assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
-    assert not kept.exists()

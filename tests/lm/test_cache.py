@@ -157,10 +157,10 @@ def test_the_same_as_without_and_asked_once(tmp_path: Path) -> None:
     for _ in range(2):
         assert cached.complete(chats, max_tokens=9) == plain.complete(chats, max_tokens=9)
     assert lm.batches == [4, 2]
-    assert (cached.hits, cached.misses) == (4 + 10, 6)
+    assert (cached.totals.known, cached.totals.asked) == (4 + 10, 6)
     later = Cached(Noisy(), path)
     assert later.complete(chats, max_tokens=9) == plain.complete(chats, max_tokens=9)
-    assert (later.hits, later.misses, later.lm.batches) == (10, 0, [])  # type: ignore[attr-defined]
+    assert (later.totals.known, later.totals.asked, later.lm.batches) == (10, 0, [])  # type: ignore[attr-defined]
     assert later.complete([], max_tokens=9) == []
     assert (cached.identity, cached.context, cached.count(chats[0])) == (lm.identity, 4096, lm.count(chats[0]))
 
@@ -180,7 +180,7 @@ def test_every_kind_comes_back_exactly(tmp_path: Path) -> None:
         assert cached.complete([ask("a")], max_tokens=1) == lm.complete([ask("a")], max_tokens=1)
         assert cached.choose([ask("a")], ["A", "B", "C"]) == lm.choose([ask("a")], ["A", "B", "C"])
         assert cached.likelihood([ask("a")], ["b"]) == lm.likelihood([ask("a")], ["b"])
-    assert (cached.hits, cached.misses) == (3, 0)
+    assert (cached.totals.known, cached.totals.asked) == (3, 0)
 
 
 def test_anything_that_decides_the_answer_is_in_the_key(tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ def test_anything_that_decides_the_answer_is_in_the_key(tmp_path: Path) -> None:
     ]
     for question in questions:
         question(cached)
-    assert (cached.hits, cached.misses) == (0, len(questions) - 1)
+    assert (cached.totals.known, cached.totals.asked) == (0, len(questions) - 1)
     same = [{"content": chat(1)[0]["content"], "role": "user"}]  # the order of its keys does not matter
     cached.complete([same], max_tokens=9)
-    assert cached.hits == 1
+    assert cached.totals.known == 1
 
 
 def test_an_error_is_no_answer(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_an_error_is_no_answer(tmp_path: Path) -> None:
     cached = Cached(lm, tmp_path / "c.sqlite", slice=2)
     with pytest.raises(ModelError, match="was asked once more"):
         cached.complete([ask(str(i)) for i in range(5)], max_tokens=9)
-    assert (cached.hits, cached.misses) == (0, 2)
+    assert (cached.totals.known, cached.totals.asked) == (0, 2)
     lm.replies.extend("defg")
     again = cached.complete([ask(str(i)) for i in range(5)], max_tokens=9)
     assert [c.text for c in again][:2] == ["a", "b"]
@@ -240,7 +240,7 @@ def test_a_model_that_tells_loses_nothing(tmp_path: Path) -> None:
         bad.clear()
         cached = Cached(Http("m", server.url), path)
         assert [c.text for c in cached.complete(chats, max_tokens=9)] == [str(i) for i in range(30)]
-    assert cached.hits == first - 1
+    assert cached.totals.known == first - 1
     assert len(server.asked) == 30 + 1
 
 
@@ -251,7 +251,7 @@ def test_counts_and_context_are_the_models_own_unless_offline(tmp_path: Path) ->
         lm.context = context
         assert online.context == context
     assert online.count(chat(1)) == lm.count(chat(1))
-    assert (online.hits, online.misses) == (0, 0)
+    assert (online.totals.known, online.totals.asked) == (0, 0)
     offline = Cached(slow.Dumb(), path, offline=True)  # type: ignore[arg-type]
     assert (offline.context, offline.count(chat(1))) == (200, lm.count(chat(1)))
 
@@ -269,8 +269,8 @@ def test_threads(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask_some, [*range(16)] * 3))
-    assert cached.hits + cached.misses == 48 * 12
-    assert cached.misses >= 27
+    assert cached.totals.known + cached.totals.asked == 48 * 12
+    assert cached.totals.asked >= 27
 
 
 PROCESS = """

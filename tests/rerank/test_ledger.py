@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from rankpipe.lm.fake import Oracle, Scripted
 from rankpipe.rerank import ledger
 from rankpipe.rerank.first import First
@@ -42,3 +45,25 @@ def test_first_tells_probabilities() -> None:
     with ledger.written(entries.append):
         First(Oracle(float)).apply([ranking(2)])
     assert entries[0].reply.count("0.667") == 1
+
+
+def test_a_file_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "l.jsonl"
+    entries: list[ledger.Entry] = []
+    with ledger.written(entries.append):
+        Listwise(Oracle(float)).apply([ranking(25, "1"), ranking(30, "2")])
+    with ledger.kept(path):
+        Listwise(Oracle(float)).apply([ranking(25, "1"), ranking(30, "2")])
+    read = ledger.read(path)
+    assert [replace(e, seconds=0) for e in read] == [replace(e, seconds=0) for e in entries]
+    assert ledger.kinds(read) == {"ok": 4, "wrong_format": 0, "repetition": 0, "missing_documents": 0}
+
+    with open(path, "a") as f:
+        f.write('{"query": "1", "do')  # killed
+    assert ledger.read(path) == read
+    with ledger.kept(path, {"2"}):  # 1 is asked again
+        Listwise(Oracle(float)).apply([ranking(25, "1")])
+    again = ledger.read(path)
+    assert [e.query for e in again] == ["2", "2", "1", "1"]
+    assert again[:2] == [e for e in read if e.query == "2"]
+    assert ledger.read(tmp_path / "none.jsonl") == []

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "device",
+    "device", "lines",
 }  # fmt: skip
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
@@ -22,7 +22,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "provenance": set(),
     "java": {"catalog", "errors"},
     "trec": {"data", "errors", "store"},
-    "journal": {"data", "errors", "progress", "stage", "store"},
+    "lines": {"errors", "store"},
+    "journal": {"data", "lines", "progress", "stage"},
     "weights": {"catalog", "errors", "store", "progress"},
     "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},

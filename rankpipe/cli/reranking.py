@@ -1,0 +1,92 @@
+"""The options of the verbs that rerank: what is reranked, and with what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rankpipe.cli import options, show
+
+if TYPE_CHECKING:
+    from rankpipe.data import Ranking
+
+
+@dataclass(frozen=True)
+class Given:
+    """What is reranked."""
+
+    run: Annotated[Path, typer.Argument(help="A TREC run (its texts come from --data), or .jsonl with texts.")]
+    data: options.DataOrNone = None
+    split: options.Split = "test"
+    topics: options.Topics = None
+    depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100
+
+    def rankings(self) -> list[Ranking]:
+        """Each query with its first hits and their texts.
+
+        :raises DataError: If something is not there or malformed.
+        """
+        from rankpipe.datasets import rankings, read_requests
+        from rankpipe.errors import DataError
+        from rankpipe.trec import read_run
+
+        if self.run.name.removesuffix(".gz").endswith(".jsonl"):
+            given = list(read_requests(self.run))
+        elif self.data is not None:
+            read = read_run(self.run)
+            for oddity in read.oddities:
+                show.warn(oddity)
+            given = rankings(read.run, options.collection(self.data, self.topics, split=self.split))
+        else:
+            raise DataError(f"{self.run}: a TREC run has no texts; say where they are with --data")
+        return [replace(r, hits=r.hits[: self.depth]) for r in given]
+
+
+@dataclass(frozen=True)
+class By:
+    """With what: a component, or the one that a model is made for."""
+
+    model: Annotated[str | None, typer.Option("--model", help="An alias, a Hugging Face id or a folder.")] = None
+    use: Annotated[str | None, typer.Option("--use", "-u", help="The reranker; --model knows its own.")] = None
+    lm: Annotated[str, typer.Option("--lm", help="What runs --model: hf, vllm, or the URL of a server.")] = "hf"
+    settings: options.Set = None
+    cache: Annotated[
+        Path | None, typer.Option("--cache", help="Keep the language model's answers here; ask none twice.")
+    ] = None
+    offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
+    max_seconds_per_query: Annotated[float | None, typer.Option(min=0, help="End a query's reranking then.")] = None
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (or passages) a query may ask about.")] = None
+    max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
+
+    def node(self, answers: Path | None = None) -> dict[str, Any]:
+        """The reranker's recipe node.
+
+        :param answers: where a language model's answers are kept, if ``--cache`` does not say.
+        :raises RecipeError: If the options do not go together, or it does not take one.
+        :raises ModelError: If nothing says what kind of model it is.
+        """
+        from rankpipe.errors import RecipeError
+        from rankpipe.rerank.model import component
+
+        if self.lm != "hf" and not self.model:
+            raise RecipeError([f"--lm {self.lm}: say which model it is to run, with --model"])
+        chosen = component(self.model, self.use, self.lm) if self.model else {"use": self.use or "cross-encoder"}
+        node = chosen | options.setting(self.settings)
+        limits = {"seconds": self.max_seconds_per_query, "calls": self.max_calls, "tokens": self.max_tokens}
+        if limits := {k: v for k, v in limits.items() if v is not None}:
+            node["budget"] = {"use": "budget", **limits}
+        if self.offline and not self.cache:
+            raise RecipeError(["--offline: say with --cache where the answers are"])
+        if self.cache and "lm" not in node:
+            raise RecipeError([f"--cache: {node['use']} has no language model whose answers could be kept"])
+        if (kept := self.cache or answers) and "lm" in node:
+            node["lm"] = {"use": "cache", "lm": node["lm"], "path": str(kept), "offline": self.offline}
+        return options.checked(node)
+
+    @property
+    def name(self) -> str:
+        """For progress and messages."""
+        return self.model or self.use or "cross-encoder"

@@ -1,0 +1,100 @@
+"""view: what a language model was shown, and what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rankpipe.cli import app, rankings_out, show
+
+if TYPE_CHECKING:
+    from rankpipe.rerank.ledger import Entry
+
+
+@show.verb(app, "view")
+def view(
+    run: Annotated[Path, typer.Argument(help="A run that was made with rerank --ledger.")],
+    query: Annotated[str | None, typer.Option("--query", "-Q", help="Only this query, window by window.")] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", "-w", min=1, help="Of that query: the whole prompt and reply.")
+    ] = None,
+) -> None:
+    """Show what a language model was shown and what it said: in all, for a query, or in one window.
+
+    rankpipe view reranked.trec
+    rankpipe view reranked.trec --query 1037798
+    rankpipe view reranked.trec --query 1037798 --window 9
+    """
+    from rankpipe.errors import DataError
+    from rankpipe.rerank import ledger
+
+    path = rankings_out.beside(run)
+    if not path.exists():
+        raise DataError(f"{path}: there is none; make the run again with: rankpipe rerank --ledger --out {run}")
+    entries = ledger.read(path)
+    if query is None:
+        if window is not None:
+            raise DataError(f"--window {window}: of which query? --query ID says")
+        _all(entries)
+        return
+    mine = [e for e in entries if e.query == query]
+    if not mine:
+        raise DataError(f"{path}: no window of query {query!r}; it has {', '.join(_queries(entries)[:10])} ...")
+    if window is None:
+        show.emit([asdict(e) for e in mine], lambda: _query(mine))
+    elif window > len(mine):
+        raise DataError(f"{path}: query {query!r} has {len(mine)} windows, no number {window}")
+    else:
+        show.emit(asdict(mine[window - 1]), lambda: _window(mine[window - 1]))
+
+
+def _all(entries: Sequence[Entry]) -> None:
+    """Replies by kind, and each query's costs."""
+    from rankpipe.rerank.ledger import KINDS, kinds
+
+    counted = kinds(entries)
+    rows: list[dict[str, Any]] = []
+    for query in _queries(entries):
+        mine = [e for e in entries if e.query == query]
+        costs = {name: sum(getattr(e, name) for e in mine) for name in ("tokens_in", "tokens_out", "cut", "seconds")}
+        rows.append({"query": query, "windows": len(mine), **kinds(mine), **costs})
+    shares = {kind: round(100 * counted[kind] / max(len(entries), 1), 2) for kind in KINDS}
+
+    def human() -> None:
+        table = [(kind, counted[kind], f"{shares[kind]:.2f}") for kind in KINDS]
+        show.table(f"{len(entries)} replies", ("kind", "replies", "%"), table)
+        columns = [*rows[0]] if rows else []
+        cells = [[f"{v:.2f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+        show.table("By query", [c.replace("_", " ") for c in columns], cells)
+
+    show.emit({"windows": len(entries), "kinds": counted, "percent": shares, "queries": rows}, human)
+
+
+def _query(entries: Sequence[Entry]) -> None:
+    columns = ("window", "shown", "understood", "kind", "words", "cut", "tokens in", "tokens out", "seconds")
+    rows = [
+        (i, " ".join(e.docs), " ".join(e.order), e.kind, e.words, e.cut, e.tokens_in, e.tokens_out, f"{e.seconds:.2f}")
+        for i, e in enumerate(entries, 1)
+    ]
+    show.table(f"query {entries[0].query}", columns, rows, text=("shown", "understood", "kind"))
+
+
+def _window(entry: Entry) -> None:
+    for message in entry.messages:
+        show.out.print(f"{message['role']}:", style="bold", markup=False, highlight=False)
+        show.out.print(message["content"], markup=False, highlight=False, soft_wrap=True)
+    show.out.print("reply:", style="bold", markup=False, highlight=False)
+    show.out.print(entry.reply, markup=False, highlight=False, soft_wrap=True)
+    show.remark(
+        f"{entry.kind}: {entry.missing} missing, {entry.repeated} repeated, {entry.foreign} foreign; "
+        f"{entry.tokens_in} tokens in, {entry.tokens_out} out, {entry.seconds:.2f} s"
+    )
+    show.out.print("order: " + " ".join(entry.order), markup=False, highlight=False, soft_wrap=True)
+
+
+def _queries(entries: Sequence[Entry]) -> list[str]:
+    return [*dict.fromkeys(e.query for e in entries)]

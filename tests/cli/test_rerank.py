@@ -1,0 +1,103 @@
+"""rerank and view as a user types them: models, budgets, ledgers, caches, and runs that are killed."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_cli import COMMAND, Rankpipe, rankpipe
+
+__all__ = ["rankpipe"]
+FAKE = ("--use", "listwise", "--set", "lm={use: fake}", "--set", "plan={use: sliding, size: 2, step: 1}")
+
+
+@pytest.fixture
+def first(rankpipe: Rankpipe, tiny_path: Path) -> tuple[object, ...]:
+    """A run of BM25, and how it is reranked."""
+    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("search", "words", "--data", tiny_path, "--out", "a.trec")
+    return ("rerank", "a.trec", "--data", tiny_path)
+
+
+def test_what_the_model_was_shown_and_said(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    assert "say with --out" in rankpipe(*first, *FAKE, "--ledger", code=3).stderr
+    said = rankpipe(*first, *FAKE, "--ledger", "--out", "b.trec")
+    assert "rankpipe view b.trec" in said.stderr
+    made = json.loads(rankpipe("view", "b.trec", "--json").stdout)
+    run = (tmp_path / "b.trec").read_text().split()
+    assert made["windows"] == sum(made["kinds"].values()) == sum(q["windows"] for q in made["queries"]) > 0
+    assert sum(made["percent"].values()) == pytest.approx(100, abs=0.02)
+    query = made["queries"][0]["query"]
+    windows = json.loads(rankpipe("view", "b.trec", "--query", query, "--json").stdout)
+    assert len(windows) == made["queries"][0]["windows"]
+    assert windows[-1]["order"][0] == next(run[i + 2] for i in range(0, len(run), 6) if run[i] == query)
+    last = rankpipe("view", "b.trec", "--query", query, "--window", len(windows)).stdout
+    for text in (windows[-1]["messages"][-1]["content"][-40:], windows[-1]["reply"], windows[-1]["order"][0]):
+        assert text in last
+    for words, said_of in (
+        (("view", "a.trec"), "rankpipe rerank --ledger --out a.trec"),
+        (("view", "b.trec", "--query", "nobody"), "no window of query 'nobody'"),
+        (("view", "b.trec", "--query", query, "--window", 99), f"has {len(windows)} windows, no number 99"),
+        (("view", "b.trec", "--window", 1), "--query ID says"),
+    ):
+        assert said_of in rankpipe(*words, code=4).stderr
+    (tmp_path / "b.trec.ledger.jsonl").write_text("{}\n")
+    assert "ledger.jsonl:1: damaged line; rerank again" in rankpipe("view", "b.trec", code=6).stderr
+
+
+def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
+    whole = json.loads(rankpipe(*first, *FAKE, "--json").stdout)["steps"][-1]
+    some = rankpipe(*first, *FAKE, "--max-calls", 2)
+    assert "were ended by the budget" in some.stderr
+    cut = json.loads(rankpipe(*first, *FAKE, "--max-calls", 2, "--json").stdout)["steps"][-1]
+    assert (cut["calls"] + cut["skipped"], whole["skipped"]) == (whole["calls"], 0)
+    assert 0 < cut["calls"] < whole["calls"]
+    assert json.loads(rankpipe(*first, *FAKE, "--max-tokens", 0, "--json").stdout)["steps"][-1]["calls"] == 0
+    assert json.loads(rankpipe(*first, *FAKE, "--max-seconds-per-query", 99, "--json").stdout)["steps"][-1] == {
+        **whole, "seconds": pytest.approx(0, abs=99),
+    }  # fmt: skip
+    assert "no argument 'budget'" in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
+
+
+def test_answers_are_asked_for_once(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    online = json.loads(rankpipe(*first, *FAKE, "--cache", "c.sqlite", "--out", "b.trec", "--json").stdout)
+    assert online["lm"]["cached"]["asked"] > 0
+    again = rankpipe(*first, *FAKE, "--cache", "c.sqlite", "--offline", "--out", "c.trec")
+    assert "cached: " in again.stderr
+    assert " 0 asked" in again.stderr
+    assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "c.trec").read_bytes()
+    assert "offline, and it lacks" in rankpipe(*first, *FAKE, "--set", "max_words=1", "--cache", "c.sqlite",
+                                               "--offline", code=7).stderr  # fmt: skip
+    assert "say with --cache" in rankpipe(*first, *FAKE, "--offline", code=3).stderr
+    assert "has no language model" in rankpipe(*first, "--cache", "c.sqlite", code=3).stderr
+
+
+def test_models(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
+    assert "'encoder', which reranks nothing" in rankpipe(*first, "--model", "bge-small", code=7).stderr
+    assert "say which model" in rankpipe(*first, "--lm", "vllm", code=3).stderr
+    assert "top takes no model" in rankpipe(*first, "--use", "top", "--model", "smollm2", code=3).stderr
+
+
+def test_a_killed_rerank_goes_on_where_it_stopped(
+    rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path
+) -> None:
+    """What the model has answered a killed run is not asked again, and the run is the same to the byte."""
+    rankpipe(*first, *FAKE, "--out", "whole.trec")
+    killed(tmp_path, [*first, *FAKE, "--out", "b.trec"], tmp_path / ".b.trec.answers.sqlite")
+    done = rankpipe(*first, *FAKE, "--out", "b.trec")
+    assert "going on where it stopped" in done.stderr
+    assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
+    assert not [*tmp_path.glob(".b.trec*")]
+
+
+def killed(folder: Path, words: list[object], kept: Path) -> None:
+    """Run a command and kill it as soon as it has kept something."""
+    command = [COMMAND, *map(str, words)]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not kept.exists():
+            time.sleep(0.001)
+        process.kill()
+    if not kept.exists():
+        pytest.skip("the run ended before it could be killed")
