@@ -27,6 +27,7 @@ CATALOG: dict[str, Entry] = {
     "dense": Entry("rankpipe.retrieve.dense:Dense", "exact or FAISS search over sentence embeddings"),
     "run": Entry("rankpipe.retrieve.runs:RunFile", "the hits of a TREC run file"),
     "fuse": Entry("rankpipe.retrieve.fuse:Fuse", "several retrievers as one: RRF or normalised weighted sum"),
+    "chain": Entry("rankpipe.stage:chain", "stages one after the other, for fuse"),
     # rerank
     "top": Entry("rankpipe.stage:Top", "keep the first k hits"),
     "cross-encoder": Entry("rankpipe.rerank.cross:CrossEncoder", "score each (query, passage) pair"),

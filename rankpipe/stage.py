@@ -5,7 +5,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from functools import reduce
+from itertools import islice, pairwise
+from operator import rshift
 from time import perf_counter
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -100,6 +102,22 @@ class Chain(Stage[I, P]):
 
     def __repr__(self) -> str:
         return f"{self.first!r} >> {self.then!r}"
+
+
+def chain(*stages: Stage[Any, Any]) -> Stage[Any, Any]:
+    """``a >> b >> c``, for recipes: a retriever with its rerankers as one of those that are fused.
+
+    :raises RecipeError: If there is none, or one does not take what the one before it gives.
+    """
+    if not stages:
+        raise RecipeError(["stages: none; expected a list of components"])
+    names = [type(s).__name__ for s in stages]  # a check's stand-ins have no other
+    if faults := [f"stages[{i}]: {n} is no stage" for i, n in enumerate(names) if not isinstance(stages[i], Stage)]:
+        raise RecipeError(faults)
+    for i, (a, b) in enumerate(pairwise(stages), 1):
+        if a.gives is not b.takes:
+            raise RecipeError([f"stages[{i}]: {names[i]} takes {b.takes.__name__}, but is given {a.gives.__name__}"])
+    return reduce(rshift, stages)
 
 
 class Retriever(Stage[Query, Ranking]):

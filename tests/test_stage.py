@@ -6,7 +6,7 @@ import pytest
 
 from rankpipe import Answer, Doc, Hit, Query, Ranking, Step, Top
 from rankpipe.errors import RecipeError
-from rankpipe.stage import Generator, Reranker, Retriever, Stage
+from rankpipe.stage import Generator, Reranker, Retriever, Stage, chain
 
 
 class Letters(Retriever):
@@ -107,3 +107,14 @@ def test_stages_leave_their_input_alone() -> None:
     copy = replace(ranking)
     Slow().apply([ranking])
     assert ranking == copy
+
+
+def test_a_chain_for_recipes() -> None:
+    assert repr(chain(Letters(), Top(2))) == repr(Letters() >> Top(2))
+    for stages, said in (
+        ((), "none; expected a list"),
+        ((Letters(), 3), r"stages\[1\]: int is no stage"),
+        ((Letters(), Letters()), r"stages\[1\]: Letters takes Query, but is given Ranking"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            chain(*stages)  # type: ignore[arg-type]

@@ -39,6 +39,8 @@ class HF:
     :raises MissingExtra: If torch, transformers or, for an adapter, peft is not installed.
     """
 
+    together = 16  # queries
+
     def __init__(
         self,
         model: str = "smollm2",

@@ -108,7 +108,7 @@ NORMALISED: dict[str, Callable[[list[float]], tuple[Points, float]]] = {"minmax"
 
 def _misfit(place: int, retriever: Any) -> list[str]:
     if not isinstance(retriever, Stage):
-        return [f"retrievers[{place}]: {retriever!r} is no retriever"]
+        return [f"retrievers[{place}]: a {type(retriever).__name__} is no retriever"]
     if (retriever.takes, retriever.gives) != (Query, Ranking):
         took, gave = retriever.takes.__name__, retriever.gives.__name__
         return [f"retrievers[{place}]: {retriever!r} takes {took} and gives {gave}, expected Query and Ranking"]
