@@ -90,7 +90,7 @@ def test_refuses_what_cannot_be_fused_and_names_all_faults() -> None:
         Fuse(Listed({}), Top(3), "bm25", method="rff", weights=[1, -1, float("nan")], depth=0)  # type: ignore[arg-type]
     assert caught.value.faults == [
         "retrievers[1]: Top(3) takes Ranking and gives Ranking, expected Query and Ranking",
-        "retrievers[2]: 'bm25' is no retriever",
+        "retrievers[2]: a str is no retriever",
         "method: 'rff' is not one of rrf, minmax, zscore",
         "weights[1]: -1; expected 0 or more",
         "weights[2]: nan; expected 0 or more",
