@@ -72,10 +72,10 @@ def _table(made: Experiment, result: Result) -> None:
     costs: dict[tuple[object, ...], None] = {}  # a stage that two systems share is one row, where it did the same
     for system in result.systems.values():
         for c in system.costs:
-            row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}", c.repaired, c.cut)
-            costs[c.stage, system.queries, *row] = None
+            row = (f"{c.seconds:.3f}", f"{c.calls:.1f}", f"{c.tokens_in:.0f}", f"{c.tokens_out:.0f}")
+            costs[c.stage, system.queries, *row, c.repaired, c.cut, c.skipped] = None
     stages = list(costs)
-    headings = ("stage, mean of a query ", "queries", "seconds", "calls", "tokens in", "tokens out", "repaired", "cut")
-    show.costs(headings, stages)
+    counts = ("calls", "tokens in", "tokens out", "repaired", "cut", "skipped")
+    show.costs(("stage, mean of a query ", "queries", "seconds", *counts), stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):
         show.remark(policy)

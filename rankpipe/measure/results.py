@@ -31,7 +31,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage cost: the mean of a query, but for ``repaired`` and ``cut``, which are counts of all queries."""
+    """What one stage cost: a query's mean; ``repaired``, ``cut`` and ``skipped`` are counts of all queries."""
 
     stage: str
     seconds: float = 0.0
@@ -40,6 +40,7 @@ class Cost:
     tokens_out: float = 0.0
     repaired: int = 0
     cut: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def costs(rankings: Iterable[Ranking]) -> tuple[Cost, ...]:
             tokens_out=mean(s.tokens_out for s in steps),
             repaired=sum(s.repaired for s in steps),
             cut=sum(s.cut for s in steps),
+            skipped=sum(s.skipped for s in steps),
         )
         for stage, steps in of_stage.items()
     )

@@ -6,7 +6,8 @@ A table stands between two comments, each alone on its line::
     <!-- /table -->
 
 The first word is a folder with ``results/*.json``, from the root of the house; its newest result is shown. The others
-choose the columns: measures of an experiment (all of them if none is named), or keys of the ``rows`` of a benchmark's
+choose the columns: measures of an experiment (all of them if none is named) and what its stages cost together
+(``calls``, ``tokens_in``, ``tokens_out``, ``repaired``, ``cut``, ``skipped``), or keys of the ``rows`` of a benchmark's
 result, which is any JSON object with ``created`` and a list of objects under ``rows``. A column may be renamed:
 ``seconds_per_query=s/query``, where ``~`` stands for a space.
 """
@@ -15,12 +16,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
 from rankpipe.catalog import near
 from rankpipe.errors import DataError
-from rankpipe.measure.results import Result, Value, latest, read, read_json
+from rankpipe.measure.results import Cost, Result, Value, latest, read, read_json
 
 OPEN = re.compile(r"<!-- table: (.+?) -->")
 CLOSE = "<!-- /table -->"
@@ -78,13 +80,14 @@ def figure(x: float, sign: Literal["-", "+"] = "-") -> str:
 
 def _systems(result: Result, chosen: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:
     measures = chosen or {m: m for s in result.systems.values() for m in s.values}
-    known = {m for s in result.systems.values() for m in s.values}
-    _refuse(measures, known)
+    costs = [f.name for f in fields(Cost)[2:]]
+    _refuse(measures, [*(m for s in result.systems.values() for m in s.values), *costs])
     head = ["system", *measures.values(), "Judged@10", "queries", "s/query"]
     rows = []
     for name, s in result.systems.items():
         queries = f"{s.queries}" + (f" ({s.missing} missing)" if s.missing else "")
-        shown = [_interval(s.values[m]) if m in s.values else "" for m in measures]
+        spent = {name: _number(sum(getattr(c, name) for c in s.costs)) for name in costs}
+        shown = [_interval(s.values[m]) if m in s.values else spent.get(m, "") for m in measures]
         rows.append([name, *shown, figure(s.judged_at_10), queries, _number(s.seconds) if s.costs else ""])
     return head, rows
 

@@ -47,6 +47,15 @@ def cells(written: str) -> list[list[str]]:
     return [[c.strip() for c in line.strip("|").split("|")] for line in written.split("\n") if line.startswith("| ")]
 
 
+def test_what_the_stages_cost_together(root: Path) -> None:
+    spent = (Cost("a", 1.0, 9.0, 18000.4, 810.0, 3, 0, 2), Cost("b", 0.5, 1.0, 20.0, 1.0, 1, 0, 0))
+    file(replace(RESULT, systems={"x": replace(BM25, costs=spent)}), root / "eval" / "scifact")
+    head, _, row = cells(rewrite(text("eval/scifact nDCG@10 calls tokens_in=tokens~in repaired skipped"), root))
+    assert head[1:6] == ["nDCG@10", "calls", "tokens in", "repaired", "skipped"]
+    assert row[2:6] == ["10", "18,020", "4", "2"]
+    assert row[-1] == "1.5"
+
+
 def test_a_table_of_an_experiment(root: Path) -> None:
     written = rewrite(text("eval/scifact"), root)
     head, _, row = cells(written)
