@@ -54,7 +54,8 @@ def rerank(
     reranker.batch = stage.batch
     with windows.kept(rankings_out.beside(out), known) if ledger and out else nullcontext():
         made = list(track(reranker(rankings), f"rerank with {by.name}", len(rankings)))
-    rankings_out.tell(made, out, ledger=ledger, lm=getattr(stage, "lm", None))
+    lm = getattr(stage, "lm", None)
+    rankings_out.tell(made, out, ledger=ledger, lm=lm if by.cache else getattr(lm, "lm", lm))
     if work:
         work.done()
 

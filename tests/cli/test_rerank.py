@@ -1,8 +1,10 @@
 """rerank and view as a user types them: models, budgets, ledgers, caches, and runs that are killed."""
 
 import json
+import sqlite3
 import subprocess
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -92,12 +94,48 @@ def test_a_killed_rerank_goes_on_where_it_stopped(
     assert not [*tmp_path.glob(".b.trec*")]
 
 
-def killed(folder: Path, words: list[object], kept: Path) -> None:
-    """Run a command and kill it as soon as it has kept something."""
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--model", "minilm-l12", "--depth", 30], ".b.trec.kept.jsonl"),
+        (["--model", "smollm2", "--use", "first", "--depth", 20, "--set", "max_words=12"], ".b.trec.answers.sqlite"),
+        (["--model", "smollm2", "--depth", 20, "--set", "max_words=12"], ".b.trec.answers.sqlite"),
+    ],
+)
+def test_kill_9_in_the_middle_of_43_queries(
+    rankpipe: Rankpipe, data_root: Path, tmp_path: Path, words: list[object], kept: str
+) -> None:
+    """Real models, as they are used: whatever was done when the process was killed, the run is the same to the byte."""
+    run = [
+        "rerank",
+        data_root / "trec-dl19-pool" / "runs" / "BM25.trec",
+        "--data",
+        data_root / "trec-dl19-pool",
+        *words,
+    ]
+    rankpipe(*run, "--out", "whole.trec")
+    killed(tmp_path, [*run, "--out", "b.trec"], tmp_path / kept, done=1)
+    assert not (tmp_path / "b.trec").exists()
+    assert "going on where it stopped" in rankpipe(*run, "--out", "b.trec").stderr
+    assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
+    assert len({line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()}) == 43
+
+
+def killed(folder: Path, words: list[object], kept: Path, done: int = 0) -> None:
+    """Run a command and kill it as soon as it has kept so many rankings or answers; 0: as soon as there is a file."""
     command = [COMMAND, *map(str, words)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not kept.exists():
+        while process.poll() is None and not (kept.exists() and _kept(kept) >= done):
             time.sleep(0.001)
         process.kill()
     if not kept.exists():
         pytest.skip("the run ended before it could be killed")
+
+
+def _kept(path: Path) -> int:
+    if path.suffix == ".jsonl":
+        return path.read_bytes().count(b"\n")
+    with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        return int(db.execute("SELECT count(*) FROM answers WHERE kind IN ('complete', 'choose')").fetchone()[0])
+    return 0
