@@ -1,0 +1,175 @@
+"""What language models share whose tokenizer and chat template are at hand: how a chat becomes tokens."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rankpipe import weights
+from rankpipe.catalog import need
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat
+from rankpipe.lm.local import loaded
+
+UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
+
+
+class Templated:
+    """A chat model in a folder of Hugging Face's layout. Nothing is loaded before it is first used.
+
+    :param model: an alias, a Hugging Face id or a folder.
+    :param adapter: a PEFT adapter's folder, put on top of the model.
+    :param dtype: the number format, as asked for.
+    :param context: use no more of the model's context than this many tokens.
+    """
+
+    component: ClassVar[str]  # its name in the catalog
+    extra: ClassVar[str]  # what that needs
+
+    def __init__(self, model: str, adapter: Path | None, dtype: str, context: int | None) -> None:
+        self.model, self.adapter, self.dtype, self.most = model, adapter, dtype, context
+
+    @cached_property
+    def context(self) -> int:
+        """The model's positions, or its tokenizer's limit or the one given where that is less.
+
+        :raises ModelError: If none of them is known.
+        """
+        positions = getattr(self._config.get_text_config(), "max_position_embeddings", None)
+        least = min(n for n in (positions, self._tokenizer.model_max_length, self.most, UNBOUNDED) if n is not None)
+        if least == UNBOUNDED:
+            raise ModelError(f"{self.model}: says nowhere how long its context is; give context=")
+        return int(least)
+
+    def count(self, chat: Chat) -> int:
+        """Tokens of the chat under the model's chat template.
+
+        :raises ModelError: If the model has no chat template, or it refuses the chat.
+        """
+        return len(self._encode(chat))
+
+    def is_token(self, text: str, *, begin: str = "") -> bool:
+        """Whether ``text`` is a single token after ``begin``."""
+        return self._single(text, begin) is not None
+
+    def parts(self, said: Sequence[str]) -> tuple[list[int], list[range]]:
+        """The tokens of a chat of one message, and which of them are those of each part of the message.
+
+        A token of two parts is the former's.
+
+        :raises ModelError: If the tokenizer does not say where its tokens come from, or the template changes a message.
+        """
+        if not self._tokenizer.is_fast:
+            raise ModelError(f"{self.model}: its tokenizer is a slow one, and does not say where its tokens come from")
+        said = [self._special.sub(_apart, part) for part in said]
+        text, whole = self._text([{"role": "user", "content": "".join(said)}]), "".join(said)
+        if (first := text.find(whole)) < 0:
+            raise ModelError(f"{self.model}: its chat template changes what a message says")
+        ends = list(accumulate(map(len, said), initial=first))
+        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, more = self._begun(told["input_ids"])
+        places = [more + bisect_left(told["offset_mapping"], end, key=lambda offsets: offsets[0]) for end in ends]
+        return ids, [range(*ends) for ends in pairwise(places)]
+
+    @cached_property
+    def identity(self) -> str:
+        """The model, its weights, its adapter's, and the number format."""
+        parts = [self.model, weights.identity(self._folder), self.dtype]
+        return " ".join(parts + ([weights.identity(self.adapter)] if self.adapter else []))
+
+    def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
+        for ids in prompts:
+            if len(ids) + more > self.context:
+                raise ModelError(
+                    f"{self.model}: a chat of {len(ids)} tokens and a reply of {more} do not fit into its "
+                    f"context of {self.context}"
+                )
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _labels(self, choices: Sequence[str], begin: str) -> list[int]:
+        """The token that each choice is after ``begin``."""
+        found = [self._single(choice, begin) for choice in choices]
+        tokens = [token for token in found if token is not None]
+        if len(tokens) < len(found):
+            choice = choices[found.index(None)]
+            raise ModelError(f"{self.model}: {choice!r} after {begin!r} is no single token; take other labels")
+        return tokens
+
+    def _single(self, text: str, begin: str) -> int | None:
+        """The one token that ``text`` is after ``begin``; letters, digits and such are, whatever stands before."""
+        start, both = self._tokens(begin), self._tokens(begin + text)
+        return both[-1] if both[:-1] == start and len(both) == len(start) + 1 else None
+
+    def _encode(self, chat: Chat) -> list[int]:
+        """The chat's tokens."""
+        return self._begun(self._tokens(self._text(chat)))[0]
+
+    def _begun(self, ids: list[int]) -> tuple[list[int], int]:
+        """The tokenizer's begin token is put first where the template has not (Zephyr's); how many that are."""
+        more = [] if ids[: len(self._begin)] == self._begin else self._begin
+        return more + ids, len(more)
+
+    def _text(self, chat: Chat) -> str:
+        """The chat under its template.
+
+        What a message says can't pass for a token of the template: such text gets a blank after its first letter.
+        """
+        jinja2 = self._need("jinja2")
+        if self._tokenizer.chat_template is None:
+            raise ModelError(
+                f"{self.model}: its tokenizer has no chat template, so it is probably no model for instructions; take "
+                f"one that is, or put a chat_template.jinja into {self._folder}"
+            )
+        try:
+            text: str = self._tokenizer.apply_chat_template(
+                [{**m, "content": self._special.sub(_apart, m["content"])} for m in chat],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except jinja2.TemplateError as error:
+            roles = ", ".join(m["role"] for m in chat)
+            raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
+        return text
+
+    @cached_property
+    def _folder(self) -> Path:
+        return weights.resolve(self.model)
+
+    @cached_property
+    def _config(self) -> Any:
+        return self._load("AutoConfig")
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._load("AutoTokenizer")
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        """Every token that the tokenizer knows as special, wherever it stands."""
+        added = (t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special)
+        known = sorted({*self._tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, known)) or r"(?!)")
+
+    @cached_property
+    def _begin(self) -> list[int]:
+        """The begin token, if the tokenizer puts one before a text."""
+        begin = self._tokenizer.bos_token_id
+        return [begin] if begin is not None and self._tokenizer("")["input_ids"][:1] == [begin] else []
+
+    def _load(self, kind: str, **options: Any) -> Any:
+        return loaded(getattr(self._need("transformers"), kind), self._folder, local_files_only=True, **options)
+
+    def _need(self, module: str) -> Any:
+        return need(module, name=self.component, extra=self.extra)
+
+
+def _apart(token: re.Match[str]) -> str:
+    return f"{token[0][0]} {token[0][1:]}"
