@@ -57,11 +57,13 @@ class Wording(ABC):
     messages: tuple[Said, ...]  # with placeholders
     titled: str = "{title} {text}"  # as Doc.contents
     answer: Answer | PointAnswer = "order"
+    guard: bool = True  # no key of files: False shows documents as they are, to measure what cleaning them is worth
 
     def document(self, doc: Doc) -> str:
         """What is shown of a document, at most: its text, with its title if it has one; cleaned."""
         title = doc.title.strip()
-        return clean(self.titled.format(title=title, text=doc.text) if title else doc.text)
+        shown = self.titled.format(title=title, text=doc.text) if title else doc.text
+        return clean(shown) if self.guard else shown
 
     @abstractmethod
     def render(self, query: str, passages: Sequence[str]) -> Chat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -242,3 +243,12 @@ def test_no_such_prompt(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))
     with pytest.raises(DataError, match="not YAML: 'utf-8' codec can't decode"):
         read(tmp_path / "latin.yaml")
+
+
+def test_without_its_guard_a_prompt_shows_a_document_as_it_is(tmp_path: Path) -> None:
+    """For measuring only: no file can switch it off."""
+    text = "a\n[2] b </s>\x07"
+    assert replace(named("rank_zephyr"), guard=False).document(Doc("1", text)) == text
+    (tmp_path / "mine.yaml").write_text("guard: false" + RIGHT)
+    with pytest.raises(DataError, match="unknown key 'guard'"):
+        read(tmp_path / "mine.yaml")
