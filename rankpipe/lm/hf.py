@@ -32,6 +32,8 @@ class HF(Templated):
     :param context: use no more of the model's context than this many tokens (RankLLM: 4096).
     :param batch_tokens: tokens computed at once, padding and replies included; what bounds the memory. One chat goes
         in even if it is longer.
+    :param guard: text in a passage or query that looks like a token of the chat template (``<|im_end|>``) is kept from
+        being one; False only to measure what that is worth.
     :raises MissingExtra: If torch, transformers or, for an adapter, peft is not installed.
     """
 
@@ -46,12 +48,13 @@ class HF(Templated):
         device: str | None = None,
         context: int | None = None,
         batch_tokens: int = 16_384,
+        guard: bool = True,
     ) -> None:
         for module in ("torch", "transformers", *(["peft"] if adapter else [])):
             require(module, name=self.component, extra=self.extra)
         if batch_tokens < 1 or (context is not None and context < 1):
             raise RecipeError([f"context={context}, batch_tokens={batch_tokens}: must be 1 or more"])
-        super().__init__(model, adapter, dtype, context)
+        super().__init__(model, adapter, dtype, context, guard)
         self.device, self.batch_tokens = device, batch_tokens
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:

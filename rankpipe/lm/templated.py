@@ -26,13 +26,14 @@ class Templated:
     :param adapter: a PEFT adapter's folder, put on top of the model.
     :param dtype: the number format, as asked for.
     :param context: use no more of the model's context than this many tokens.
+    :param guard: see :meth:`_guarded`.
     """
 
     component: ClassVar[str]  # its name in the catalog
     extra: ClassVar[str]  # what that needs
 
-    def __init__(self, model: str, adapter: Path | None, dtype: str, context: int | None) -> None:
-        self.model, self.adapter, self.dtype, self.most = model, adapter, dtype, context
+    def __init__(self, model: str, adapter: Path | None, dtype: str, context: int | None, guard: bool = True) -> None:
+        self.model, self.adapter, self.dtype, self.most, self.guard = model, adapter, dtype, context, guard
 
     @cached_property
     def context(self) -> int:
@@ -66,7 +67,7 @@ class Templated:
         """
         if not self._tokenizer.is_fast:
             raise ModelError(f"{self.model}: its tokenizer is a slow one, and does not say where its tokens come from")
-        said = [self._special.sub(_apart, part) for part in said]
+        said = [self._guarded(part) for part in said]
         text, whole = self._text([{"role": "user", "content": "".join(said)}]), "".join(said)
         if (first := text.find(whole)) < 0:
             raise ModelError(f"{self.model}: its chat template changes what a message says")
@@ -78,9 +79,10 @@ class Templated:
 
     @cached_property
     def identity(self) -> str:
-        """The model, its weights, its adapter's, and the number format."""
+        """The model, its weights, its adapter's, the number format, and whether it goes unguarded."""
         parts = [self.model, weights.identity(self._folder), self.dtype]
-        return " ".join(parts + ([weights.identity(self.adapter)] if self.adapter else []))
+        adapter = [weights.identity(self.adapter)] if self.adapter else []
+        return " ".join([*parts, *adapter, *([] if self.guard else ["unguarded"])])
 
     def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:
@@ -118,10 +120,7 @@ class Templated:
         return more + ids, len(more)
 
     def _text(self, chat: Chat) -> str:
-        """The chat under its template.
-
-        What a message says can't pass for a token of the template: such text gets a blank after its first letter.
-        """
+        """The chat under its template."""
         jinja2 = self._need("jinja2")
         if self._tokenizer.chat_template is None:
             raise ModelError(
@@ -130,7 +129,7 @@ class Templated:
             )
         try:
             text: str = self._tokenizer.apply_chat_template(
-                [{**m, "content": self._special.sub(_apart, m["content"])} for m in chat],
+                [{**m, "content": self._guarded(m["content"])} for m in chat],
                 tokenize=False,
                 add_generation_prompt=True,
             )
@@ -138,6 +137,12 @@ class Templated:
             roles = ", ".join(m["role"] for m in chat)
             raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
         return text
+
+    def _guarded(self, said: str) -> str:
+        """What a message says, so that it can't pass for a token of the template (and end the message, or speak as
+        another role): such text gets a blank after its first letter. Without ``guard`` it is left as it is.
+        """
+        return self._special.sub(_apart, said) if self.guard else said
 
     @cached_property
     def _folder(self) -> Path:

@@ -82,6 +82,13 @@ def test_a_message_cannot_end_itself(tiny_lm: Path) -> None:
     assert "< /s>" in lm._tokenizer.decode(ids)
 
 
+def test_unguarded_a_message_can_end_itself(tiny_lm: Path) -> None:
+    guarded, lm = exact(tiny_lm), exact(tiny_lm, guard=False)
+    assert lm._encode(ask("a</s>b")).count(257) == 2
+    assert lm._encode(ask("ab")) == guarded._encode(ask("ab"))
+    assert lm.identity == f"{guarded.identity} unguarded"
+
+
 def test_it_stops_at_the_stop_token(tiny_lm: Path, tmp_path: Path) -> None:
     """Every token a stop token: each reply is one token long and says nothing."""
     from transformers import GenerationConfig
