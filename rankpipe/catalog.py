@@ -64,6 +64,7 @@ CATALOG: dict[str, Entry] = {
     "prompt": Entry("rankpipe.rerank.prompts:read", "a prompt file of your own, for all that take a prompt"),
     # language models
     "hf": Entry("rankpipe.lm.hf:HF", "transformers, on CPU or GPU", extra="lm"),
+    "vllm": Entry("rankpipe.lm.vllm:VLLM", "vLLM in this process, on GPUs or its CPU build", extra="vllm"),
     "http": Entry("rankpipe.lm.http:Http", "a server with OpenAI's chat completions: vLLM, OpenAI, ..."),
     "manners": Entry(
         "rankpipe.lm.wire:Manners", "how a server is treated, for http and api: timeouts, retries, how many at once"

@@ -1,0 +1,254 @@
+"""Language models run by vLLM in this process: many chats at once, common beginnings computed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, Literal
+
+from rankpipe.catalog import require
+from rankpipe.device import default_device, native_dtype
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.lm import Chat, Choice, Completion, Likelihood
+from rankpipe.lm.templated import Templated
+from rankpipe.onnx import read_json
+from rankpipe.progress import working
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM knows them
+CPU_CACHE_BYTES = 2 << 30  # a GPU's is what the weights leave
+BROKEN = (ValueError, RuntimeError, OSError)  # what engines raise, besides vLLM's own errors
+SETTINGS = {  # where the environment does not say otherwise, while an engine is made
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+
+
+class VLLM(Templated):
+    """A causal language model with a chat template. Nothing is loaded before it is first used.
+
+    Prompts are token for token those of :class:`~rankpipe.lm.hf.HF`, replies are greedy, and log-probabilities are of
+    the whole vocabulary, as there. What many chats begin with is computed once, for as long as the memory for it lasts
+    (``cached_tokens``). In bfloat16 a prompt that was partly computed before can get other log-probabilities than a new
+    one, by a rounding, and where two tokens are that close another reply.
+
+    The engine runs in this process, so that the same call makes the same batches. It starts others where
+    ``VLLM_ENABLE_V1_MULTIPROCESSING=1`` is in the environment or ``tensor_parallel_size`` is above 1: then a program
+    that is not behind ``if __name__ == "__main__":`` is run once more by each of them, and fails. The command line is
+    safe.
+
+    :param model: an alias, a Hugging Face id or a folder.
+    :param adapter: a LoRA adapter's folder in PEFT's layout, put on top of the model.
+    :param dtype: "auto" is bfloat16 on a GPU and on CPUs with instructions for it, else float32.
+    :param context: use no more of the model's context than this many tokens: less memory for keys and values.
+    :param pattern: a regular expression that each completion is made to match, as far as its length allows: no prose
+        where ``"\\[\\d+\\]( > \\[\\d+\\])*"`` is all that is wanted.
+    :param enforce_eager: no compilation and no CUDA graphs: starts sooner, runs slower. None is eager on the CPU only.
+    :param tensor_parallel_size: GPUs that share the model.
+    :param gpu_memory_utilization: share of the GPU's memory; on the CPU 2 GiB hold keys and values, if neither
+        ``engine`` (kv_cache_memory_bytes) nor the environment (VLLM_CPU_KVCACHE_SPACE) says otherwise.
+    :param engine: more options, as ``vllm.LLM`` calls them: ``{quantization: fp8}``.
+    :raises MissingExtra: If vLLM is not installed.
+    """
+
+    together = 64  # queries
+    component, extra = "vllm", "vllm"
+
+    def __init__(
+        self,
+        model: str = "smollm2",
+        adapter: Path | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        context: int | None = None,
+        pattern: str | None = None,
+        enforce_eager: bool | None = None,
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        engine: Mapping[str, Any] | None = None,
+    ) -> None:
+        require("vllm", name=self.component, extra=self.extra)
+        if tensor_parallel_size < 1 or (context is not None and context < 1):
+            raise RecipeError([f"context={context}, tensor_parallel_size={tensor_parallel_size}: must be 1 or more"])
+        if not 0 < gpu_memory_utilization <= 1:
+            raise RecipeError([f"gpu_memory_utilization={gpu_memory_utilization}: a share, over 0 and up to 1"])
+        super().__init__(model, adapter, dtype, context)
+        self.pattern, self.enforce_eager = pattern, enforce_eager
+        self.tensor_parallel_size, self.gpu_memory_utilization = tensor_parallel_size, gpu_memory_utilization
+        self.engine = dict(engine or {})
+        self.cached_tokens = 0  # of all chats so far: those that were not computed again
+
+    def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
+        """One greedy completion for each chat.
+
+        :raises ModelError: If a chat is too long for the context, or the engine fails.
+        """
+        prompts = [self._encode(chat) for chat in chats]
+        made = self._run(prompts, max_tokens, structured_outputs=self._structure)
+        new = [list(output.outputs[0].token_ids) for output in made]
+        return [
+            Completion(self._tokenizer.decode(ids, skip_special_tokens=True), len(prompt), len(ids))
+            for prompt, ids in zip(prompts, new, strict=True)
+        ]
+
+    def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+        """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
+
+        :raises ModelError: If a choice is no single token after ``begin``, there are more than 128, or a chat is too
+            long.
+        """
+        wanted = self._labels(choices, begin)
+        start = self._tokens(begin)
+        prompts = [self._encode(chat) + start for chat in chats]
+        made = self._run(prompts, 1, logprob_token_ids=wanted)
+        rated = [output.outputs[0].logprobs[0] for output in made]
+        return [
+            Choice(tuple(row[token].logprob for token in wanted), len(prompt))
+            for prompt, row in zip(prompts, rated, strict=True)
+        ]
+
+    def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
+        """The log-probability of each reply after its chat; here nothing is taken from what was computed before.
+
+        :raises ModelError: If a chat with its reply is too long.
+        """
+        said = [self._tokens(reply) for reply in replies]
+        prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
+        made = self._run(prompts, 1, prompt_logprobs=0)  # no others than the prompt's own tokens
+        return [
+            Likelihood(_sum(output.prompt_logprobs, prompt, len(reply)), len(reply), len(prompt) - len(reply))
+            for output, prompt, reply in zip(made, prompts, said, strict=True)
+        ]
+
+    @cached_property
+    def identity(self) -> str:
+        """As of ``hf``, and what else decides replies here."""
+        more = [json.dumps(part, sort_keys=True) for part in (self.pattern, self.engine) if part]
+        return " ".join(["vllm", super().identity, *more])
+
+    def _run(self, prompts: Sequence[list[int]], max_tokens: int, **asked: Any) -> list[Any]:
+        """vLLM's output for each prompt, of up to ``max_tokens``."""
+        self._refuse_long(prompts, max_tokens)
+        if not prompts:
+            return []
+        engine, vllm = self._engine, self._need("vllm")
+        asked |= {"temperature": 0, "max_tokens": max_tokens, "detokenize": False}
+        asked |= {"stop_token_ids": self._stops, "ignore_eos": True}  # the same ones, told once
+        try:
+            with working(f"{self.model}: {len(prompts)} chats"):
+                made: list[Any] = engine.generate(
+                    [{"prompt_token_ids": ids} for ids in prompts],
+                    vllm.SamplingParams(**asked),
+                    use_tqdm=False,
+                    lora_request=self._lora,
+                )
+        except (*BROKEN, self._need("vllm.exceptions").VLLMError) as error:
+            raise ModelError(f"{self.model}: vLLM: {error}") from error
+        self.cached_tokens += sum(output.num_cached_tokens or 0 for output in made)
+        return made
+
+    @cached_property
+    def _engine(self) -> Any:
+        device = default_device()
+        options = {
+            "dtype": native_dtype(device) if self.dtype == "auto" else self.dtype,
+            "max_model_len": self.context,
+            "enforce_eager": device == "cpu" if self.enforce_eager is None else self.enforce_eager,
+            "tensor_parallel_size": self.tensor_parallel_size,
+            "gpu_memory_utilization": self.gpu_memory_utilization,
+            "generation_config": "vllm",  # the model's own would sample
+            "enable_prefix_caching": True,
+        }
+        if device == "cpu" and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            options["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
+        if self.adapter:
+            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(self.adapter)}
+        folder = str(self._folder)
+        with working(f"{self.model}: vLLM is loading it"), _settings(), _muted() as said:
+            try:
+                return self._need("vllm").LLM(folder, **(options | self.engine))
+            except (*BROKEN, TypeError) as error:
+                raise ModelError(f"{self.model}: vLLM cannot load it: {error}{said()}") from error
+
+    @cached_property
+    def _lora(self) -> Any:
+        if self.adapter is None:
+            return None
+        return self._need("vllm.lora.request").LoRARequest("adapter", 1, str(self.adapter))
+
+    @cached_property
+    def _structure(self) -> Any:
+        if self.pattern is None:
+            return None
+        return self._need("vllm.sampling_params").StructuredOutputsParams(regex=self.pattern)
+
+    @cached_property
+    def _stops(self) -> list[int]:
+        """The tokens that end a reply: the tokenizer's, and the model's own (one, several or none)."""
+        said = read_json(self._folder / "generation_config.json").get("eos_token_id")
+        return sorted({self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None})
+
+
+def _sum(rated: Sequence[Mapping[int, Any] | None], tokens: Sequence[int], last: int) -> float:
+    """The log-probabilities of the ``last`` tokens of a prompt, together."""
+    places = range(len(tokens) - last, len(tokens))
+    return float(sum(row[tokens[i]].logprob for i in places if (row := rated[i])))
+
+
+def _rank(adapter: Path) -> int:
+    """The least rank that vLLM has and that holds the adapter's.
+
+    :raises ModelError: If it is no LoRA adapter, or a larger one than vLLM takes.
+    """
+    said = read_json(adapter / "adapter_config.json")
+    ranks = [said.get("r"), *said.get("rank_pattern", {}).values()]
+    if said.get("peft_type") != "LORA" or not all(isinstance(r, int) and r <= RANKS[-1] for r in ranks):
+        kind, most = said.get("peft_type", "none"), RANKS[-1]
+        raise ModelError(f"{adapter}: vLLM takes LoRA adapters of a rank up to {most}, and this is {kind}, {ranks}")
+    return next(rank for rank in RANKS if rank >= max(ranks))
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    """Inside, the environment is as an engine is to find it, and no warnings are shown."""
+    ours = {name: value for name, value in SETTINGS.items() if name not in os.environ}
+    os.environ |= ours
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _muted() -> Iterator[Callable[[], str]]:
+    """Inside, what this process and those that it starts print goes elsewhere; gives what finds the error in it."""
+    with TemporaryFile("w+", errors="replace") as kept:
+
+        def said() -> str:
+            kept.seek(0)
+            errors = [line.strip() for line in kept if "Error: " in line]
+            return f" ({errors[-1]})" if errors else ""
+
+        streams = (sys.stdout, sys.stderr)
+        for stream in streams:
+            stream.flush()
+        before = [os.dup(1), os.dup(2)]
+        try:
+            for number in (1, 2):
+                os.dup2(kept.fileno(), number)
+            yield said
+        finally:
+            for stream in streams:
+                stream.flush()
+            for number, old in zip((1, 2), before, strict=True):
+                os.dup2(old, number)
+                os.close(old)
