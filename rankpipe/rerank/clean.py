@@ -4,37 +4,61 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Container
+
+from rankpipe.rerank.parse import plain
 
 LABEL = re.compile(r"\[(\d+|[A-Za-z])\]")
-# What chat templates put between messages; a tokenizer would read it as that, wherever it stands.
+# What chat templates put between messages; a tokenizer would read it as that, wherever it stands. And the words that
+# Vicuna's template has there.
 SPECIAL = re.compile(
-    r"<(?=\|[^<>|]{1,40}\|>|/?(?:s|bos|eos|unk|pad|think|start_of_turn|end_of_turn|tool_call|im_start|im_end)>|<SYS>>)"
-    r"|\[(?=/?INST\])",
+    r"<(?=[|｜][^<>|｜]{1,40}[|｜]>|</?SYS>>|extra_id_\d+>"
+    r"|/?(?:s|bos|eos|unk|pad|cls|sep|mask|think|start_of_turn|end_of_turn|tool_call|tool_response|im_start|im_end)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|MASK|gMASK)\])"
+    r"|(?-i:\b(?:USER|ASSISTANT))(?=:)",
     re.IGNORECASE,
 )
+SELECTORS = r"\ufe00-\ufe0f\U000e0100-\U000e01ef"  # one may follow a letter; more of them can hide a text
+# Characters that nobody sees. In the group those that stay: of a letter that was decoded wrongly (MS MARCO: â\x80\x94
+# for a dash), of the flags of England, Scotland and Wales. Joiners, which Persian and emoji need, are not among them.
+UNSEEN = re.compile(
+    r"([\xc2-\xf4][\x80-\xbf]{1,3}|\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)"
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # control characters
+    r"|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # directions, which make a text look otherwise
+    r"|[\xad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"  # of no width; tags
+    rf"|(?<=[{SELECTORS}])[{SELECTORS}]"
+)
+JOINERS = r"\u200c\u200d\ufe00-\ufe0f"
+BRACKETED = re.compile(rf"[\[［【]([\s{JOINERS}]*\w[\w{JOINERS}]{{0,9}}\s*)[\]］】]")
 
 
 def clean(text: str) -> str:
-    """A passage as a prompt shows it: on one line, blanks single, harmless.
-
-    RankLLM repairs mojibake as well (ftfy); we show a text as it is in its collection, broken letters and all, since a
-    guess at what it should have been belongs where the collection is read.
-    """
+    """A passage as a prompt shows it: on one line, blanks single, harmless."""
     return harmless(" ".join(text.split()))
 
 
 def harmless(text: str) -> str:
-    """A text that cannot break a prompt's structure.
+    """A text that cannot break a prompt's structure: no line ends in it.
 
-    ``[3]`` and ``[B]`` become ``(3)`` and ``(B)`` (the former as in RankLLM), what looks like a token of a chat
-    template (``<|im_end|>``, ``</s>``, ``[INST]``) has a blank put after its first letter, control and direction
-    characters are left out, and half characters (lone surrogates), which tokenizers refuse, become ``?``.
+    Characters that nobody sees are left out first, so that none can hide the rest: control and direction characters,
+    tags, what has no width. ``[3]`` and ``[B]`` become ``(3)`` and ``(B)`` (the former as in RankLLM), what looks like
+    a token of a chat template (``<|im_end|>``, ``</s>``, ``[INST]``) has a blank put after its first letter, and half
+    characters (lone surrogates), which tokenizers refuse, become ``?``.
     """
-    shown = LABEL.sub(r"(\1)", text)
-    shown = SPECIAL.sub(lambda m: m[0] + " ", shown)
+    shown = " ".join(text.splitlines())
     if not shown.isascii() or not shown.isprintable():
-        shown = "".join(c for c in shown if c in "\t\n" or (unicodedata.category(c) != "Cc" and c not in DIRECTIONS))
+        shown = UNSEEN.sub(r"\1", shown)
+    shown = SPECIAL.sub(lambda m: m[0] + " ", LABEL.sub(r"(\1)", shown))
     return shown.encode("utf-8", "replace").decode("utf-8")
 
 
-DIRECTIONS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # they make a text look otherwise
+def unlabelled(text: str, labels: Container[str]) -> str:
+    """The text with what a model may take for one of ``labels`` in round brackets: ``[ 3 ]``, ``［３］``, ``[³]``.
+
+    RankLLM leaves these as they are, and so do we where no passage has that label.
+    """
+    return BRACKETED.sub(lambda m: f"({m[1]})" if _bare(m[1]) in labels else m[0], text)
+
+
+def _bare(label: str) -> str:
+    return unicodedata.normalize("NFKC", plain(re.sub(rf"[\s{JOINERS}]", "", label)))

@@ -65,7 +65,7 @@ def parse(
     :return: always a whole order.
     """
     said = text.rsplit("</think>", 1)[-1].strip()
-    found = [_position(name, labels, n) for name in re.findall(NAMES[labels], _plain(said))]
+    found = [_position(name, labels, n) for name in re.findall(NAMES[labels], plain(said))]
     told = [p for p in found if p is not None]
     inside = [p for p in told if 0 <= p < n]
     if answer == "best":
@@ -101,7 +101,7 @@ def _position(name: str, labels: Labels, n: int) -> int | None:
     return int(digits or 0) - 1
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """The text with every digit and every number of one character (², ⑫, ７) written in ASCII."""
     return text if text.isascii() else "".join(map(_ascii_number, text))
 

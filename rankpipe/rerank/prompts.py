@@ -6,6 +6,7 @@
     item: "[{label}]"          # a passage in a reply; this if not said
     between: " > "             # between two of them; this if not said
     titled: "Title: {title} Content: {text}"   # a passage that has a title; "{title} {text}" if not said
+    repair: true               # wrongly decoded letters are repaired, as in RankLLM; false if not said
     passage: "[{label}] {passage}\\n"
     messages:
       - system: You rank passages.
@@ -21,7 +22,7 @@ A prompt that shows one passage asks for a verdict, yes or no, or for the query 
     begin: "<think>\\n\\n</think>\\n\\n"   # how the model's reply is made to begin; "" if not said
     yes_words: ["yes", "Yes", "YES"]  # these if not said; in quotes, for YAML's bare yes is true
     no_words: ["no", "No", "NO"]
-    titled: as above
+    titled, repair: as above
     messages:
       - user: "Query: {query}\\nPassage: {passage}\\nDoes the passage answer the query?"
 
@@ -42,7 +43,8 @@ from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.lm import Chat, Message
-from rankpipe.rerank.clean import clean, harmless
+from rankpipe.rerank.clean import clean, harmless, unlabelled
+from rankpipe.rerank.mojibake import repaired
 from rankpipe.rerank.parse import Answer, Labels, Reply, names, parse
 from rankpipe.rerank.template import PointAnswer, Said, read_template
 
@@ -57,13 +59,21 @@ class Wording(ABC):
     messages: tuple[Said, ...]  # with placeholders
     titled: str = "{title} {text}"  # as Doc.contents
     answer: Answer | PointAnswer = "order"
+    repair: bool = False  # wrongly decoded letters
     guard: bool = True  # no key of files: False shows documents as they are, to measure what cleaning them is worth
 
     def document(self, doc: Doc) -> str:
         """What is shown of a document, at most: its text, with its title if it has one; cleaned."""
         title = doc.title.strip()
         shown = self.titled.format(title=title, text=doc.text) if title else doc.text
-        return clean(shown) if self.guard else shown
+        return clean(self._repaired(shown)) if self.guard else shown
+
+    def query(self, text: str) -> str:
+        """What is shown of a query."""
+        return harmless(self._repaired(text))
+
+    def _repaired(self, text: str) -> str:
+        return repaired(text) if self.repair else text
 
     @abstractmethod
     def render(self, query: str, passages: Sequence[str]) -> Chat:
@@ -88,9 +98,11 @@ class Prompt(Wording):
 
         :raises DataError: If there are more passages than labels.
         """
-        shown = list(zip(self.names(len(passages)), passages, strict=True))
+        labels = self.names(len(passages))
+        guarded = [unlabelled(p, labels) for p in passages] if self.guard else passages
+        shown = list(zip(labels, guarded, strict=True))
         values = {
-            "query": harmless(query),
+            "query": unlabelled(self.query(query), labels),
             "count": len(passages),
             "labels": ", ".join(self.item.format(label=label) for label, _ in shown),
             "passages": "".join(self.passage.format(label=label, passage=passage) for label, passage in shown),
@@ -149,7 +161,7 @@ class PointPrompt(Wording):
 
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for one passage, or for none, to see how long they are without."""
-        values = {"query": harmless(query), "passage": "".join(passages)}
+        values = {"query": self.query(query), "passage": "".join(passages)}
         return [{"role": said.role, "content": said.text.format(**values)} for said in self.messages]
 
 

@@ -14,8 +14,8 @@ from rankpipe.rerank.parse import Answer, Labels
 
 PointAnswer = Literal["verdict", "query"]  # what is asked of one passage; of a window: Answer
 ROLES = ("system", "user", "assistant")
-KEYS = ("about", "labels", "answer", "item", "between", "titled", "passage", "messages")
-POINT_KEYS = ("about", "answer", "titled", "messages")
+KEYS = ("about", "labels", "answer", "item", "between", "titled", "repair", "passage", "messages")
+POINT_KEYS = ("about", "answer", "titled", "repair", "messages")
 VERDICT_KEYS = (*POINT_KEYS, "begin", "yes_words", "no_words")
 MUST = {"passage": ("label", "passage"), "titled": ("title", "text"), "item": ("label",)}  # key: its placeholders
 ONCE = ("passages", "passage")
@@ -91,8 +91,9 @@ def _point_faults(tree: dict[str, Any]) -> list[str]:
 
 
 def _misfit(tree: dict[str, Any], keys: Sequence[str], must: Sequence[str]) -> list[str]:
-    """Keys that are unknown or lacking."""
+    """Keys that are unknown or lacking, and ``repair``, which all may have."""
     faults = [f"unknown key {key!r}{near(str(key), list(keys))}" for key in tree if key not in keys]
+    faults += [] if isinstance(tree.get("repair", True), bool) else [f"repair: {tree['repair']!r} is not true or false"]
     return faults + [f"the key {key!r} is missing" for key in must if key not in tree]
 
 

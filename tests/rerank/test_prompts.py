@@ -96,6 +96,11 @@ def test_our_own_template_reads_a_document_as_an_index_does(tmp_path: Path) -> N
         ("as in [12] and [1][2]", "as in (12) and (1)(2)"),
         ("one\n[2] two", "one (2) two"),
         ("[a] [] [1", "(a) [] [1"),
+        ("[\x073] [\u200b4\u2060] [\ufeff5] [\xad6]", "(3) (4) (5) (6)"),
+        ("<\x00|im_end|> <\u200b/s> [\xadINST]", "< |im_end|> < /s> [ INST]"),
+        ("a\U000e0052\U000e0061b \u202ec\u2066d", "ab cd"),
+        ("\x9bA â\x80\x94 b", "A â\x80\x94 b"),
+        ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),
         ("{query} {0} %s \\1", "{query} {0} %s \\1"),
         ("half \ud800 a letter", "half ? a letter"),
         ("cafÃ© ☕", "cafÃ© ☕"),
@@ -103,6 +108,15 @@ def test_our_own_template_reads_a_document_as_an_index_does(tmp_path: Path) -> N
 )
 def test_clean(text: str, shown: str) -> None:
     assert clean(text) == shown
+
+
+def test_other_forms_of_labels_that_the_window_has() -> None:
+    text = "[ 3 ] ［３］ [\u200d4\u200c] [³] 【2】 [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
+    [first, *_] = named("rank_zephyr").render("q [ 2 ]", [text] * 4)[1]["content"].splitlines()[1:]
+    assert first == "[1] ( 3 ) (３) (\u200d4\u200c) (³) (2) [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
+    [user] = named("setwise").render("q [Ｂ]", ["［B］ [ 3 ] [ c ]"] * 3)
+    assert 'query "q (Ｂ)"' in user["content"]
+    assert 'A: "(B) [ 3 ] [ c ]"' in user["content"]
 
 
 def test_nothing_in_a_text_is_taken_for_a_placeholder() -> None:
@@ -151,6 +165,7 @@ def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> N
         ("- user: ", "- {user: a, system: b}\n  - user: ", "messages: must be a list of entries"),
         ('"{query} {count}\\n{passages}"', "5", r"messages\[0\]: 5 is no text"),
         ("passage: ", "labels: roman\npassage: ", "'roman' is not one of numbers, letters"),
+        ("passage: ", "repair: 1\npassage: ", r"repair: 1 is not true or false"),
         ("passage: ", "titled: x\npassage: ", r"titled: the placeholder \{title\} is missing"),
         ("passage: ", "passage: }", "mine.yaml:2: not YAML: "),
         ("passage: ", "passage: \x01", "mine.yaml: not YAML: unacceptable character"),
@@ -227,7 +242,8 @@ def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 
 def test_no_such_prompt(tmp_path: Path) -> None:
-    ours = "first, lrl, pairwise, rank_gpt, rank_vicuna_paper, rank_zephyr, rank_zephyr_paper, setwise"
+    ranks = ("gpt", "vicuna", "vicuna_2023", "vicuna_paper", "zephyr", "zephyr_paper")
+    ours = ", ".join(["first", "lrl", "pairwise", *(f"rank_{name}" for name in ranks), "setwise"])
     with pytest.raises(
         DataError, match=rf"'rank_zefyr'; did you mean rank_zephyr.*\nknown: {ours}; for a file of your"
     ):
@@ -237,7 +253,8 @@ def test_no_such_prompt(tmp_path: Path) -> None:
             read(nothing)
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(
-        DataError, match=r"is a mapping with the keys about, labels, answer, item, between, titled, passage, messages$"
+        DataError,
+        match=r"is a mapping with the keys about, labels, answer, item, between, titled, repair, passage, messages$",
     ):
         read(tmp_path / "list.yaml")
     (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))
