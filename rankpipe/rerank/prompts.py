@@ -65,8 +65,8 @@ class Wording(ABC):
     def document(self, doc: Doc) -> str:
         """What is shown of a document, at most: its text, with its title if it has one; cleaned."""
         title = doc.title.strip()
-        shown = self.titled.format(title=title, text=doc.text) if title else doc.text
-        return clean(self._repaired(shown)) if self.guard else shown
+        shown = self._repaired(self.titled.format(title=title, text=doc.text) if title else doc.text)
+        return clean(shown) if self.guard else shown
 
     def query(self, text: str) -> str:
         """What is shown of a query."""
