@@ -20,15 +20,15 @@ SPECIAL = re.compile(
 )
 SELECTORS = r"\ufe00-\ufe0f\U000e0100-\U000e01ef"  # one may follow a letter; more of them can hide a text
 # Characters that nobody sees. In the group those that stay: of a letter that was decoded wrongly (MS MARCO: â\x80\x94
-# for a dash), of the flags of England, Scotland and Wales. Joiners, which Persian and emoji need, are not among them.
+# for a dash), of the flags of England, Scotland and Wales. JOINERS are not among them: scripts and emoji need them.
 UNSEEN = re.compile(
     r"([\xc2-\xf4][\x80-\xbf]{1,3}|\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f)"
     r"|[\x00-\x08\x0b-\x1f\x7f-\x9f]"  # control characters
-    r"|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]"  # directions, which make a text look otherwise
-    r"|[\xad\u180e\u200b\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"  # of no width; tags
+    r"|[\u202a-\u202e\u2066-\u2069]"  # directions, which make a text look otherwise
+    r"|[\u180e\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"  # of no width; tags
     rf"|(?<=[{SELECTORS}])[{SELECTORS}]"
 )
-JOINERS = r"\u200c\u200d\ufe00-\ufe0f"
+JOINERS = r"\xad\u061c\u200b-\u200f\ufe00-\ufe0f"  # soft hyphen, blank of no width, joiners, marks of direction
 BRACKETED = re.compile(rf"[\[［【]([\s{JOINERS}]*\w[\w{JOINERS}]{{0,9}}\s*)[\]］】]")
 
 
@@ -41,7 +41,7 @@ def harmless(text: str) -> str:
     """A text that cannot break a prompt's structure: no line ends in it.
 
     Characters that nobody sees are left out first, so that none can hide the rest: control and direction characters,
-    tags, what has no width. ``[3]`` and ``[B]`` become ``(3)`` and ``(B)`` (the former as in RankLLM), what looks like
+    tags. ``[3]`` and ``[B]`` become ``(3)`` and ``(B)`` (the former as in RankLLM), what looks like
     a token of a chat template (``<|im_end|>``, ``</s>``, ``[INST]``) has a blank put after its first letter, and half
     characters (lone surrogates), which tokenizers refuse, become ``?``.
     """

@@ -96,8 +96,8 @@ def test_our_own_template_reads_a_document_as_an_index_does(tmp_path: Path) -> N
         ("as in [12] and [1][2]", "as in (12) and (1)(2)"),
         ("one\n[2] two", "one (2) two"),
         ("[a] [] [1", "(a) [] [1"),
-        ("[\x073] [\u200b4\u2060] [\ufeff5] [\xad6]", "(3) (4) (5) (6)"),
-        ("<\x00|im_end|> <\u200b/s> [\xadINST]", "< |im_end|> < /s> [ INST]"),
+        ("[\x073] [4\u2060] [\ufeff5] [\u202e6]", "(3) (4) (5) (6)"),
+        ("<\x00|im_end|> <\u2060/s> [\U000e0041INST]", "< |im_end|> < /s> [ INST]"),
         ("a\U000e0052\U000e0061b \u202ec\u2066d", "ab cd"),
         ("\x9bA â\x80\x94 b", "A â\x80\x94 b"),
         ("می\u200cخواهم 👩\u200d🔬", "می\u200cخواهم 👩\u200d🔬"),
@@ -111,9 +111,9 @@ def test_clean(text: str, shown: str) -> None:
 
 
 def test_other_forms_of_labels_that_the_window_has() -> None:
-    text = "[ 3 ] ［３］ [\u200d4\u200c] [³] 【2】 [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
+    text = "[ 3 ] ［３］ [\u200b4\u200c] [\xad3] [³] 【2】 [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
     [first, *_] = named("rank_zephyr").render("q [ 2 ]", [text] * 4)[1]["content"].splitlines()[1:]
-    assert first == "[1] ( 3 ) (３) (\u200d4\u200c) (³) (2) [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
+    assert first == "[1] ( 3 ) (３) (\u200b4\u200c) (\xad3) (³) (2) [⑫] [ 77 ] ［B］ [1, 2] [ and ]"
     [user] = named("setwise").render("q [Ｂ]", ["［B］ [ 3 ] [ c ]"] * 3)
     assert 'query "q (Ｂ)"' in user["content"]
     assert 'A: "(B) [ 3 ] [ c ]"' in user["content"]
