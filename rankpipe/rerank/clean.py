@@ -29,7 +29,7 @@ UNSEEN = re.compile(
     rf"|(?<=[{SELECTORS}])[{SELECTORS}]"
 )
 JOINERS = r"\xad\u061c\u200b-\u200f\ufe00-\ufe0f"  # soft hyphen, blank of no width, joiners, marks of direction
-BRACKETED = re.compile(rf"[\[［【]([\s{JOINERS}]*\w[\w{JOINERS}]{{0,9}}\s*)[\]］】]")
+BRACKETED = re.compile(rf"[\[［【]([\s{JOINERS}]*[^\s\[\]［］【】]{{1,10}}\s*)[\]］】]")
 
 
 def clean(text: str) -> str:
