@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.local import in_batches, loaded
+from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 
 T = TypeVar("T")
@@ -22,7 +23,9 @@ class HF(Templated):
     """A causal language model with a chat template. Nothing is loaded before it is first used.
 
     Replies are greedy: of the model's own generation settings only the stop tokens are kept, no sampling, no
-    repetition penalty. Chats are sorted by length and padded on the left.
+    repetition penalty. What chats of one call begin with alike is computed once
+    (:func:`~rankpipe.lm.prefix.shared`), where that pays and the model's layers all attend to everything before; they
+    are sorted by length and padded.
 
     :param model: an alias, a Hugging Face id or a folder.
     :param adapter: a PEFT adapter's folder, put on top of the model.
@@ -64,7 +67,11 @@ class HF(Templated):
         """
         prompts = [self._encode(chat) for chat in chats]
         self._refuse_long(prompts, max_tokens)
-        return self._batches(prompts, max_tokens, lambda batch: self._generate([prompts[i] for i in batch], max_tokens))
+
+        def write(batch: Sequence[int], past: Past) -> list[Completion]:
+            return self._generate([prompts[i] for i in batch], max_tokens, past)
+
+        return self._batches(prompts, max_tokens, write, [p[:-1] for p in prompts])
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
@@ -76,11 +83,11 @@ class HF(Templated):
         prompts = [self._encode(chat) + start for chat in chats]
         self._refuse_long(prompts, 1)
 
-        def forward(batch: Sequence[int]) -> list[Choice]:
-            logprobs = self._logprobs([prompts[i] for i in batch], 1)[:, -1, wanted].tolist()  # (B, choices)
+        def forward(batch: Sequence[int], past: Past) -> list[Choice]:
+            logprobs = self._logprobs([prompts[i] for i in batch], 1, past)[:, -1, wanted].tolist()  # (B, choices)
             return [Choice(tuple(row), len(prompts[i])) for i, row in zip(batch, logprobs, strict=True)]
 
-        return self._batches(prompts, 1, forward)
+        return self._batches(prompts, 1, forward, [p[:-1] for p in prompts])
 
     def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
         """The log-probability of each reply after its chat, from one forward pass.
@@ -92,9 +99,9 @@ class HF(Templated):
         prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
         self._refuse_long(prompts, 0)
 
-        def forward(batch: Sequence[int]) -> list[Likelihood]:
+        def forward(batch: Sequence[int], past: Past) -> list[Likelihood]:
             keep = max(len(said[i]) for i in batch) + 1
-            logprobs = self._logprobs([prompts[i] for i in batch], keep)  # (B, keep, vocabulary)
+            logprobs = self._logprobs([prompts[i] for i in batch], keep, past)  # (B, keep, vocabulary)
             rows = []
             for i, row in zip(batch, logprobs, strict=True):
                 n = len(said[i])
@@ -103,7 +110,7 @@ class HF(Templated):
                 rows.append(Likelihood(total, n, len(prompts[i]) - n))
             return rows
 
-        return self._batches(prompts, 0, forward)
+        return self._batches(prompts, 0, forward, [p[: -len(r) - 1] for p, r in zip(prompts, said, strict=True)])
 
     def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> list[Looks]:
         """How much each token of ``start`` is looked at from each of ``ends``: see :func:`attention_to`.
@@ -113,36 +120,70 @@ class HF(Templated):
         """
         longest = max(map(len, ends))
         self._refuse_long([[*start]], longest)
-        return self._batches([[*start]], longest, lambda _: [attention_to(self._model, start, ends)])[0]
 
-    def _batches(self, prompts: Sequence[list[int]], more: int, work: Callable[[Sequence[int]], list[T]]) -> list[T]:
-        if prompts:
-            _ = self._model  # loaded first: what is made inside may be no ordinary tensor
-        return in_batches(prompts, work, self.batch_tokens, self.model, more)
+        def look(*_: object) -> list[list[Looks]]:
+            return [attention_to(self._model, start, ends)]
 
-    def _generate(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Completion]:
+        return self._batches([[*start]], longest, look, [[]])[0]
+
+    def _batches(
+        self,
+        prompts: Sequence[list[int]],
+        more: int,
+        work: Callable[[Sequence[int], Past], list[T]],
+        heads: Sequence[list[int]],
+    ) -> list[T]:
+        """What ``work`` makes of each prompt; it is given the positions of a batch, and what they all begin with.
+
+        :param heads: as much of each prompt as may be computed for several at once.
+        """
+        if not prompts:
+            return []
+        model = self._model  # loaded first: what is made inside may be no ordinary tensor
+        groups = shared(heads) if sharing(model) else [(0, [*range(len(prompts))])]
+        depths = {i: depth for depth, rows in groups for i in rows}
+        past = lru_cache(maxsize=1)(lambda tokens: Past(model, tokens))  # a group's batches follow each other
+
+        def forward(batch: Sequence[int]) -> list[T]:
+            first = batch[0]
+            return work(batch, past(tuple(prompts[first][: depths[first]])))
+
+        return in_batches(prompts, forward, self.batch_tokens, self.model, more, [rows for _, rows in groups])
+
+    def _generate(self, prompts: Sequence[list[int]], max_tokens: int, past: Past) -> list[Completion]:
         model = self._model
-        ids, mask = self._padded(prompts)  # (B, T)
-        out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+        ids, mask = self._padded(prompts, past)  # (B, T)
+        cache = past.cache(len(prompts))
+        out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_tokens)
         new = out[:, ids.shape[1] :].tolist()
         return [self._completion(len(p), reply) for p, reply in zip(prompts, new, strict=True)]
 
-    def _logprobs(self, prompts: Sequence[list[int]], keep: int) -> Any:
+    def _logprobs(self, prompts: Sequence[list[int]], keep: int, past: Past) -> Any:
         """Of every token at the last ``keep`` places: (B, keep, vocabulary), float32. What is computed and thrown
         away is the rest's vocabulary, which is the larger part of a small model's memory.
         """
-        ids, mask = self._padded(prompts)
+        ids, mask = self._padded(prompts, past)
         places = (mask.cumsum(-1) - 1).clamp(min=0)
-        out = self._model(input_ids=ids, attention_mask=mask, position_ids=places, logits_to_keep=keep)
+        new, cache = slice(len(past.tokens), None), past.cache(len(prompts))
+        out = self._model(
+            input_ids=ids[:, new],
+            attention_mask=mask,
+            position_ids=places[:, new],
+            past_key_values=cache,
+            use_cache=cache is not None,
+            logits_to_keep=keep,
+        )
         return out.logits.float().log_softmax(-1)
 
-    def _padded(self, prompts: Sequence[list[int]]) -> tuple[Any, Any]:
-        """Token ids and the mask of what is not padding, both (B, T); padded on the left."""
+    def _padded(self, prompts: Sequence[list[int]], past: Past) -> tuple[Any, Any]:
+        """Token ids and the mask of what is not padding, both (B, T); padded on the left, but behind what is past."""
         torch = self._need("torch")
-        model = self._model
+        model, before = self._model, len(past.tokens)
         width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
-        ids = torch.tensor([[pad] * (width - len(p)) + p for p in prompts], device=model.device)
-        return ids, torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=model.device)
+        gaps = [width - len(p) for p in prompts]
+        ids = [p[:before] + [pad] * gap + p[before:] for p, gap in zip(prompts, gaps, strict=True)]
+        mask = [[1] * before + [0] * gap + [1] * (width - before - gap) for gap in gaps]
+        return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
 
     def _completion(self, tokens_in: int, new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)

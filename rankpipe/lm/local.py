@@ -41,17 +41,28 @@ def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[
 
 
 def in_batches(
-    texts: Sequence[list[int]], work: Callable[[Sequence[int]], list[T]], batch_tokens: int, name: str, more: int = 0
+    texts: Sequence[list[int]],
+    work: Callable[[Sequence[int]], list[T]],
+    batch_tokens: int,
+    name: str,
+    more: int = 0,
+    groups: Sequence[Sequence[int]] = (),
 ) -> list[T]:
     """What ``work`` makes of each text's tokens, in their order; it is given the positions of one batch at a time.
 
     :param name: the model's.
     :param more: tokens that are added to each text.
+    :param groups: which texts may be in one batch, if not all.
     :raises ModelError: If a batch does not fit into the memory.
     """
     torch = need("torch", name="this model", extra="lm")
     made: dict[int, T] = {}
-    for batch in track(batched([len(t) for t in texts], more, batch_tokens), f"{name}: batches"):
+    batches = [
+        [group[i] for i in batch]
+        for group in groups or [range(len(texts))]
+        for batch in batched([len(texts[i]) for i in group], more, batch_tokens)
+    ]
+    for batch in track(batches, f"{name}: batches"):
         try:
             with quiet(), torch.inference_mode():
                 made.update(zip(batch, work(batch), strict=True))
