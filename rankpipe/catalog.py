@@ -69,6 +69,7 @@ CATALOG: dict[str, Entry] = {
     "manners": Entry(
         "rankpipe.lm.wire:Manners", "how a server is treated, for http and api: timeouts, retries, how many at once"
     ),
+    "ray": Entry("rankpipe.lm.ray:Ray", "hf or vllm in several processes, GPUs or machines", extra="ray"),
     "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
 }

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from rankpipe.catalog import require
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
+from rankpipe.lm.aside import muted, settings
 from rankpipe.lm.templated import Templated
 from rankpipe.onnx import read_json
 from rankpipe.progress import working
@@ -170,7 +167,7 @@ class VLLM(Templated):
         if self.adapter:
             options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(self.adapter)}
         folder = str(self._folder)
-        with working(f"{self.model}: vLLM is loading it"), _settings(), _muted() as said:
+        with working(f"{self.model}: vLLM is loading it"), settings(SETTINGS), muted() as said:
             try:
                 return self._need("vllm").LLM(folder, **(options | self.engine))
             except (*BROKEN, TypeError) as error:
@@ -212,43 +209,3 @@ def _rank(adapter: Path) -> int:
         kind, most = said.get("peft_type", "none"), RANKS[-1]
         raise ModelError(f"{adapter}: vLLM takes LoRA adapters of a rank up to {most}, and this is {kind}, {ranks}")
     return next(rank for rank in RANKS if rank >= max(ranks))
-
-
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Inside, the environment is as an engine is to find it, and no warnings are shown."""
-    ours = {name: value for name, value in SETTINGS.items() if name not in os.environ}
-    os.environ |= ours
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _muted() -> Iterator[Callable[[], str]]:
-    """Inside, what this process and those that it starts print goes elsewhere; gives what finds the error in it."""
-    with TemporaryFile("w+", errors="replace") as kept:
-
-        def said() -> str:
-            kept.seek(0)
-            errors = [line.strip() for line in kept if "Error: " in line]
-            return f" ({errors[-1]})" if errors else ""
-
-        streams = (sys.stdout, sys.stderr)
-        for stream in streams:
-            stream.flush()
-        before = [os.dup(1), os.dup(2)]
-        try:
-            for number in (1, 2):
-                os.dup2(kept.fileno(), number)
-            yield said
-        finally:
-            for stream in streams:
-                stream.flush()
-            for number, old in zip((1, 2), before, strict=True):
-                os.dup2(old, number)
-                os.close(old)
