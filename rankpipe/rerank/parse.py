@@ -95,7 +95,7 @@ def names(n: int, labels: Labels, prompt: str) -> Sequence[str]:
 def _position(name: str, labels: Labels, n: int) -> int | None:
     """Where in the window the name points, counted from 0; far outside for absurd numbers; None if it is a word."""
     if labels == "letters":
-        known = LETTERS[: max(n, len(ascii_uppercase))]  # in a small window, a small letter is a word
+        known = LETTERS if n > len(ascii_uppercase) else ascii_uppercase  # in a small window, a small letter is a word
         return known.index(name) if len(name) == 1 and name in known else None
     digits = name.lstrip("0")[:10]  # a number this long is no passage, and int() refuses very long ones
     return int(digits or 0) - 1
