@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,7 @@ from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.local import in_batches, loaded
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
+from rankpipe.progress import working
 
 T = TypeVar("T")
 
@@ -32,12 +33,14 @@ class HF(Templated):
     :param dtype: "auto" is bfloat16 on a GPU and on CPUs with instructions for it, elsewhere float32, which is
         several times faster than emulated bfloat16.
     :param device: as torch names it; the first GPU if there is one, else the CPU.
+    :param device_map: spreads the layers of a large model over what there is: "auto", "balanced" or a map by name, as
+        accelerate has it; takes the place of ``device``.
     :param context: use no more of the model's context than this many tokens (RankLLM: 4096).
     :param batch_tokens: tokens computed at once, padding and replies included; what bounds the memory. One chat goes
         in even if it is longer.
     :param guard: text in a passage or query that looks like a token of the chat template (``<|im_end|>``) is kept from
         being one; False only to measure what that is worth.
-    :raises MissingExtra: If torch, transformers or, for an adapter, peft is not installed.
+    :raises MissingExtra: If torch, transformers or, for an adapter, peft or, for a map, accelerate is not installed.
     """
 
     together = 16  # queries
@@ -52,13 +55,17 @@ class HF(Templated):
         context: int | None = None,
         batch_tokens: int = 16_384,
         guard: bool = True,
+        device_map: str | Mapping[str, str | int] | None = None,
     ) -> None:
-        for module in ("torch", "transformers", *(["peft"] if adapter else [])):
+        extra = ["peft"] * bool(adapter) + ["accelerate"] * bool(device_map)
+        for module in ("torch", "transformers", *extra):
             require(module, name=self.component, extra=self.extra)
         if batch_tokens < 1 or (context is not None and context < 1):
             raise RecipeError([f"context={context}, batch_tokens={batch_tokens}: must be 1 or more"])
+        if device and device_map:
+            raise RecipeError([f"device={device!r}, device_map={device_map!r}: give one of them"])
         super().__init__(model, adapter, dtype, context, guard)
-        self.device, self.batch_tokens = device, batch_tokens
+        self.device, self.device_map, self.batch_tokens = device, device_map, batch_tokens
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One greedy completion for each chat.
@@ -192,17 +199,19 @@ class HF(Templated):
 
     @cached_property
     def _model(self) -> Any:
-        torch = self._need("torch")
-        transformers = self._need("transformers")
+        torch, transformers = self._need("torch"), self._need("transformers")
         device = self.device or default_device()
         name = self.dtype if self.dtype != "auto" else native_dtype(device)
-        model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name))
-        if self.adapter:
-            model = loaded(self._need("peft").PeftModel, self.adapter, model)
+        spread = {"device_map": self.device_map} if self.device_map else {}
+        with working(f"{self.model}: loading"):
+            model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name), **spread)
+            if self.adapter:
+                model = loaded(self._need("peft").PeftModel, self.adapter, model)
+            model = (model if spread else model.to(device)).eval()
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
         model.generation_config = transformers.GenerationConfig(
             do_sample=False, eos_token_id=sorted(stops), pad_token_id=min(stops) if pad is None else pad
         )
-        return model.to(device).eval()
+        return model

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from rankpipe.device import native_dtype
 from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
@@ -185,11 +184,6 @@ def test_bars_and_warnings_are_as_before_afterwards(tiny_lm: Path) -> None:
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     exact(tiny_lm).complete(chats(1), max_tokens=2)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
-
-
-def test_native_dtype() -> None:
-    assert native_dtype("cuda") == "bfloat16"
-    assert native_dtype("cpu") in ("float32", "bfloat16")
 
 
 @pytest.mark.parametrize(
