@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import unicodedata
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,6 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.lm import Chat
 from rankpipe.lm.fake import Fake
 from rankpipe.rerank import ledger
-from rankpipe.rerank.fit import Passage
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.prompts import Prompt, named, read
 from rankpipe.rerank.template import Said
@@ -23,6 +23,7 @@ from rankpipe.trec import read_run
 WORDINGS = Path(__file__).parent / "wordings"
 NAME = re.compile(r"(?P<retriever>\w+?)__(?P<model>.+)_\d+_(?P<depth>\d+)__(?P<time>[\dT-]+)\.json\.gz")
 ASKED = re.compile(r"(?:search query|relevance to query): (.*?)\. ?(?:\n|ASSISTANT: Okay)")
+UNSURE = r"[^!-~]|['\"]"
 REPAIRED = "2023-09-13"  # from this day on texts go through ftfy, and [12] becomes (12)
 
 
@@ -143,21 +144,23 @@ def difference(recorded: Recording, window: Window, entry: ledger.Entry) -> str:
     """Why a recorded prompt is not the one we made: "same" if it is, to the byte.
 
     "cited" and "cut": ours would be the same without its guard, or with fewer words, to the byte. RankLLM's first
-    prompts have ``[12]`` in passages, and some are cut by tokens that only its models' tokenizer counts. "broken line":
-    blanks differ, for RankLLM repairs the whole prompt once more, which ends a line in a passage. "letters": those
-    that are not ASCII differ, or quotation marks: RankLLM's repair (ftfy) guessed otherwise than ours.
+    prompts have ``[12]`` in passages, and some are cut by tokens that only its models' tokenizer counts. "long word":
+    of 300 words, one was longer than 40 letters, where ours begins another. "broken line": blanks differ, for RankLLM
+    repairs the whole prompt once more, which ends a line in a passage. "letters": those that are not ASCII differ, or
+    quotation marks: RankLLM's repair (ftfy) guessed otherwise than ours.
     """
     ours = vicuna(entry.messages, recorded.end)
     if window.prompt == ours:
         return "same"
     docs, queries, _ = collection(recorded.path.parents[1])
     for prompt in (recorded.prompt, replace(recorded.prompt, guard=False)):
-        passages = [Passage(" ".join(prompt.document(docs[d]).split()), 300) for d in entry.docs]
+        texts = [prompt.document(docs[d]).split() for d in entry.docs]
         for words in range(300, 0, -1):
-            chat = prompt.render(queries[entry.query].text, [p.first(words) for p in passages])
+            chat = prompt.render(queries[entry.query].text, [" ".join(text[:words]) for text in texts])
             if vicuna(chat, recorded.end) == window.prompt:
-                return " ".join(["cited"] * (not prompt.guard) + ["cut"] * (words < 300))
-    for name, blur in (("broken line", r"\s"), ("letters", r"[^!-~]|['\"]")):
-        if re.sub(blur, "", window.prompt) == re.sub(blur, "", ours):
+                return " ".join(["cited"] * (not prompt.guard) + ["cut"] * (words < 300)) or "long word"
+    for name, form, blur in (("broken line", "NFC", r"\s"), ("letters", "NFC", UNSURE), ("letters", "NFKC", UNSURE)):
+        there, here = (re.sub(blur, "", unicodedata.normalize(form, text)) for text in (window.prompt, ours))
+        if there == here:
             return name
     return "other"

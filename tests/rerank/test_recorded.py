@@ -139,7 +139,7 @@ def test_every_other_recording_there_is(data_root: Path, tmp_path: Path) -> None
     ]
     for path in files:
         _, kinds = held(recording(path), tmp_path)
-        assert kinds["same"] > 0.9 * sum(kinds.values()), (path.name, kinds)
+        assert kinds["same"] > 0.8 * sum(kinds.values()), (path.name, kinds)
         assert not kinds["other"], (path.name, kinds)
 
 
