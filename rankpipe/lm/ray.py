@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rankpipe.catalog import need, require
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
@@ -100,11 +100,9 @@ class Ray:
         answers: list[Any] = [None] * total
         try:
             for i, share in enumerate(need("ray", name="ray", extra="ray").get(asked)):
+                if isinstance(share, Failure):
+                    raise share.error
                 answers[i::n] = share
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, RankpipeError):
-                raise error.cause from None
-            raise
         except errors.RayActorError as error:
             raise ModelError(
                 f"a worker died, and so did those that took its place ({self.replacements}): {error}"
@@ -126,15 +124,30 @@ class Ray:
         return [worker.remote(self._recipe) for _ in range(self.workers)]
 
 
+class Failure(NamedTuple):
+    """An error that was raised in a worker."""
+
+    kind: type[RankpipeError]
+    said: str
+
+    @property
+    def error(self) -> RankpipeError:
+        """The same error here."""
+        return self.kind.__new__(self.kind, self.said)
+
+
 class Worker:
     """Has one model, in a process of its own."""
 
     def __init__(self, recipe: bytes) -> None:
         self.lm = pickle.loads(recipe)
 
-    def ask(self, what: str, share: Sequence[Sequence[Any]], more: dict[str, Any]) -> list[Any]:
+    def ask(self, what: str, share: Sequence[Sequence[Any]], more: dict[str, Any]) -> list[Any] | Failure:
         """What a method of the model answers to a share of the chats."""
-        return list(getattr(self.lm, what)(*share, **more))
+        try:
+            return list(getattr(self.lm, what)(*share, **more))
+        except RankpipeError as error:  # answered, since Ray would log each one that nobody waits for any more
+            return Failure(type(error), str(error))
 
 
 def _unloaded(lm: LM) -> bytes:
