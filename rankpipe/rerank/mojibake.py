@@ -2,7 +2,7 @@
 
 RankLLM has repaired them since 13 September 2023, by the package ftfy (Speer 2019), so that its models were trained and
 prompted with repaired texts. This is the part of it that English web texts need: of 14,581 passages of MS MARCO
-99.8 % become the same. Unlike ftfy we leave full-width forms and letters with separate accents as they are.
+14,565 become the same. Unlike ftfy we leave full-width forms and letters with separate accents as they are.
 """
 
 from __future__ import annotations
