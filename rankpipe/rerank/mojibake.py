@@ -1,8 +1,8 @@
 """Letters that were decoded wrongly once: MS MARCO has ``70Â°`` for 70°, in a fifth of its passages.
 
 RankLLM's recorded prompts have them repaired from 13 September 2023 on, by the package ftfy (Speer 2019). This is the
-part of it that English web texts need: of 14,581 passages of MS MARCO 14,565 become the same, but for blanks. Unlike ftfy we
-leave full-width forms and letters with separate accents as they are.
+part of it that English web texts need: of 14,581 passages of MS MARCO 14,565 become the same, but for blanks. Unlike
+ftfy we leave full-width forms and letters with separate accents as they are.
 """
 
 from __future__ import annotations
