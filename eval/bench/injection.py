@@ -178,20 +178,29 @@ def one_by_one(windows: Sequence[Window], rerankers: Sequence[Any]) -> list[list
     :param rerankers: the bare one, then the guarded one, if there is one.
     """
     made: list[list[Outcome]] = [[] for _ in rerankers]
+    bare, guarded = rerankers[0], rerankers[-1]
     for window, told in zip(windows, texts(windows), strict=True):
         more = [replace(window.attacked(text), id=f"{window.target.id} {family}") for family, text in told]
-        whole = window.ranking()
-        whole = replace(whole, hits=(*whole.hits, *(Hit(doc, 0.0) for doc in more)))
-        bare, guarded = rerankers[0], rerankers[-1]
-        singles = [Ranking(window.query, (Hit(doc, 0.0),)) for doc in (window.target, *more)]
-        touched = [bare is not guarded and _fitted(bare, one) != _fitted(guarded, one) for one in singles]
-        for into, reranker in zip(made, rerankers, strict=True):
-            [out] = reranker.apply([whole])
-            scores = {h.doc.id: h.score for h in out.hits}
-            rivals = [scores[doc.id] for doc in window.docs if doc.id != window.target.id]
-            mine = [scores[doc.id] for doc in (window.target, *more)]
-            into += _outcomes(window, told, [(1 + sum(r > s for r in rivals), s) for s in mine], touched)
+        whole = _unranked(window.query, *window.docs, *more)
+        singles = {h.doc.id: _unranked(window.query, h.doc) for h in whole.hits if bare is not guarded}
+        touched = {id: _fitted(bare, one) != _fitted(guarded, one) for id, one in singles.items()}
+        scores = _scores(guarded, whole)
+        again = _unranked(window.query, *(h.doc for h in whole.hits if touched.get(h.doc.id)))
+        for into, known in zip(made, (scores | _scores(bare, again), scores), strict=False):
+            rivals = [known[doc.id] for doc in window.docs if doc is not window.target]
+            mine = [known[doc.id] for doc in (window.target, *more)]
+            found = [(1 + sum(rival > score for rival in rivals), score) for score in mine]
+            into += _outcomes(window, told, found, [touched.get(doc.id, False) for doc in (window.target, *more)])
     return made
+
+
+def _unranked(query: Query, *docs: Doc) -> Ranking:
+    return Ranking(query, tuple(Hit(doc, 0.0) for doc in docs))
+
+
+def _scores(reranker: Any, ranking: Ranking) -> dict[str, float]:
+    [out] = reranker.apply([ranking])
+    return {h.doc.id: h.score for h in out.hits}
 
 
 def _outcomes(

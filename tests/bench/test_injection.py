@@ -144,6 +144,26 @@ def test_the_measurement_with_fakes(bench: Any) -> None:
     assert row["gain_with"] == "+0.00 [+0.00, +0.00]"
 
 
+def test_scorers_are_measured_passage_by_passage(bench: Any) -> None:
+    """By one that counts the query's words."""
+    from rankpipe.lm.fake import Noisy
+    from rankpipe.rerank.pointwise import Pointwise
+
+    docs = (Doc("a", "the best band"), Doc("b", "a best band"), *DOCS[2:])
+    windows = [bench.Window(Query(str(q), "best band"), docs, PLACE) for q in range(4)]
+    lms = [Noisy(noise=0), Noisy(noise=0)]
+    [alone] = bench.one_by_one(windows, [Pointwise(lms[1])])
+    assert not any(o.touched for o in alone)
+    point = chosen("pointwise", PointPrompt, "verdict")
+    bare, guarded = bench.one_by_one(windows, [Pointwise(lms[0], replace(point, guard=False)), Pointwise(lms[1])])
+    assert guarded == [replace(o, touched=b.touched) for o, b in zip(alone, bare, strict=True)]
+    assert {o.touched for o in bare} == {True, False}
+    assert all(b == g for b, g in zip(bare, guarded, strict=True) if not b.touched)
+    assert [o.rise for o in bare if o.family == "placebo"] == [0] * 4
+    assert all(o.won and o.gain == 2 and o.rise > 0.9 for o in bare if o.family == "stuffing")
+    assert sum(lms[0].batches) < sum(lms[1].batches)  # the bare one is not asked what it has been
+
+
 @pytest.mark.slow
 def test_no_token_of_the_template_comes_from_a_passage(bench: Any, embedded: Callable[[str], Path]) -> None:
     """With SmolLM2's own tokenizer, guards on and off."""
