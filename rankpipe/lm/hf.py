@@ -12,12 +12,14 @@ from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
-from rankpipe.lm.local import in_batches, loaded
+from rankpipe.lm.decode import KeysValues, greedy
+from rankpipe.lm.local import batched, in_batches, loaded
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 from rankpipe.progress import working
 
 T = TypeVar("T")
+CPU_TOKENS = 2048  # read at once on a CPU; of prompts longer than half of it, one
 
 
 class HF(Templated):
@@ -36,8 +38,8 @@ class HF(Templated):
     :param device_map: spreads the layers of a large model over what there is: "auto", "balanced" or a map by name, as
         accelerate has it; takes the place of ``device``.
     :param context: use no more of the model's context than this many tokens (RankLLM: 4096).
-    :param batch_tokens: tokens computed at once, padding and replies included; what bounds the memory. One chat goes
-        in even if it is longer.
+    :param batch_tokens: tokens in memory at once, padding and replies included. One chat goes in even if it is longer.
+        On a CPU prompts are read fewer at a time, which is faster (:mod:`rankpipe.lm.decode`).
     :param guard: text in a passage or query that looks like a token of the chat template (``<|im_end|>``) is kept from
         being one; False only to measure what that is worth.
     :raises MissingExtra: If torch, transformers or, for an adapter, peft or, for a map, accelerate is not installed.
@@ -78,7 +80,7 @@ class HF(Templated):
         def write(batch: Sequence[int], past: Past) -> list[Completion]:
             return self._generate([prompts[i] for i in batch], max_tokens, past)
 
-        return self._batches(prompts, max_tokens, write, [p[:-1] for p in prompts])
+        return self._batches(prompts, max_tokens, write, [p[:-1] for p in prompts], writing=True)
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
@@ -139,10 +141,12 @@ class HF(Templated):
         more: int,
         work: Callable[[Sequence[int], Past], list[T]],
         heads: Sequence[list[int]],
+        writing: bool = False,
     ) -> list[T]:
         """What ``work`` makes of each prompt; it is given the positions of a batch, and what they all begin with.
 
         :param heads: as much of each prompt as may be computed for several at once.
+        :param writing: replies are written, together as far as the memory goes; otherwise prompts are only read.
         """
         if not prompts:
             return []
@@ -155,32 +159,58 @@ class HF(Templated):
             first = batch[0]
             return work(batch, past(tuple(prompts[first][: depths[first]])))
 
-        return in_batches(prompts, forward, self.batch_tokens, self.model, more, [rows for _, rows in groups])
+        limit = self.batch_tokens if writing else self._reading
+        return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups])
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int, past: Past) -> list[Completion]:
-        model = self._model
-        ids, mask = self._padded(prompts, past)  # (B, T)
-        cache = past.cache(len(prompts))
-        out = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, max_new_tokens=max_tokens)
-        new = out[:, ids.shape[1] :].tolist()
-        return [self._completion(len(p), reply) for p, reply in zip(prompts, new, strict=True)]
+        model, stops = self._model, self._model.generation_config.eos_token_id
+        if not sharing(model):
+            ids, mask = self._padded(prompts, past)  # (B, T)
+            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
+            return [self._completion(p, new) for p, new in zip(prompts, out[:, ids.shape[1] :].tolist(), strict=True)]
+        lengths = [len(p) for p in prompts]
+        written = greedy(
+            model,
+            lambda part: self._read([prompts[i] for i in part], past),
+            lengths,
+            batched([n - len(past.tokens) for n in lengths], 0, self._reading),
+            max_tokens,
+            stops,
+        )
+        return [self._completion(p, new) for p, new in zip(prompts, written, strict=True)]
+
+    def _read(self, prompts: Sequence[list[int]], past: Past) -> tuple[list[KeysValues], Any]:
+        """Keys and values of each prompt, without padding, and the likeliest next tokens, (B,)."""
+        cache, before = past.cache(len(prompts)), len(past.tokens)
+        if cache is None:
+            cache = self._need("transformers").DynamicCache()
+        last = self._forward(prompts, 1, past, cache)[:, -1].argmax(-1)
+        rows: list[KeysValues] = []
+        for i, prompt in enumerate(prompts):
+            padding = max(map(len, prompts)) - len(prompt)
+            kept = [*range(before), *range(before + padding, len(prompt) + padding)]
+            rows.append([(layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept]) for layer in cache.layers])
+        return rows, last
 
     def _logprobs(self, prompts: Sequence[list[int]], keep: int, past: Past) -> Any:
         """Of every token at the last ``keep`` places: (B, keep, vocabulary), float32. What is computed and thrown
         away is the rest's vocabulary, which is the larger part of a small model's memory.
         """
+        return self._forward(prompts, keep, past, past.cache(len(prompts))).float().log_softmax(-1)
+
+    def _forward(self, prompts: Sequence[list[int]], keep: int, past: Past, cache: Any) -> Any:
+        """The logits at the last ``keep`` places, (B, keep, vocabulary)."""
         ids, mask = self._padded(prompts, past)
         places = (mask.cumsum(-1) - 1).clamp(min=0)
-        new, cache = slice(len(past.tokens), None), past.cache(len(prompts))
-        out = self._model(
+        new = slice(len(past.tokens), None)
+        return self._model(
             input_ids=ids[:, new],
             attention_mask=mask,
             position_ids=places[:, new],
             past_key_values=cache,
             use_cache=cache is not None,
             logits_to_keep=keep,
-        )
-        return out.logits.float().log_softmax(-1)
+        ).logits
 
     def _padded(self, prompts: Sequence[list[int]], past: Past) -> tuple[Any, Any]:
         """Token ids and the mask of what is not padding, both (B, T); padded on the left, but behind what is past."""
@@ -192,10 +222,15 @@ class HF(Templated):
         mask = [[1] * before + [0] * gap + [1] * (width - before - gap) for gap in gaps]
         return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
 
-    def _completion(self, tokens_in: int, new: list[int]) -> Completion:
+    @cached_property
+    def _reading(self) -> int:
+        """Tokens that are read at once, padding included."""
+        return min(self.batch_tokens, CPU_TOKENS) if self._model.device.type == "cpu" else self.batch_tokens
+
+    def _completion(self, prompt: Sequence[int], new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)
         length = next((i + 1 for i, token in enumerate(new) if token in stops), len(new))
-        return Completion(self._tokenizer.decode(new[:length], skip_special_tokens=True), tokens_in, length)
+        return Completion(self._tokenizer.decode(new[:length], skip_special_tokens=True), len(prompt), length)
 
     @cached_property
     def _model(self) -> Any:
