@@ -13,7 +13,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.decode import KeysValues, greedy
-from rankpipe.lm.local import batched, in_batches, loaded
+from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, loaded
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 from rankpipe.progress import working
@@ -159,8 +159,8 @@ class HF(Templated):
             first = batch[0]
             return work(batch, past(tuple(prompts[first][: depths[first]])))
 
-        limit = self.batch_tokens if writing else self._reading
-        return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups])
+        limit, a_pass = (self.batch_tokens, FEWEST) if writing else self._reading
+        return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups], a_pass)
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int, past: Past) -> list[Completion]:
         model, stops = self._model, self._model.generation_config.eos_token_id
@@ -173,7 +173,7 @@ class HF(Templated):
             model,
             lambda part: self._read([prompts[i] for i in part], past),
             lengths,
-            batched([n - len(past.tokens) for n in lengths], 0, self._reading),
+            batched([n - len(past.tokens) for n in lengths], 0, *self._reading),
             max_tokens,
             stops,
         )
@@ -223,9 +223,10 @@ class HF(Templated):
         return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
 
     @cached_property
-    def _reading(self) -> int:
-        """Tokens that are read at once, padding included."""
-        return min(self.batch_tokens, CPU_TOKENS) if self._model.device.type == "cpu" else self.batch_tokens
+    def _reading(self) -> tuple[int, int]:
+        """Tokens that are read at once, padding included; and what a forward pass costs beside them, in tokens."""
+        on_cpu = self._model.device.type == "cpu"
+        return (min(self.batch_tokens, CPU_TOKENS), PASS) if on_cpu else (self.batch_tokens, FEWEST)
 
     def _completion(self, prompt: Sequence[int], new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)

@@ -12,6 +12,8 @@ from rankpipe.progress import track
 from rankpipe.weights import quiet
 
 T = TypeVar("T")
+PASS = 64  # tokens: what one more forward pass costs on a CPU (SmolLM2, bfloat16: between 32 and 64)
+FEWEST = 10**9  # a pass costs more than any padding
 
 
 def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
@@ -26,18 +28,28 @@ def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 
-def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int) -> list[list[int]]:
+def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int, a_pass: int = FEWEST) -> list[list[int]]:
     """Positions of ``lengths``, the longest first (so that memory runs out at once or never), in batches that hold
-    no more than ``batch_tokens`` tokens with padding and replies.
+    no more than ``batch_tokens`` tokens with padding and replies, and that cost least.
+
+    :param a_pass: what a batch costs beside its tokens, padding included, as a number of tokens.
     """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    best = [(0, 0)]  # of the first so many: what they cost, and where their last batch begins
+    for end in range(1, len(order) + 1):
+        found: list[tuple[int, int]] = []
+        for start in range(end - 1, -1, -1):
+            rows, width = end - start, lengths[order[start]]
+            if rows > 1 and rows * (width + max_tokens) > batch_tokens:
+                break
+            found.append((best[start][0] + a_pass + rows * width, start))
+        best.append(min(found))
     batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        widest = lengths[batches[-1][0]] if batches else 0
-        if batches and (len(batches[-1]) + 1) * (widest + max_tokens) <= batch_tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
+    end = len(order)
+    while end:
+        end, last = best[end][1], end
+        batches.append(order[end:last])
+    return batches[::-1]
 
 
 def in_batches(
@@ -47,12 +59,14 @@ def in_batches(
     name: str,
     more: int = 0,
     groups: Sequence[Sequence[int]] = (),
+    a_pass: int = FEWEST,
 ) -> list[T]:
     """What ``work`` makes of each text's tokens, in their order; it is given the positions of one batch at a time.
 
     :param name: the model's.
     :param more: tokens that are added to each text.
     :param groups: which texts may be in one batch, if not all.
+    :param a_pass: see :func:`batched`.
     :raises ModelError: If a batch does not fit into the memory.
     """
     torch = need("torch", name="this model", extra="lm")
@@ -60,7 +74,7 @@ def in_batches(
     batches = [
         [group[i] for i in batch]
         for group in groups or [range(len(texts))]
-        for batch in batched([len(texts[i]) for i in group], more, batch_tokens)
+        for batch in batched([len(texts[i]) for i in group], more, batch_tokens, a_pass)
     ]
     for batch in track(batches, f"{name}: batches"):
         try:

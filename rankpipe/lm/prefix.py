@@ -8,9 +8,9 @@ from itertools import pairwise, takewhile
 from typing import Any
 
 from rankpipe.catalog import need
+from rankpipe.lm.local import PASS
 
 Group = tuple[int, list[int]]  # how many first tokens are the same, and in which prompts
-PASS = 64  # tokens that could be computed in the time that one more forward pass takes beside its tokens
 
 
 @dataclass

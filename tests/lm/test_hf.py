@@ -15,7 +15,6 @@ import pytest
 from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
-from rankpipe.lm.local import batched
 from tests.lm.tiny import TEMPLATE
 
 pytest.importorskip("torch")
@@ -184,20 +183,6 @@ def test_bars_and_warnings_are_as_before_afterwards(tiny_lm: Path) -> None:
     before = logging.get_verbosity(), logging.is_progress_bar_enabled()
     exact(tiny_lm).complete(chats(1), max_tokens=2)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
-
-
-@pytest.mark.parametrize(
-    ("lengths", "batches"),
-    [
-        ([], []),
-        ([5], [[0]]),
-        ([500], [[0]]),
-        ([10, 40, 20, 30], [[1, 3], [2, 0]]),
-        ([45, 1, 1, 1, 1, 1, 1, 1], [[0, 1], [2, 3, 4, 5, 6, 7]]),
-    ],
-)
-def test_batched(lengths: list[int], batches: list[list[int]]) -> None:
-    assert batched(lengths, max_tokens=5, batch_tokens=100) == batches
 
 
 @pytest.fixture(scope="session")

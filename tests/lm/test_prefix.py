@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
-from rankpipe.lm.prefix import PASS, shared, sharing
+from rankpipe.lm.local import PASS
+from rankpipe.lm.prefix import shared, sharing
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
