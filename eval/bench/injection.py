@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--data", default="trec-dl19-pool", help="a folder with runs/BM25.trec and judgements")
     parser.add_argument("--windows", type=int, default=8, help="one for each of so many queries")
     parser.add_argument("--size", type=int, default=10, help="passages of a window")
-    parser.add_argument("--words", type=int, default=60, help="of each passage, before the attack")
+    parser.add_argument("--words", type=int, default=40, help="of each passage, before the attack")
     parser.add_argument("--model", default="smollm2", help="the language model")
     parser.add_argument("--into", type=Path, default=ROOT / "eval", help="where the result is filed")
     told = parser.parse_args()
