@@ -266,6 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="trec-dl19-pool", help="a folder with runs/BM25.trec and judgements")
     parser.add_argument("--windows", type=int, default=8, help="one for each of so many queries")
+    parser.add_argument("--listwise", type=int, default=4, help="windows for listwise, whose replies take long")
     parser.add_argument("--size", type=int, default=10, help="passages of a window")
     parser.add_argument("--words", type=int, default=40, help="of each passage, before the attack")
     parser.add_argument("--model", default="smollm2", help="the language model")
@@ -277,7 +278,7 @@ def main() -> None:
     yes_no = chosen("pointwise", PointPrompt, "verdict")
     work: dict[str, Callable[[], Sequence[Sequence[Outcome]]]] = {
         "first": lambda: windowed(First, windows, lms, named("first")),
-        "listwise": lambda: windowed(Listwise, windows, lms, named("rank_zephyr")),
+        "listwise": lambda: windowed(Listwise, windows[: told.listwise], lms, named("rank_zephyr")),
         "pointwise": lambda: one_by_one(
             windows, [Pointwise(lm, replace(yes_no, guard=lm.guard), max_words=WORDS) for lm in lms]
         ),
