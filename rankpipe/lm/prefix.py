@@ -11,6 +11,7 @@ from rankpipe.catalog import need
 from rankpipe.lm.local import PASS
 
 Group = tuple[int, list[int]]  # how many first tokens are the same, and in which prompts
+MASKED = 5_000  # pairs of tokens whose attention, off its fast path, takes as much longer as a token takes in all
 
 
 @dataclass
@@ -28,10 +29,20 @@ class _Node:
         self.groups += other.groups
         self.saved += other.saved
 
-    def closed(self) -> _Node:
+    def closed(self, prompts: Sequence[list[int]]) -> _Node:
         """All in one group, if that saves more than the parts do."""
-        saved = (len(self.rows) - 1) * self.depth - PASS
+        saved = gain([len(prompts[i]) for i in self.rows], self.depth)
         return _Node(self.depth, self.rows, [(self.depth, self.rows)], saved) if saved > self.saved else self
+
+
+def gain(lengths: Sequence[int], depth: int) -> int:
+    """Tokens that are saved if prompts of these lengths share their first ``depth``.
+
+    What is lost: a forward pass, and the fast path of attention, which wants prompts that begin at their beginning
+    (SmolLM2 in bfloat16 on a CPU: 60 of 1,500 tokens shared made it a quarter slower, 30 of 130 a sixth faster).
+    """
+    masked = sum((n - depth) * n for n in lengths) // MASKED
+    return (len(lengths) - 1) * depth - PASS - masked
 
 
 def shared(prompts: Sequence[list[int]]) -> list[Group]:
@@ -48,7 +59,7 @@ def shared(prompts: Sequence[list[int]]) -> list[Group]:
         depth = _alike(prompts[i], prompts[following]) if following is not None else 0
         while path[-1].depth > depth:
             path[-1].add(node)
-            node = path.pop().closed()
+            node = path.pop().closed(prompts)
         if path[-1].depth < depth:
             path.append(_Node(depth))
         path[-1].add(node)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
 from rankpipe.lm.local import PASS
-from rankpipe.lm.prefix import shared, sharing
+from rankpipe.lm.prefix import gain, shared, sharing
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -145,24 +145,29 @@ def test_groups_are_of_prompts_that_begin_alike(prompts: list[list[int]]) -> Non
     for depth, rows in groups:
         assert all(prompts[i][:depth] == prompts[rows[0]][:depth] for i in rows)
         assert min(len(prompts[i]) for i in rows) >= depth
-        assert depth == 0 or (len(rows) - 1) * depth > PASS
+        assert depth == 0 or gain([len(prompts[i]) for i in rows], depth) > 0
 
 
 @given(PROMPTS)
 def test_no_partition_into_beginnings_saves_more(prompts: list[list[int]]) -> None:
     """Against all ways to take disjoint branches of the tree of beginnings, tried one after the other."""
-    assert saved(shared(prompts)) == most(prompts, 0)
+    groups = [[prompts[i] for i in rows] for depth, rows in shared(prompts) if depth]
+    depths = [depth for depth, _ in shared(prompts) if depth]
+    assert sum(gain([*map(len, group)], depth) for group, depth in zip(groups, depths, strict=True)) == most(prompts, 0)
 
 
-def saved(groups: Sequence[tuple[int, Sequence[int]]]) -> int:
-    return sum((len(rows) - 1) * depth - PASS for depth, rows in groups if depth)
+def test_long_prompts_do_not_share_a_short_beginning() -> None:
+    """It costs them the fast path of attention; a long one is worth that."""
+    assert shared([[0] * 60 + [i] * 1500 for i in (1, 2, 3)]) == [(0, [0, 1, 2])]
+    assert shared([[0] * 60 + [i] * 100 for i in (1, 2, 3)]) == [(60, [0, 1, 2])]
+    assert shared([[0] * 1500 + [i] * 100 for i in (1, 2, 3)]) == [(1500, [0, 1, 2])]
 
 
 def most(prompts: Sequence[Sequence[int]], depth: int) -> int:
     """What can be saved of prompts that have their first ``depth`` tokens in common."""
     if len(prompts) < 2:
         return 0
-    here = (len(prompts) - 1) * depth - PASS
+    here = gain([*map(len, prompts)], depth)
     longer = [p for p in prompts if len(p) > depth]
     deeper = sum(most([p for p in longer if p[depth] == token], depth + 1) for token in {p[depth] for p in longer})
     return max(here, deeper, 0)
