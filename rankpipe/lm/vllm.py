@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -138,7 +139,7 @@ class VLLM(Templated):
         asked |= {"temperature": 0, "max_tokens": max_tokens, "detokenize": False}
         asked |= {"stop_token_ids": self._stops, "ignore_eos": True}  # the same ones, told once
         try:
-            with working(f"{self.model}: {len(prompts)} chats"):
+            with working(f"{self.model}: {len(prompts)} chats"), self._stance():
                 made: list[Any] = engine.generate(
                     [{"prompt_token_ids": ids} for ids in prompts],
                     vllm.SamplingParams(**asked),
@@ -156,7 +157,7 @@ class VLLM(Templated):
         options = {
             "dtype": native_dtype(device) if self.dtype == "auto" else self.dtype,
             "max_model_len": self.context,
-            "enforce_eager": device == "cpu" if self.enforce_eager is None else self.enforce_eager,
+            "enforce_eager": self._eager,
             "tensor_parallel_size": self.tensor_parallel_size,
             "gpu_memory_utilization": self.gpu_memory_utilization,
             "generation_config": "vllm",  # the model's own would sample
@@ -172,6 +173,17 @@ class VLLM(Templated):
                 return self._need("vllm").LLM(folder, **(options | self.engine))
             except (*BROKEN, TypeError) as error:
                 raise ModelError(f"{self.model}: vLLM cannot load it: {error}{said()}") from error
+
+    @property
+    def _eager(self) -> bool:
+        return default_device() == "cpu" if self.enforce_eager is None else self.enforce_eager
+
+    def _stance(self) -> AbstractContextManager[Any]:
+        """What is eager compiles nothing: vLLM's sampler would, and that needs a compiler on the CPU, and its time."""
+        stance: AbstractContextManager[Any] = self._need("torch").compiler.set_stance(
+            "force_eager" if self._eager else "default"
+        )
+        return stance
 
     @cached_property
     def _lora(self) -> Any:
