@@ -19,7 +19,7 @@ test-slow: .venv/.dev
 vllm-env: .venv-vllm/.made
 
 test-vllm: .venv-vllm/.made
-	.venv-vllm/bin/python -m pytest tests/vllm -m ''
+	VLLM_CPU_KVCACHE_SPACE=2 OMP_WAIT_POLICY=PASSIVE nice .venv-vllm/bin/python -m pytest tests/vllm -m '' -o filterwarnings=default
 
 rankllm-env: .venv-rankllm/.made
 

@@ -130,7 +130,8 @@ def written_apart(hf: HF, chat: Chat, one: list[int], other: list[int]) -> float
     place = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     torch = hf._need("torch")
     with torch.inference_mode():
-        logprobs = hf._logprobs([hf._encode(chat) + one[:place]], 1)[0, -1]
+        logits = hf._model(torch.tensor([hf._encode(chat) + one[:place]], device=hf._model.device)).logits[0, -1]
+        logprobs = logits.float().log_softmax(-1)
     return float(logprobs[one[place]] - logprobs[other[place]])
 
 
