@@ -251,7 +251,7 @@ class Prices:
 
 
 def pace(prompt: str, games: Mapping[str, Sequence[Game]], prices: Prices, sample: int) -> float:
-    """Processor seconds that SmolLM2 takes for a token in, its replies included: a batch of windows that plans asked for.
+    """Processor seconds that SmolLM2 takes for a token in, replies included: a batch of windows that plans asked for.
 
     On one thread: two that wait for each other would count the waiting, which is what others do to the machine.
     """
