@@ -54,6 +54,7 @@ CATALOG: dict[str, Entry] = {
     "shuffled-passes": Entry("rankpipe.rerank.plans:ShuffledPasses", "a plan again over its own result, shuffled"),
     "setwise-heap": Entry("rankpipe.rerank.plans:SetwiseHeap", "heap sort by the best of a few (Setwise)"),
     "setwise-bubble": Entry("rankpipe.rerank.plans:SetwiseBubble", "bubble sort by the best of a few (Setwise)"),
+    "setwise-insertion": Entry("rankpipe.rerank.plans:SetwiseInsertion", "insertion sort by the best of a few"),
     "all-pairs": Entry("rankpipe.rerank.plans:AllPairs", "every pair in both orders (PRP-Allpair)"),
     "pairwise-heap": Entry("rankpipe.rerank.plans:PairwiseHeap", "heap sort by pairs in both orders (PRP-Sorting)"),
     "pairwise-bubble": Entry("rankpipe.rerank.plans:PairwiseBubble", "bubble sort by pairs (PRP-Sliding-K)"),

@@ -8,12 +8,12 @@ from rankpipe.rerank.plans.merge import Borda, Kemeny
 from rankpipe.rerank.plans.pairwise import AllPairs, PairwiseBubble, PairwiseHeap
 from rankpipe.rerank.plans.passes import MultiPass, ShuffledPasses
 from rankpipe.rerank.plans.plan import Plan, Planner, Round, Windows, drive
-from rankpipe.rerank.plans.setwise import SetwiseBubble, SetwiseHeap
+from rankpipe.rerank.plans.setwise import SetwiseBubble, SetwiseHeap, SetwiseInsertion
 from rankpipe.rerank.plans.topdown import TopDown
 from rankpipe.rerank.plans.windows import Single, Sliding, Tournament
 
 __all__ = [
     "AllPairs", "Borda", "Consensus", "Kemeny", "MultiPass", "PairwiseBubble", "PairwiseHeap", "Plan", "Planner",
-    "Round", "SelfConsistent", "SetwiseBubble", "SetwiseHeap", "ShuffledPasses", "Single", "Sliding", "TopDown",
-    "Tournament", "Windows", "drive",
+    "Round", "SelfConsistent", "SetwiseBubble", "SetwiseHeap", "SetwiseInsertion", "ShuffledPasses", "Single",
+    "Sliding", "TopDown", "Tournament", "Windows", "drive",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rankpipe.rerank.plans.plan import Plan, Round, Windows, at_least
-from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches
+from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches, insertion, insertion_matches
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,33 @@ class SetwiseBubble:
     def calls(self, n: int) -> int:
         """At most ``ceil((n - 1 - i) / (size - 1))`` for each pass i."""
         return bubble_matches(n, self.k, self.size - 1)
+
+
+@dataclass(frozen=True)
+class SetwiseInsertion:
+    """Insertion sort that trusts the given order (Podolak et al. 2025, Setwise Insertion): passages that the last of
+    the best k beats cost one window for each ``size - 1`` of them.
+
+    "Beyond Reproducibility: Advancing Zero-shot LLM Reranking Efficiency with Setwise Insertion", SIGIR 2025. At most
+    the calls of heap sort for the first k, and 1 + ceil(log k) to the base 2 for each other; where the given order is
+    right, ceil((n - k) / (size - 1)) for all the others. Ours is built on the paper's idea, not on its code: a
+    passage's place among the k is found by halves, and a tie is the former's because it is shown first.
+    """
+
+    k: int = 10
+    size: int = 3
+
+    def __post_init__(self) -> None:
+        at_least(1, k=self.k)
+        at_least(3, size=self.size)
+
+    def __call__(self, n: int) -> Plan:
+        """A fresh plan: heap sort of the first k, then the others from the top down, one window after the other."""
+        return insertion(n, self.k, self.size - 1, _Best())
+
+    def calls(self, n: int) -> int:
+        """At most: every passage after the first k comes in."""
+        return insertion_matches(n, self.k, self.size - 1)
 
 
 @dataclass

@@ -60,6 +60,40 @@ def bubble_matches(n: int, k: int, fan: int) -> int:
     return sum(-(-(n - 1 - top) // fan) for top in range(min(k, n - 1)))
 
 
+def insertion(n: int, k: int, fan: int, best: Referee) -> Plan:
+    """The best k by insertion: the first k are sorted, and of the others those come in that beat the last of these.
+
+    In each match the last one meets the next ``fan`` others. Where one of them is best, its place is found by halves,
+    the last one drops out, and the rest of the ``fan`` meet the new last one. Dropped ones stand behind the k, the last
+    to go first; then those that never came in, in their old order.
+    """
+    k = min(k, n)
+    top = yield from heap(k, k, fan, lambda groups, order: best(groups, [*order, *range(k, n)]))
+    dropped = list[int]()
+    for start in range(k, n, fan):
+        waiting = list(range(start, min(start + fan, n)))
+        while waiting:
+            behind = [*dropped[::-1], *(i for i in range(k, n) if i not in {*top, *dropped})]
+            [winner] = yield from best([[top[-1], *waiting]], [*top, *behind])
+            if winner == top[-1]:
+                break
+            low, high = 0, k - 1
+            while low < high:
+                middle = (low + high) // 2
+                [better] = yield from best([[top[middle], winner]], [*top, *behind])
+                low, high = (low, middle) if better == winner else (middle + 1, high)
+            waiting.remove(winner)
+            dropped.append(top.pop())
+            top.insert(low, winner)
+    return [*top, *dropped[::-1], *(i for i in range(k, n) if i not in {*top, *dropped})]
+
+
+def insertion_matches(n: int, k: int, fan: int) -> int:
+    """The most matches that :func:`insertion` takes: every one of the others comes in."""
+    k = min(k, n)
+    return heap_matches(k, k, fan) + (n - k) * (1 + (k - 1).bit_length()) if k else 0
+
+
 def _sink(
     tree: list[int], nodes: list[int], fan: int, best: Referee, order: list[int]
 ) -> Generator[Round, Windows, None]:

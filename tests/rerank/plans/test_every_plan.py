@@ -20,6 +20,7 @@ from rankpipe.rerank.plans import (
     SelfConsistent,
     SetwiseBubble,
     SetwiseHeap,
+    SetwiseInsertion,
     ShuffledPasses,
     Single,
     Sliding,
@@ -53,6 +54,10 @@ PLANS: list[
     (SetwiseBubble(), 3, 10),
     (SetwiseBubble(4, 10), 10, 4),
     (SetwiseBubble(200, 2), 2, 100),
+    (SetwiseInsertion(), 3, 10),
+    (SetwiseInsertion(1, 3), 3, 1),
+    (SetwiseInsertion(7, 10), 10, 7),
+    (SetwiseInsertion(200, 4), 4, 100),
     (AllPairs(), 2, 100),
     (PairwiseHeap(), 2, 10),
     (PairwiseHeap(100), 2, 100),
@@ -145,8 +150,8 @@ def test_a_judge_who_cannot_tell_changes_nothing(plan: Planner, n: int) -> None:
     ("name", "calls"),
     [
         ("single", 1), ("sliding", 9), ("tournament", 9), ("top-down", 7), ("multipass", 27), ("shuffled-passes", 27),
-        ("setwise-heap", 151), ("setwise-bubble", 475), ("all-pairs", 9900), ("pairwise-heap", 604),
-        ("pairwise-bubble", 1890), ("self-consistent", 20), ("consensus", 180),
+        ("setwise-heap", 151), ("setwise-bubble", 475), ("setwise-insertion", 474), ("all-pairs", 9900),
+        ("pairwise-heap", 604), ("pairwise-bubble", 1890), ("self-consistent", 20), ("consensus", 180),
     ],
 )  # fmt: skip
 def test_calls_for_100_by_default(name: str, calls: int) -> None:

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankpipe.rerank.plans import AllPairs, PairwiseBubble, PairwiseHeap, Planner, SetwiseBubble, SetwiseHeap
+from rankpipe.rerank.plans import (
+    AllPairs,
+    PairwiseBubble,
+    PairwiseHeap,
+    Planner,
+    SetwiseBubble,
+    SetwiseHeap,
+    SetwiseInsertion,
+)
 from tests.rerank.plans.judges import Game, Judge, as_shown, fickle, perfect, play, worths
 
 Best = Callable[[list[int]], int]
@@ -113,6 +121,44 @@ def test_setwise_bubble(n: int, k: int, size: int, judge: Judge) -> None:
     same(SetwiseBubble(k, size), n, judge, lambda best: bubble_loop(n, k, size - 1, best), setwise)
 
 
+def insertion_loop(n: int, k: int, fan: int, best: Best) -> list[int]:
+    """One by one: who beats the last of the k is compared with each of them by halves."""
+    top = heap_loop(min(k, n), k, fan, best)
+    dropped: list[int] = []
+    for start in range(len(top), n, fan):
+        group = [*range(start, min(start + fan, n))]
+        while group and (winner := best([top[-1], *group])) != top[-1]:
+            below = [*top[:-1]]
+            place = 0
+            while below:
+                half = len(below) // 2
+                if best([below[half], winner]) == winner:
+                    below = below[:half]
+                else:
+                    place, below = place + half + 1, below[half + 1 :]
+            group.remove(winner)
+            dropped = [top[-1], *dropped]
+            top = [*top[:place], winner, *top[place:-1]]
+    return [*top, *dropped, *(p for p in range(n) if p not in top and p not in dropped)]
+
+
+@settings(deadline=None)
+@given(n=st.integers(0, 40), k=st.integers(1, 45), size=st.integers(3, 12), judge=judges)
+def test_setwise_insertion(n: int, k: int, size: int, judge: Judge) -> None:
+    same(SetwiseInsertion(k, size), n, judge, lambda best: insertion_loop(n, k, size - 1, best), setwise)
+
+
+@pytest.mark.parametrize(("n", "k", "size"), [(100, 10, 3), (100, 10, 20), (31, 1, 4), (12, 11, 3)])
+def test_insertion_costs_little_where_the_given_order_is_right(n: int, k: int, size: int) -> None:
+    sort = SetwiseHeap(k, size)
+    right = play(SetwiseInsertion(k, size)(n), perfect(list(range(n)))).calls
+    assert right == play(sort(k), perfect(list(range(k)))).calls + ceil((n - k) / (size - 1))
+    wrong = play(SetwiseInsertion(k, size)(n), perfect(list(range(n))[::-1])).calls
+    first = play(sort(k), perfect(list(range(k))[::-1])).calls
+    assert wrong <= first + (n - k) * (1 + (k - 1).bit_length())
+    assert wrong > 2 * right or k == 1 or n - k < 2
+
+
 @settings(deadline=None)
 @given(n=st.integers(0, 40), k=st.integers(1, 45), judge=judges)
 def test_pairwise_heap(n: int, k: int, judge: Judge) -> None:
@@ -126,7 +172,9 @@ def test_pairwise_bubble(n: int, k: int, judge: Judge) -> None:
 
 
 @pytest.mark.parametrize(
-    "plan", [SetwiseHeap(3, 3), SetwiseHeap(9, 4), SetwiseBubble(3, 3), PairwiseBubble(3)], ids=str
+    "plan",
+    [SetwiseHeap(3, 3), SetwiseHeap(9, 4), SetwiseBubble(3, 3), PairwiseBubble(3), SetwiseInsertion(2, 3)],
+    ids=str,
 )
 def test_somebody_is_so_unlucky_that_all_calls_are_needed(plan: Planner) -> None:
     for n in range(6):
@@ -213,6 +261,6 @@ def test_only_the_best_of_a_reply_counts() -> None:
         best = max(window)
         return [best, *(p for p in window if p != best)]
 
-    for plan in (SetwiseHeap(5, 4), SetwiseBubble(5, 4)):
+    for plan in (SetwiseHeap(5, 4), SetwiseBubble(5, 4), SetwiseInsertion(5, 4)):
         assert play(plan(30), best_only).order[:5] == [29, 28, 27, 26, 25]
         assert play(plan(30), best_only).order == play(plan(30), lambda w: sorted(w, reverse=True)).order
