@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from random import Random
 from statistics import mean
-from time import perf_counter, process_time
+from time import process_time
 
 import picture
 from common import HERE, Row, file
@@ -87,7 +87,7 @@ class Game:
     trail: list[tuple[int, list[int]]] = field(default_factory=list)  # after so many calls it would have said this
     windows: Windows = field(default_factory=list)
     rounds: int = 0
-    seconds: float = 0.0  # of the plan and of looking up what the judge says
+    seconds: float = 0.0  # of the processor: the plan, and looking up what the judge says
 
     def within(self, calls: int) -> list[int]:
         """The order that a budget of so many calls gives: a round that does not fit whole is not asked."""
@@ -129,7 +129,7 @@ def main() -> None:
 
 def play(system: System, q: int, judge: Judge, hits: int) -> Game:
     """Run one plan to its end, noting what it would have said at any time before."""
-    game, start = Game(), perf_counter()
+    game, start = Game(), process_time()
     rest = list(range(min(hits, system.depth), hits))
     plan: Plan = system.plan(hits - len(rest))
     replies: Windows | None = None
@@ -138,7 +138,7 @@ def play(system: System, q: int, judge: Judge, hits: int) -> Game:
             asked = plan.send(replies)  # type: ignore[arg-type]  # None starts a generator
         except StopIteration as done:
             game.trail.append((len(game.windows), done.value + rest))
-            game.seconds = perf_counter() - start
+            game.seconds = process_time() - start
             return game
         game.trail.append((len(game.windows), asked.order + rest))
         real = [w for w in asked.windows if len(w) > 1]
