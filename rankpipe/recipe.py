@@ -18,7 +18,20 @@ from rankpipe.catalog import find, near
 from rankpipe.errors import DataError, MissingExtra, RankpipeError, RecipeError
 from rankpipe.provenance import digest
 
-__all__ = ["bind", "build", "check", "digest", "house", "load", "misjoined", "paths", "pipeline", "rooted", "walk"]
+__all__ = [
+    "bind",
+    "build",
+    "check",
+    "digest",
+    "house",
+    "load",
+    "misjoined",
+    "paths",
+    "pipeline",
+    "rooted",
+    "spelled",
+    "walk",
+]
 
 SHELVES = ("indexes", "models", "eval")
 
@@ -186,6 +199,14 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
         elif p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
             faults.append(f"argument {name!r} is missing")
     return faults
+
+
+def spelled(name: str) -> dict[str, str]:
+    """The arguments of a component, and each one's kind as its source has it.
+
+    :raises RecipeError: If there is no such component.
+    """
+    return {k: _spelled(p) for k, p in inspect.signature(find(name)).parameters.items()}
 
 
 def _spelled(parameter: inspect.Parameter) -> str:

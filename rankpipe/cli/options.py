@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -38,7 +39,10 @@ Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]
 DataOrNone = Annotated[str | None, typer.Option("--data", "-d", help=DATA_HELP)]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Where to write: .trec, .trec.gz, or .jsonl with texts.")]
 K = Annotated[int | None, typer.Option("-k", min=1, help="Hits kept for a query; 10 to look at, 1000 to a file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE; lm.KEY=VALUE one of its lm."),
+]
 Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
 Split = Annotated[str, typer.Option("--split", help="Which judgements of --data: test, dev, train.")]
 SelfMatch = Annotated[
@@ -89,26 +93,32 @@ def component(
 
     :raises RecipeError: If a setting is no KEY=VALUE, or the component does not take it.
     """
-    return checked({"use": use, **setting(settings)}, method, given)
+    return checked(merged({"use": use}, settings), method, given)
 
 
-def setting(settings: list[str] | None) -> dict[str, Any]:
-    """``--set`` as arguments; their values are YAML.
+def merged(node: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
+    """The node with ``--set``: KEY=VALUE, the value YAML; ``lm.context=4096`` sets an argument of an argument.
 
-    :raises RecipeError: If one is no KEY=VALUE.
+    :raises RecipeError: If one is no KEY=VALUE, or its key goes through something that has no arguments.
     """
     import yaml
 
     if bad := [s for s in settings or [] if "=" not in s]:
         raise RecipeError([f"--set {s}: expected KEY=VALUE" for s in bad])
-    arguments: dict[str, Any] = {}
+    node = deepcopy(node)
     for one in settings or []:
-        key, value = one.split("=", 1)
+        path, value = one.split("=", 1)
+        *outer, key = path.split(".")
+        inside: Any = node
+        for name in outer:
+            inside = inside.setdefault(name, {})
+            if not isinstance(inside, dict):
+                raise RecipeError([f"--set {one}: {name} has no arguments to set"])
         try:
-            arguments[key] = yaml.safe_load(value)
+            inside[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise RecipeError([f"--set {one}: the value is no YAML: {error}".replace("\n", " ")]) from None
-    return arguments
+    return node
 
 
 def checked(node: dict[str, Any], method: str | None = None, given: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -81,8 +81,8 @@ def spent(lm: Any) -> dict[str, dict[str, float]]:
 
 
 def write(path: Path, rankings: Sequence[Ranking]) -> int:
-    """``.jsonl`` with texts, otherwise a TREC run; how many tied scores had to be lowered."""
-    if path.suffix == ".jsonl":
+    """``.jsonl`` or ``.jsonl.gz`` with texts, otherwise a TREC run; how many tied scores had to be lowered."""
+    if path.name.removesuffix(".gz").endswith(".jsonl"):
         from rankpipe.datasets import write_requests
 
         write_requests(path, rankings)

@@ -32,6 +32,7 @@ def rerank(
     from rankpipe import recipe
     from rankpipe.errors import RecipeError
     from rankpipe.journal import Kept
+    from rankpipe.lm.cache import Cached
     from rankpipe.measure.experiment import identity
     from rankpipe.rerank import ledger as windows
     from rankpipe.stage import Top
@@ -44,10 +45,12 @@ def rerank(
     node = by.node(work.answers if work else None)
     if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
         raise RecipeError(faults)
+    if ledger and recipe.spelled(node["use"]).get("lm") != "LM":
+        raise RecipeError([f"--ledger: {node['use']} asks no language model whose windows could be kept"])
     rankings = given.rankings()
     stage = recipe.build(node, Path.cwd())
     reranker, known = stage, set()
-    if work and "lm" not in node and not isinstance(stage, Top):
+    if work and not isinstance(getattr(stage, "lm", None), Cached) and not isinstance(stage, Top):
         reranker = Kept(stage, work.rankings, identity(node, Path.cwd()))
         if known := {r.query.id for r in rankings if reranker.knows(r)}:
             show.remark(f"going on where it stopped: {len(known)} rankings are done")

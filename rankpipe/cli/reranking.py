@@ -68,21 +68,25 @@ class By:
         :raises RecipeError: If the options do not go together, or it does not take one.
         :raises ModelError: If nothing says what kind of model it is.
         """
+        from rankpipe import recipe
         from rankpipe.errors import RecipeError
         from rankpipe.rerank.model import component
 
         if self.lm != "hf" and not self.model:
             raise RecipeError([f"--lm {self.lm}: say which model it is to run, with --model"])
         chosen = component(self.model, self.use, self.lm) if self.model else {"use": self.use or "cross-encoder"}
-        node = chosen | options.setting(self.settings)
+        node = options.merged(chosen, self.settings)
+        if self.model and options.merged({"use": node["use"]}, self.settings).get("lm", {}).keys() & {"use", "model"}:
+            raise RecipeError(["--model and --set lm=...: give one of them; --set lm.KEY=VALUE changes a part"])
         limits = {"seconds": self.max_seconds_per_query, "calls": self.max_calls, "tokens": self.max_tokens}
         if limits := {k: v for k, v in limits.items() if v is not None}:
             node["budget"] = {"use": "budget", **limits}
         if self.offline and not self.cache:
             raise RecipeError(["--offline: say with --cache where the answers are"])
-        if self.cache and "lm" not in node:
-            raise RecipeError([f"--cache: {node['use']} has no language model whose answers could be kept"])
-        if (kept := self.cache or answers) and "lm" in node:
+        asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
+        if self.cache and not asks:
+            raise RecipeError([f"--cache: {node['use']} asks no language model whose answers could be kept"])
+        if (kept := self.cache or answers) and asks and "lm" in node:
             node["lm"] = {"use": "cache", "lm": node["lm"], "path": str(kept), "offline": self.offline}
         return options.checked(node)
 

@@ -137,6 +137,10 @@ class Book:
         except sqlite3.OperationalError as error:
             raise DiskError(f"{self.path}: cannot be read or written ({error}); what is in it is unchanged") from error
         except sqlite3.DatabaseError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise ArtefactError(
+                    f"{self.path}: no cache of answers, or damaged; name another path, or bring back a copy"
+                ) from error
             raise ArtefactError(f"{self.path}: damaged ({error}); {self._cure}") from error
 
     @property

@@ -20,9 +20,9 @@ class First(Windowed):
 
     One forward pass a window, where :class:`~rankpipe.rerank.listwise.Listwise` generates some eighty tokens. A label
     that the model does not rate (an API that tells its likeliest tokens only) goes last, in its old order, and counts
-    as missing. Labels must be single tokens: capital letters are in every tokenizer we know, and number a window of 26;
-    numbers beyond 9 are single tokens only in some. Unlike RankLLM, which reads the likeliest 30 tokens, all labels are
-    rated.
+    as missing. Labels must be single tokens: letters are in every tokenizer we know, and number a window of 52 (A to Z,
+    then a to z); numbers beyond 9 are single tokens only in some. Unlike RankLLM, which reads the likeliest 30 tokens,
+    all labels are rated.
 
     See :class:`~rankpipe.rerank.windowed.Windowed` for the arguments and what is counted.
     """

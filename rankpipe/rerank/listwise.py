@@ -11,6 +11,8 @@ from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.prompts import Prompt
 from rankpipe.rerank.windowed import Asked, Said, Windowed
 
+NAMING = 7  # tokens around a name
+
 
 class Listwise(Windowed):
     """The model writes ``[2] > [1] > [3]`` (RankGPT, Sun et al. 2023; RankVicuna, RankZephyr, Pradeep et al. 2023).
@@ -44,7 +46,10 @@ class Listwise(Windowed):
         ]
 
     def max_tokens(self, n: int) -> int:
-        """As many as a whole answer for ``n`` passages takes, without the chat template around it."""
+        """As many as a whole answer for ``n`` passages takes, without the chat template around it; for the best one's
+        name some more, since a model may say "Passage C" or "**C**".
+        """
         if n not in self._lengths:
-            self._lengths[n] = written_tokens(self.lm, self.prompt.longest(n))
+            more = NAMING if self.prompt.answer == "best" else 0
+            self._lengths[n] = written_tokens(self.lm, self.prompt.longest(n)) + more
         return self._lengths[n]

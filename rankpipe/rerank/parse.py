@@ -88,7 +88,10 @@ def names(n: int, labels: Labels, prompt: str) -> Sequence[str]:
     if labels == "numbers":
         return [str(i) for i in range(1, n + 1)]
     if n > len(LETTERS):
-        raise DataError(f"prompt {prompt}: a window of {n} passages, but there are {len(LETTERS)} letters")
+        raise DataError(
+            f"prompt {prompt}: a window of {n} passages, but there are {len(LETTERS)} letters; take smaller windows, "
+            "or a prompt with numbers"
+        )
     return LETTERS[:n]
 
 

@@ -73,7 +73,25 @@ def test_answers_are_asked_for_once(rankpipe: Rankpipe, first: tuple[object, ...
     assert "offline, and it lacks" in rankpipe(*first, *FAKE, "--set", "max_words=1", "--cache", "c.sqlite",
                                                "--offline", code=7).stderr  # fmt: skip
     assert "say with --cache" in rankpipe(*first, *FAKE, "--offline", code=3).stderr
-    assert "has no language model" in rankpipe(*first, "--cache", "c.sqlite", code=3).stderr
+    assert "asks no language model" in rankpipe(*first, "--cache", "c.sqlite", code=3).stderr
+
+
+def test_a_part_of_an_argument(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
+    noisy = json.loads(rankpipe(*first, *FAKE, "--set", "lm.malformed=1", "--json").stdout)
+    assert noisy["steps"][-1]["repaired"] > 0
+    assert "lm: fake: no argument 'key'" in rankpipe(*first, *FAKE, "--set", "lm.key=X", code=3).stderr
+    assert "use has no arguments to set" in rankpipe(*first, *FAKE, "--set", "use.key=X", code=3).stderr
+    both = ("--model", "smollm2", "--set", "lm={use: fake}")
+    assert "give one of them" in rankpipe(*first, *both, code=3).stderr
+
+
+def test_what_goes_where(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    rankpipe(*first, *FAKE, "--out", "b.jsonl.gz")
+    rankpipe("rerank", "b.jsonl.gz", "--use", "top", "--set", "k=2", "--out", "c.trec")
+    assert "asks no language model" in rankpipe(*first, "--ledger", "--out", "d.trec", code=3).stderr
+    (tmp_path / "no.sqlite").write_text("something else, and long enough to be looked at " * 40)
+    said = rankpipe(*first, *FAKE, "--cache", "no.sqlite", code=6).stderr
+    assert "no cache of answers, or damaged; name another path" in said
 
 
 def test_models(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
@@ -101,6 +119,7 @@ def test_a_killed_rerank_goes_on_where_it_stopped(
         (["--model", "minilm-l12", "--depth", 30], ".b.trec.kept.jsonl"),
         (["--model", "smollm2", "--use", "first", "--depth", 20, "--set", "max_words=12"], ".b.trec.answers.sqlite"),
         (["--model", "smollm2", "--depth", 20, "--set", "max_words=12"], ".b.trec.answers.sqlite"),
+        (["--model", "smollm2", "--use", "icr", "--depth", 10, "--set", "max_words=12"], ".b.trec.kept.jsonl"),
     ],
 )
 def test_kill_9_in_the_middle_of_43_queries(
