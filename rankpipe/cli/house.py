@@ -16,6 +16,8 @@ def ls() -> None:
     """List components, models and extras, and what is here of them."""
     from rankpipe import weights
     from rankpipe.catalog import CATALOG, EXTRAS, installed, plugins
+    from rankpipe.recipe import load
+    from rankpipe.rerank.prompts import ours
 
     extras = {name: all(map(installed, modules)) for name, modules in EXTRAS.items()}
     parts = [
@@ -27,6 +29,8 @@ def ls() -> None:
         for m in weights.known()
     ]
 
+    prompts = {name: load(file)["about"] for name, file in ours().items()}
+
     def human() -> None:
         rows = [(p["name"], p["about"], "yes" if p["here"] else f"pip install 'rankpipe[{p['extra']}]'") for p in parts]
         show.table(
@@ -34,11 +38,12 @@ def ls() -> None:
         )
         columns = ("name", "kind", "Hugging Face id", "licence", "state")
         show.table("Models", columns, [tuple(m.values()) for m in models], text=columns)
+        show.table("Prompts (prompt: NAME)", ("name", "what"), list(prompts.items()), text=("what",))
         listed = [(name, ", ".join(EXTRAS[name]), "yes" if here else "no") for name, here in extras.items()]
         show.table("Extras", ("extra", "modules", "installed"), listed, text=("modules",))
         show.remark("rankpipe doctor really tries each of them")
 
-    show.emit({"components": parts, "models": models, "extras": extras}, human)
+    show.emit({"components": parts, "models": models, "prompts": prompts, "extras": extras}, human)
 
 
 @show.verb(app, "pull")

@@ -18,11 +18,11 @@ BY_KIND = {
     "sparse": "splade",
     "language model": "listwise",
 }
-BY_HEAD = {  # what transformers calls the head of a model: "LlamaForCausalLM"
-    "SequenceClassification": "cross-encoder",
-    "CausalLM": "listwise",
-    "ConditionalGeneration": "monot5",
-    "MaskedLM": "splade",
+BY_ARCHITECTURE = {  # as transformers calls them
+    r"\w+ForSequenceClassification": "cross-encoder",
+    r"\w+ForCausalLM": "listwise",
+    r"(U?M)?T5ForConditionalGeneration": "monot5",
+    r"\w+ForMaskedLM": "splade",
 }
 ADAPTER = "adapter_config.json"
 
@@ -72,15 +72,15 @@ def _made_for(model: str, served: bool) -> dict[str, Any]:
         return {"use": BY_KIND[known.kind]}
     if known:
         raise ModelError(f"{model} is of the kind {known.kind!r}, which reranks nothing; see: rankpipe ls")
-    return {"use": "listwise" if served else BY_HEAD[_head(model, weights.resolve(model))]}
+    return {"use": "listwise" if served else _by_config(model, weights.resolve(model))}
 
 
-def _head(model: str, folder: Path) -> str:
+def _by_config(model: str, folder: Path) -> str:
     if (folder / "model.onnx").exists() and not (folder / "config.json").exists():
-        return "SequenceClassification"
+        return "cross-encoder"
     architectures = read_json(folder / "config.json").get("architectures") or []
-    heads = [m[1] for a in architectures if (m := re.fullmatch(r"\w+?For(\w+)", a)) and m[1] in BY_HEAD]
-    if not heads:
+    uses = [use for a in architectures for pattern, use in BY_ARCHITECTURE.items() if re.fullmatch(pattern, a)]
+    if not uses:
         said = ", ".join(architectures) or "none"
         raise ModelError(f"{model}: its config.json names no architecture that reranks ({said}); say how with --use")
-    return heads[0]
+    return uses[0]

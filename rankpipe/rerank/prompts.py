@@ -169,6 +169,11 @@ W = TypeVar("W", bound=Wording)
 ASKED = {"order": "an order", "best": "the best passage", "verdict": "yes or no", "query": "a query"}
 
 
+def ours() -> dict[str, Path]:
+    """The files of our own prompts, by name."""
+    return {p.stem: p for p in sorted(TEMPLATES.glob("*.yaml"))}
+
+
 def named(name: str) -> Prompt:
     """One of our own prompts that show windows.
 
@@ -182,18 +187,18 @@ def chosen(prompt: str | Wording, kind: type[W], *answers: str) -> W:
 
     :raises DataError: If there is none of that name, or it asks for something else; says which there are.
     """
-    ours = {p.stem: p for p in sorted(TEMPLATES.glob("*.yaml"))}
-    found = read(ours[prompt]) if isinstance(prompt, str) and prompt in ours else prompt
+    known = ours()
+    found = read(known[prompt]) if isinstance(prompt, str) and prompt in known else prompt
     if isinstance(found, kind) and found.answer in answers:
         return found
-    known = [name for name, file in ours.items() if read(file).answer in answers]
+    fitting = [name for name, file in known.items() if read(file).answer in answers]
     if isinstance(found, str):
-        fault = f"no prompt {found!r}{near(found, known)}"
+        fault = f"no prompt {found!r}{near(found, fitting)}"
     else:
         wanted = " or ".join(ASKED[answer] for answer in answers)
         fault = f"prompt {found.name!r} asks for {ASKED[found.answer]}, not for {wanted}"
     raise DataError(
-        f"{fault}\nknown: {', '.join(known)}; for a file of your own: prompt: {{use: prompt, file: mine.yaml}}"
+        f"{fault}\nknown: {', '.join(fitting)}; for a file of your own: prompt: {{use: prompt, file: mine.yaml}}"
     )
 
 

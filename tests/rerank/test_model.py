@@ -11,7 +11,7 @@ import pytest
 from rankpipe import recipe, weights
 from rankpipe.catalog import find
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.rerank.model import BY_HEAD, BY_KIND, component
+from rankpipe.rerank.model import BY_ARCHITECTURE, BY_KIND, component
 
 
 def folder(path: Path, **files: Any) -> str:
@@ -50,7 +50,7 @@ def test_every_model_of_the_table_that_reranks_names_something_that_can_be_built
     for model in weights.known():
         if model.rerank or model.kind in BY_KIND:
             assert not recipe.bind(component(model.alias), "")
-    for use in {*BY_KIND.values(), *BY_HEAD.values()}:
+    for use in {*BY_KIND.values(), *BY_ARCHITECTURE.values()}:
         assert find(use)
 
 
@@ -60,6 +60,7 @@ def test_every_model_of_the_table_that_reranks_names_something_that_can_be_built
         ("BertForSequenceClassification", "cross-encoder"),
         ("Qwen3ForCausalLM", "listwise"),
         ("T5ForConditionalGeneration", "monot5"),
+        ("UMT5ForConditionalGeneration", "monot5"),
         ("BertForMaskedLM", "splade"),
     ],
 )
@@ -96,7 +97,7 @@ def test_refused(tmp_path: Path) -> None:
         component("bge-small")
     with pytest.raises(RecipeError, match="top takes no model"):
         component("smollm2", "top")
-    for config in ({}, {"architectures": ["BertModel"]}):
-        model = folder(tmp_path / str(len(config)), config=config)
+    for i, architectures in enumerate(([], ["BertModel"], ["Gemma3ForConditionalGeneration"], ["BartForMaskedLMs"])):
+        model = folder(tmp_path / str(i), config={"architectures": architectures})
         with pytest.raises(ModelError, match="names no architecture that reranks"):
             component(model)
