@@ -25,7 +25,7 @@ def test_settings_hold_inside(monkeypatch: pytest.MonkeyPatch) -> None:
         warnings.warn("not shown", stacklevel=1)
     assert os.environ["RANKPIPE_THEIRS"] == "theirs"
     assert "RANKPIPE_OURS" not in os.environ
-    with pytest.raises(UserWarning, match="shown again"):
+    with pytest.warns(UserWarning, match="shown again"):
         warnings.warn("shown again", stacklevel=1)
 
 
