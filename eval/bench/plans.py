@@ -61,6 +61,7 @@ SYSTEMS = {
     "sliding": System(plans.Sliding()),
     "tournament": System(plans.Tournament()),
     "top-down": System(plans.TopDown()),
+    "top-down, no budget": System(plans.TopDown(budget=None)),
     "multipass, 3": System(plans.MultiPass()),
     "shuffled-passes, 3": System(plans.ShuffledPasses()),
     "setwise-heap": System(plans.SetwiseHeap(), "setwise"),

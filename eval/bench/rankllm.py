@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from rankpipe import Hit, Ranking
 from rankpipe.data import Step
 
 UNWANTED = "rank_llm.rerank.listwise.lit5.model"  # does not import with transformers 5; RankFiD alone has need of it
+BIND = "VLLM_CPU_OMP_THREADS_BIND"
 FIRST_OUT = 2  # tokens of a reply in its FIRST, of which it rates the second; it counts the letters of what it read
 
 
@@ -25,13 +26,15 @@ class RankLLM:
     """Its ``RankListwiseOSLLM``, generating or (``first``) rating the first label; two of one model share an engine.
 
     :param folder: of the model.
+    :param cores: that its engine computes on, as VLLM_CPU_OMP_THREADS_BIND has them (``0-1``). Left to itself ("auto")
+        vLLM keeps one core free for what is not computing, which of two is half the machine.
     :param one_by_one: a call for each query, as ``Reranker.rerank`` makes them; else ``rerank_batch``, as its command
         line does, where the n-th windows of all queries are one batch.
     """
 
-    def __init__(self, folder: Path, first: bool = False, one_by_one: bool = False) -> None:
+    def __init__(self, folder: Path, first: bool = False, one_by_one: bool = False, cores: str = "auto") -> None:
         self.first, self.one_by_one = first, one_by_one
-        self.model = _coordinator(str(folder), first)
+        self.model = _coordinator(str(folder), first, cores)
 
     def __call__(self, rankings: Sequence[Ranking]) -> list[Ranking]:
         """Reranked, with what it cost in the last step."""
@@ -76,7 +79,7 @@ def _request(ranking: Ranking) -> Any:
 
 
 @cache
-def _coordinator(folder: str, first: bool) -> Any:
+def _coordinator(folder: str, first: bool, cores: str) -> Any:
     stub = ModuleType(UNWANTED)
     stub.FiD = stub.FiDCrossAttentionScore = None  # type: ignore[attr-defined]
     sys.modules.setdefault(UNWANTED, stub)
@@ -84,6 +87,21 @@ def _coordinator(folder: str, first: bool) -> Any:
     from rank_llm.rerank.listwise import rank_listwise_os_llm as theirs
 
     logging.getLogger("rank_llm").setLevel(logging.WARNING)
-    if not hasattr(theirs.VllmHandler, "cache_info"):  # one engine for all
-        theirs.VllmHandler = cache(theirs.VllmHandler)
+    theirs.VllmHandler = partial(_engine, cores)
     return theirs.RankListwiseOSLLM(model=folder, use_logits=first, use_alpha=first)
+
+
+@cache
+def _engine(cores: str, **options: Any) -> Any:
+    """Its engine on these cores, made once."""
+    from rank_llm.rerank.vllm_handler import VllmHandler
+
+    before = os.environ.get(BIND)
+    os.environ[BIND] = cores
+    try:
+        return VllmHandler(**options)
+    finally:
+        if before is None:
+            del os.environ[BIND]
+        else:
+            os.environ[BIND] = before
