@@ -40,8 +40,9 @@ WORDS = 300  # of a passage, as listwise shows it
 NOISE = 1.0  # standard deviation, in grades (0 to 3)
 LIMITS = (0, 1, 2, 4, 6, 9, 14, 20, 30, 50, 70, 100, 150, 200, 300, 500, 1000, 2000, 5000)  # calls a query
 DRAWN = (
-    "sliding", "tournament", "top-down", "setwise-heap", "setwise-heap of 10", "setwise-bubble", "pairwise-heap",
-    "pairwise-bubble", "consensus of 5 sliding, borda", "self-consistent top-down, 5",
+    "sliding", "tournament", "top-down", "setwise-heap", "setwise-heap of 10", "setwise-bubble",
+    "setwise-insertion of 10", "pairwise-heap", "pairwise-bubble", "consensus of 5 sliding, borda",
+    "self-consistent top-down, 5",
 )  # fmt: skip
 
 Judge = Callable[[int, Sequence[int]], list[int]]  # which query, a window: its positions best first
@@ -67,6 +68,8 @@ SYSTEMS = {
     "setwise-heap": System(plans.SetwiseHeap(), "setwise"),
     "setwise-heap of 10": System(plans.SetwiseHeap(size=10), "setwise"),
     "setwise-bubble": System(plans.SetwiseBubble(), "setwise"),
+    "setwise-insertion": System(plans.SetwiseInsertion(), "setwise"),
+    "setwise-insertion of 10": System(plans.SetwiseInsertion(size=10), "setwise"),
     "pairwise-heap": System(plans.PairwiseHeap(), "pairwise"),
     "pairwise-bubble": System(plans.PairwiseBubble(), "pairwise"),
     "all-pairs, top 20": System(plans.AllPairs(), "pairwise", 20),

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from rankpipe import Doc, Hit, Query, Ranking
+from rankpipe.catalog import CATALOG, find
 from rankpipe.lm.fake import Oracle
 from rankpipe.rerank import plans
 from rankpipe.rerank.budget import Budget
@@ -36,6 +37,11 @@ def test_ended_early_as_a_budget_does(bench: Any, plan: plans.Planner, calls: in
     assert [texts[p] for p in game.within(calls)] == [h.doc.id for h in found.hits]
     if calls == 1000:
         assert len(game.windows) == found.steps[-1].calls
+
+
+def test_every_plan_of_the_catalogue_is_measured(bench: Any) -> None:
+    known = {find(name) for name, entry in CATALOG.items() if entry.target.startswith("rankpipe.rerank.plans:")}
+    assert {type(system.plan) for system in bench.SYSTEMS.values()} == known - {plans.Borda, plans.Kemeny}
 
 
 def test_noise_is_the_same_again_and_another_for_another_order(bench: Any) -> None:
