@@ -10,27 +10,29 @@ import json
 import os
 import random
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from threading import BoundedSemaphore, Event, Lock
 from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
+from rankpipe.lm.connections import Connections, Unreached, left
 from rankpipe.progress import track
 
 T = TypeVar("T")
 PASSING = {408, 409, 429, *range(500, 600)} - {501}  # what may go better the next time
 WORDS = 300  # characters of a server's words that are shown
 ERRORS = ("error", "message", "detail")  # where servers say what is wrong
+NOBODY = (ConnectionRefusedError, socket.gaierror)  # the host has no such server, or nobody knows the host
 CHUNK_BYTES = 1 << 16
 
 
@@ -86,7 +88,9 @@ class Fault(Exception):
 
 
 class Wire:
-    """A server, known by the URL that its paths start at.
+    """A server, known by the URL that its paths start at. Connections stay open from one request to the next.
+
+    One that has never been there is not waited for: the first request that finds nobody fails at once.
 
     :param key: the environment variable with the API key, read when it is used and kept nowhere.
     """
@@ -104,7 +108,7 @@ class Wire:
         if key is not None and not re.fullmatch(r"[A-Za-z_]\w*", key):
             raise RecipeError(["key: expected the name of an environment variable, not the key itself"])
         self.url, self.key, self.manners = url.rstrip("/"), key, manners
-        self._parts, self._slots = parts, BoundedSemaphore(manners.parallel)
+        self._connections, self._slots = Connections(parts, manners.connect_s), BoundedSemaphore(manners.parallel)
         self._lock, self.requests = Lock(), 0
 
     def ask(self, path: str, body: Any, read: Callable[[Any], T], stop: Event) -> T:
@@ -190,38 +194,24 @@ class Wire:
 
     def _exchange(self, url: str, data: bytes | None, key: str) -> tuple[int, bytes, str]:
         """Status, body and Retry-After; the key, should the server have said it, is crossed out."""
-        headers = {"Content-Type": "application/json", "User-Agent": "rankpipe", "Connection": "close"}
+        headers = {"Content-Type": "application/json", "User-Agent": "rankpipe"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
-        deadline, doing = monotonic() + self.manners.whole_s, f"no connection within {self.manners.connect_s:g} s"
-        connection = self._connection()
+        method, deadline = "GET" if data is None else "POST", monotonic() + self.manners.whole_s
         try:
-            connection.connect()
-            doing = f"no whole reply within {self.manners.whole_s:g} s"
-            sock = connection.sock
-            sock.settimeout(_left(deadline))
-            connection.request("GET" if data is None else "POST", urlsplit(url).path, data, headers)
-            with connection.getresponse() as response:
-                content = _content(response, lambda: sock.settimeout(_left(deadline)))
+            with self._connections.asked(method, urlsplit(url).path, data, headers, deadline) as (response, sock):
+                content = _content(response, lambda: sock.settimeout(left(deadline)))
                 return response.status, _crossed_out(content, key.encode()), response.headers.get("Retry-After", "")
+        except Unreached:
+            raise Fault(f"no connection within {self.manners.connect_s:g} s") from None
         except TimeoutError:
-            raise Fault(doing) from None
+            raise Fault(f"no whole reply within {self.manners.whole_s:g} s") from None
         except ssl.SSLCertVerificationError as error:
             raise Refusal(f"{url}: {error.verify_message}") from None
         except (OSError, HTTPException) as error:
-            said = _crossed_out(str(error).encode(), key.encode())
-            raise Fault(f"{type(error).__name__}: {words(said)}") from None
-        finally:
-            connection.close()
-
-    def _connection(self) -> HTTPConnection:
-        host, port, timeout_s = self._parts.hostname or "", self._parts.port, self.manners.connect_s
-        if self._parts.scheme == "https":
-            return HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
-        return HTTPConnection(host, port, timeout=timeout_s)
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context()
+            said = f"{type(error).__name__}: {words(_crossed_out(str(error).encode(), key.encode()))}"
+            if isinstance(error, NOBODY) and not self._connections.reached:
+                raise Refusal(f"{url}: {said}; is the server up, and this its address?") from None
+            raise Fault(said) from None
 
     def _target(self, path: str) -> str:
         return self.url.removesuffix("/v1") + path if path.startswith("/") else f"{self.url}/{path}"
@@ -266,13 +256,6 @@ def _seconds(retry_after: str) -> float:
     except (TypeError, ValueError):
         return 0
     return max((date.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
-
-
-def _left(deadline: float) -> float:
-    left = deadline - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
 
 
 def _content(response: HTTPResponse, wait: Callable[[], None]) -> bytes:

@@ -8,11 +8,14 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 CHAT = "/v1/chat/completions"
+PATHS = {
+    "models": "/v1/models", "tokenize": "/tokenize", "rerank": "/v1/rerank", "info": "/v1/info", "sizes": "/v1/tokenize"
+}  # fmt: skip
 Act = Callable[["Handler", Any], None]  # (handler, the request's JSON)
 
 
@@ -20,6 +23,13 @@ class Handler(BaseHTTPRequestHandler):
     """Does the next act of the script of its path; the last one again and again."""
 
     server: Server
+
+    def setup(self) -> None:
+        super().setup()
+        with self.server.lock:
+            self.server.connections.append(self.connection)
+        if self.server.alive:
+            self.protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         self._do(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
@@ -59,8 +69,9 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = False  # so that closing waits for all of them
 
-    def __init__(self, scripts: dict[str, list[Act]]) -> None:
+    def __init__(self, scripts: dict[str, list[Act]], alive: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.alive, self.connections = alive, list[socket.socket]()  # all there ever were
         self.scripts, self.lock, self.over = scripts, threading.Lock(), threading.Event()
         self.asked: list[tuple[str, Any, dict[str, str]]] = []
         self.now = self.most = 0  # requests under way, and the most there were
@@ -72,15 +83,24 @@ class Server(ThreadingHTTPServer):
     def bodies(self, path: str = CHAT) -> list[Any]:
         return [body for asked, body, _ in self.asked if asked == path]
 
+    def server_close(self) -> None:
+        for connection in self.connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        super().server_close()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         pass  # a client that has gone is part of some tests
 
 
 @contextmanager
-def serving(chat: Sequence[Act] = (), **more: Sequence[Act]) -> Iterator[Server]:
-    """A running server; ``models``, ``tokenize`` and ``rerank`` are further paths that it knows."""
-    paths = {"models": "/v1/models", "tokenize": "/tokenize", "rerank": "/v1/rerank"}
-    server = Server({CHAT: list(chat), **{paths[name]: list(script) for name, script in more.items()}})
+def serving(chat: Sequence[Act] = (), *, alive: bool = False, **more: Sequence[Act]) -> Iterator[Server]:
+    """A running server.
+
+    :param alive: it leaves connections open after a reply.
+    :param more: further paths that it knows: those of ``PATHS``.
+    """
+    server = Server({CHAT: list(chat), **{PATHS[name]: list(script) for name, script in more.items()}}, alive)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
@@ -138,6 +158,16 @@ def hang_up(handler: Handler, body: Any) -> None:
 def break_off(handler: Handler, body: Any) -> None:
     content = json.dumps(completion("[1] > [2]")).encode()
     handler.send(200, content[:-20], promised=len(content))
+
+
+def gone(act: Act) -> Act:
+    """The act, and then the connection is closed, of which nothing was said."""
+
+    def both(handler: Handler, body: Any) -> None:
+        act(handler, body)
+        handler.close_connection = True
+
+    return both
 
 
 def chunked(handler: Handler, body: Any) -> None:

@@ -24,6 +24,7 @@ from tests.lm.server import (
     chunked,
     completion,
     drip,
+    gone,
     hang_up,
     reset,
     say,
@@ -117,13 +118,60 @@ def test_a_model_that_refuses_is_not_pressed(choice: dict[str, Any]) -> None:
     assert len(server.asked) == 1
 
 
-def test_nobody_there() -> None:
+def test_who_was_never_there_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     naps: list[float] = []
+    lm = Http("m", f"http://127.0.0.1:{port}/v1", manners=patient(naps))
+    with failing(r"ConnectionRefusedError: .*; is the server up, and this its address\?$"):
+        lm.complete([ASKED] * 20, max_tokens=9)
+    assert naps == []
+
+
+def test_who_was_there_is_waited_for() -> None:
+    naps: list[float] = []
+    with serving([well()]) as server:
+        lm = Http("m", server.url, manners=patient(naps, tries=3))
+        one(lm)
     with failing("ConnectionRefusedError.*tried 3 times"):
-        one(Http("m", f"http://127.0.0.1:{port}/v1", manners=patient(naps, tries=3)))
+        one(lm)
     assert naps == [1, 2]
+
+
+def test_connections_are_used_again() -> None:
+    """Whatever the reply was, as long as it was read whole."""
+    no = say({"error": "no"}, 500)
+    with serving([well(), no, say(b"no JSON"), no, well()], alive=True) as server:
+        lm = Http("m", server.url, manners=patient([], parallel=3))
+        assert one(lm) == one(lm) == "fine"
+        assert len(server.connections) == 1
+        for _ in range(3):
+            lm.complete([ASKED] * 7, max_tokens=9)
+        assert len(server.asked) == lm.totals.requests == 5 + 3 * 7
+        assert len(server.connections) <= 3
+
+
+def test_a_connection_that_was_closed_meanwhile_is_no_fault() -> None:
+    """With a single try any would be an error; only what breaks off inside a reply is one."""
+    with serving([gone(well())] * 3 + [well(), gone(break_off)], alive=True) as server:
+        lm = Http("m", server.url, manners=patient([], tries=1))
+        assert [one(lm) for _ in range(4)] == ["fine"] * 4
+        assert (len(server.connections), lm.totals.requests) == (4, 4)
+        with failing("the reply breaks off, 20 bytes before its end"):
+            one(lm)
+        assert (len(server.connections), lm.totals.requests) == (4, 5)
+
+
+@pytest.mark.parametrize("change", [{"pid": -1}, {"since": -1e9}])
+def test_a_connection_of_another_process_or_long_ago_is_not_used(change: dict[str, Any]) -> None:
+    with serving([well()], alive=True) as server:
+        lm = Http("m", server.url)
+        one(lm)
+        [idle] = lm.wire._connections._idle
+        lm.wire._connections._idle[:] = [idle._replace(**change)]
+        one(lm)
+        assert len(server.connections) == 2
+        assert idle.connection.sock is None
 
 
 def test_a_connection_that_does_not_come_about() -> None:
@@ -145,7 +193,8 @@ def test_a_connection_that_does_not_come_about() -> None:
 
 def test_a_reply_in_chunks() -> None:
     with serving([chunked]) as server:
-        assert one(Http("m", server.url)) == "in pieces"
+        lm = Http("m", server.url, manners=patient([], tries=1))
+        assert one(lm) == one(lm) == "in pieces"
 
 
 def test_waits_double_are_bounded_and_up_to_half_chance() -> None:

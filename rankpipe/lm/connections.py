@@ -1,0 +1,137 @@
+"""Connections to one server, which stay open from one request to the next."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from threading import Lock
+from time import monotonic
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult
+
+IDLE_S = 4.0  # how long one may wait to be used again: uvicorn, and so vLLM, closes it after 5, and routers forget it
+STALE = (ConnectionError, ssl.SSLEOFError)  # how it shows that the server had closed one
+
+Ask = Callable[[HTTPConnection], tuple[HTTPResponse, Any]]  # (the reply's beginning, its socket)
+
+
+class Unreached(TimeoutError):
+    """The connection took too long."""
+
+
+class Idle(NamedTuple):
+    """A connection that nobody uses now."""
+
+    pid: int  # of the process that opened it: a fork has a copy, and must leave it alone
+    since: float
+    connection: HTTPConnection
+
+
+class Connections:
+    """Used again as soon as a reply was read whole, for as long as the server keeps them open. There are never more of
+    them than there were requests at once.
+    """
+
+    def __init__(self, url: SplitResult, connect_s: float) -> None:
+        self.reached = False  # whether the server has ever taken one
+        self._url, self._connect_s = url, connect_s
+        self._lock, self._idle = Lock(), list[Idle]()
+        weakref.finalize(self, _close, self._idle)
+
+    @contextmanager
+    def asked(
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], deadline: float
+    ) -> Iterator[tuple[HTTPResponse, Any]]:
+        """A reply, to be read whole inside, and its socket.
+
+        Where the server had closed the connection, which it may at any time between two requests, the request is sent
+        once more over a new one.
+
+        :raises Unreached: If there is no connection within ``connect_s``.
+        :raises TimeoutError: If the reply has not begun at the deadline.
+        """
+
+        def ask(connection: HTTPConnection) -> tuple[HTTPResponse, Any]:
+            sock = connection.sock
+            sock.settimeout(left(deadline))
+            connection.request(method, path, data, dict(headers))
+            return connection.getresponse(), sock  # whose connection has let go of it, if the server wants no more
+
+        connection, response, sock = self._answered(ask)
+        whole = False
+        try:
+            with response:
+                yield response, sock
+            whole = connection.sock is not None
+        finally:
+            if whole:
+                self._put(connection)
+            else:
+                connection.close()
+
+    def _answered(self, ask: Ask) -> tuple[HTTPConnection, HTTPResponse, Any]:
+        if used := self._taken():
+            with suppress(*STALE):
+                return used, *_or_closed(used, ask)
+        new = self._made()
+        return new, *_or_closed(new, ask)
+
+    def _taken(self) -> HTTPConnection | None:
+        """The one that was used last, if there is one that can be."""
+        with self._lock:
+            while self._idle:
+                idle = self._idle.pop()
+                if idle.pid == os.getpid() and monotonic() - idle.since < IDLE_S:
+                    return idle.connection
+                idle.connection.close()
+        return None
+
+    def _put(self, connection: HTTPConnection) -> None:
+        with self._lock:
+            self._idle.append(Idle(os.getpid(), monotonic(), connection))
+
+    def _made(self) -> HTTPConnection:
+        host, port, timeout_s = self._url.hostname or "", self._url.port, self._connect_s
+        if self._url.scheme == "https":
+            connection: HTTPConnection = HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
+        else:
+            connection = HTTPConnection(host, port, timeout=timeout_s)
+        try:
+            _or_closed(connection, lambda new: new.connect())
+        except TimeoutError:
+            raise Unreached from None
+        self.reached = True
+        return connection
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context()
+
+
+def left(deadline: float) -> float:
+    """Seconds until then.
+
+    :raises TimeoutError: If there are none.
+    """
+    seconds = deadline - monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
+def _or_closed(connection: HTTPConnection, use: Callable[[HTTPConnection], Any]) -> Any:
+    try:
+        return use(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _close(idle: list[Idle]) -> None:
+    while idle:
+        idle.pop().connection.close()
