@@ -105,8 +105,10 @@ class Http:
 
     @property
     def identity(self) -> str:
-        """The model's name and the parameters; not where it is served, and the server's copy cannot be looked at."""
-        return f"{self.model} {json.dumps(self.parameters, sort_keys=True)}"
+        """The model's name, where it is served, and the parameters. Two servers may mean two models by one name, and
+        what a server has loaded cannot be looked at: one that now serves others by the same name is taken for the same.
+        """
+        return f"{self.model} {self.wire.url} {json.dumps(self.parameters, sort_keys=True)}"
 
     @property
     def totals(self) -> Totals:
