@@ -72,6 +72,11 @@ class Book:
         """How many answers of a model there are, of one kind."""
         return int(self._run("SELECT count(*) FROM answers WHERE model = ? AND kind = ?", model, kind)[0][0])
 
+    def close(self) -> None:
+        """Fold the log into the file, which then is whole by itself. Nothing is asked of the book any more."""
+        with self._lock:
+            self._open.close()
+
     def _run(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
         with self._db() as db:
             return db.execute(statement, values).fetchall()

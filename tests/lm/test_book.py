@@ -16,7 +16,7 @@ from rankpipe.lm.book import Book, Row
 def written(path: Path, n: int = 300) -> Path:
     book = Book(path, read_only=False)
     book.write([Row(f"{i:064d}", "m", "complete", {"text": f"{i} " * 50}) for i in range(n)])
-    book._open.close()
+    book.close()
     assert [p.name for p in path.parent.iterdir()] == [path.name]  # nothing is left beside it
     return path
 
