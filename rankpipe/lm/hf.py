@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rankpipe.catalog import require
-from rankpipe.device import default_device, native_dtype
+from rankpipe.device import default_device
 from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
@@ -42,6 +42,7 @@ class HF(Templated):
         On a CPU prompts are read fewer at a time, which is faster (:mod:`rankpipe.lm.decode`).
     :param guard: text in a passage or query that looks like a token of the chat template (``<|im_end|>``) is kept from
         being one; False only to measure what that is worth.
+    :param thinking: see :class:`~rankpipe.lm.templated.Templated`.
     :raises MissingExtra: If torch, transformers or, for an adapter, peft or, for a map, accelerate is not installed.
     """
 
@@ -58,6 +59,7 @@ class HF(Templated):
         batch_tokens: int = 16_384,
         guard: bool = True,
         device_map: str | Mapping[str, str | int] | None = None,
+        thinking: int = 0,
     ) -> None:
         extra = ["peft"] * bool(adapter) + ["accelerate"] * bool(device_map)
         for module in ("torch", "transformers", *extra):
@@ -66,7 +68,7 @@ class HF(Templated):
             raise RecipeError([f"context={context}, batch_tokens={batch_tokens}: must be 1 or more"])
         if device and device_map:
             raise RecipeError([f"device={device!r}, device_map={device_map!r}: give one of them"])
-        super().__init__(model, adapter, dtype, context, guard)
+        super().__init__(model, adapter, dtype, context, guard, thinking)
         self.device, self.device_map, self.batch_tokens = device, device_map, batch_tokens
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
@@ -74,22 +76,21 @@ class HF(Templated):
 
         :raises ModelError: If a chat is too long for the context, or a batch for the memory.
         """
-        prompts = [self._encode(chat) for chat in chats]
+        prompts, room = [self._encode(chat) for chat in chats], self._room(max_tokens)
         self._refuse_long(prompts, max_tokens)
 
         def write(batch: Sequence[int], past: Past) -> list[Completion]:
-            return self._generate([prompts[i] for i in batch], max_tokens, past)
+            return self._generate([prompts[i] for i in batch], room, past)
 
-        return self._batches(prompts, max_tokens, write, [p[:-1] for p in prompts], writing=True)
+        return self._batches(prompts, room, write, [p[:-1] for p in prompts], writing=True)
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
 
         :raises ModelError: If a choice is no single token after ``begin``, or a chat is too long.
         """
-        start = self._tokens(begin)
         wanted = self._labels(choices, begin)
-        prompts = [self._encode(chat) + start for chat in chats]
+        prompts = self._starts(chats, begin)
         self._refuse_long(prompts, 1)
 
         def forward(batch: Sequence[int], past: Past) -> list[Choice]:
@@ -105,7 +106,7 @@ class HF(Templated):
         """
         torch = self._need("torch")
         said = [self._tokens(reply) for reply in replies]
-        prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
+        prompts = [start + reply for start, reply in zip(self._starts(chats), said, strict=True)]
         self._refuse_long(prompts, 0)
 
         def forward(batch: Sequence[int], past: Past) -> list[Likelihood]:
@@ -231,16 +232,15 @@ class HF(Templated):
     def _completion(self, prompt: Sequence[int], new: list[int]) -> Completion:
         stops = set(self._model.generation_config.eos_token_id)
         length = next((i + 1 for i, token in enumerate(new) if token in stops), len(new))
-        return Completion(self._tokenizer.decode(new[:length], skip_special_tokens=True), len(prompt), length)
+        return Completion(self._said(new[:length]), len(prompt), length)
 
     @cached_property
     def _model(self) -> Any:
         torch, transformers = self._need("torch"), self._need("transformers")
         device = self.device or default_device()
-        name = self.dtype if self.dtype != "auto" else native_dtype(device)
         spread = {"device_map": self.device_map} if self.device_map else {}
         with working(f"{self.model}: loading"):
-            model = self._load("AutoModelForCausalLM", dtype=getattr(torch, name), **spread)
+            model = self._load("AutoModelForCausalLM", dtype=getattr(torch, self.number_format), **spread)
             if self.adapter:
                 model = loaded(self._need("peft").PeftModel, self.adapter, model)
             model = (model if spread else model.to(device)).eval()

@@ -12,9 +12,12 @@ from typing import Any, ClassVar
 
 from rankpipe import weights
 from rankpipe.catalog import need
-from rankpipe.errors import ModelError
+from rankpipe.device import default_device, native_dtype
+from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat
 from rankpipe.lm.local import loaded
+from rankpipe.lm.template import ChatTemplate
+from rankpipe.provenance import digest
 
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
 
@@ -22,30 +25,47 @@ UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
 class Templated:
     """A chat model in a folder of Hugging Face's layout. Nothing is loaded before it is first used.
 
+    It is shown chats under its own :class:`~rankpipe.lm.template.ChatTemplate`, or where its files have none under that
+    of the table of models.
+
     :param model: an alias, a Hugging Face id or a folder.
     :param adapter: a PEFT adapter's folder, put on top of the model.
     :param dtype: the number format, as asked for.
     :param context: use no more of the model's context than this many tokens.
     :param guard: see :meth:`_guarded`.
+    :param thinking: tokens that a written reply may have beside its own, to think first. With 0 a model that can do
+        without (Qwen3) is told to; one that cannot (DeepSeek-R1) is refused. A budget does not foresee these tokens.
+    :raises RecipeError: If ``thinking`` is below 0.
     """
 
     component: ClassVar[str]  # its name in the catalog
     extra: ClassVar[str]  # what that needs
+    device: str | None = None  # the first GPU if there is one, else the CPU
 
-    def __init__(self, model: str, adapter: Path | None, dtype: str, context: int | None, guard: bool = True) -> None:
+    def __init__(
+        self, model: str, adapter: Path | None, dtype: str, context: int | None, guard: bool = True, thinking: int = 0
+    ) -> None:
+        if thinking < 0:
+            raise RecipeError([f"thinking={thinking}: a number of tokens, 0 or more"])
         self.model, self.adapter, self.dtype, self.most, self.guard = model, adapter, dtype, context, guard
+        self.thinking = thinking
 
     @cached_property
     def context(self) -> int:
-        """The model's positions, or its tokenizer's limit or the one given where that is less.
+        """The model's positions, or its tokenizer's limit or the one given where that is less; without those tokens
+        that are for thinking.
 
-        :raises ModelError: If none of them is known.
+        :raises ModelError: If none of them is known, or none is left.
         """
         positions = getattr(self._config.get_text_config(), "max_position_embeddings", None)
         least = min(n for n in (positions, self._tokenizer.model_max_length, self.most, UNBOUNDED) if n is not None)
         if least == UNBOUNDED:
             raise ModelError(f"{self.model}: says nowhere how long its context is; give context=")
-        return int(least)
+        if least <= self.thinking:
+            raise ModelError(
+                f"{self.model}: its context is {least} tokens, of which thinking={self.thinking} leaves none"
+            )
+        return int(least) - self.thinking
 
     def count(self, chat: Chat) -> int:
         """Tokens of the chat under the model's chat template.
@@ -78,11 +98,20 @@ class Templated:
         return ids, [range(*ends) for ends in pairwise(places)]
 
     @cached_property
+    def number_format(self) -> str:
+        """The one asked for, or what "auto" is here."""
+        return self.dtype if self.dtype != "auto" else native_dtype(self.device or default_device())
+
+    @cached_property
     def identity(self) -> str:
-        """The model, its weights, its adapter's, the number format, and whether it goes unguarded."""
-        parts = [self.model, weights.identity(self._folder), self.dtype]
+        """The model, its weights, its adapter's, the number format, and what else is not as usual: unguarded, thinking,
+        a chat template of the table.
+        """
+        parts = [self.model, weights.identity(self._folder), self.number_format]
         adapter = [weights.identity(self.adapter)] if self.adapter else []
-        return " ".join([*parts, *adapter, *([] if self.guard else ["unguarded"])])
+        thinking = [f"thinking {self.thinking}"] if self.thinking else []
+        template = [f"template {digest(self._tabled)}"] if self._tabled else []
+        return " ".join([*parts, *adapter, *([] if self.guard else ["unguarded"]), *thinking, *template])
 
     def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:
@@ -119,24 +148,40 @@ class Templated:
         more = [] if ids[: len(self._begin)] == self._begin else self._begin
         return more + ids, len(more)
 
+    def _starts(self, chats: Sequence[Chat], begin: str = "") -> list[list[int]]:
+        """The tokens of chats whose replies begin with ``begin``, for a model that rates what comes next.
+
+        What of it the template says itself is not said again: Qwen3's an empty thought.
+
+        :raises ModelError: If the model would think first.
+        """
+        template = self._template
+        if self.thinking or (template.thought and "</think>" not in begin):
+            raise ModelError(
+                f"{self.model}: thinks before it answers, so that what comes next is no answer; take listwise, or a "
+                "model that does not think (thinking=0)"
+            )
+        start = self._tokens("" if template.ending.endswith(begin) else begin)
+        return [self._encode(chat) + start for chat in chats]
+
+    def _room(self, max_tokens: int) -> int:
+        """The most tokens of a reply, with the thoughts before it.
+
+        :raises ModelError: If the model cannot but think, and may not.
+        """
+        if self._template.thought and not self.thinking:
+            raise ModelError(
+                f"{self.model}: its chat template has it think before it answers; say for how long: thinking=2048"
+            )
+        return max_tokens + self.thinking
+
+    def _said(self, reply: Sequence[int]) -> str:
+        """What the tokens of a reply say; where the template begins a thought, with the mark of one."""
+        return self._template.thought + str(self._tokenizer.decode(reply, skip_special_tokens=True))
+
     def _text(self, chat: Chat) -> str:
         """The chat under its template."""
-        jinja2 = self._need("jinja2")
-        if self._tokenizer.chat_template is None:
-            raise ModelError(
-                f"{self.model}: its tokenizer has no chat template, so it is probably no model for instructions; take "
-                f"one that is, or put a chat_template.jinja into {self._folder}"
-            )
-        try:
-            text: str = self._tokenizer.apply_chat_template(
-                [{**m, "content": self._guarded(m["content"])} for m in chat],
-                tokenize=False,
-                add_generation_prompt=True,
-            )
-        except jinja2.TemplateError as error:
-            roles = ", ".join(m["role"] for m in chat)
-            raise ModelError(f"{self.model}: its chat template refuses the messages ({roles}): {error}") from error
-        return text
+        return self._template.text([{**m, "content": self._guarded(m["content"])} for m in chat])
 
     def _guarded(self, said: str) -> str:
         """What a message says, so that it can't pass for a token of the template (and end the message, or speak as
@@ -157,10 +202,23 @@ class Templated:
         return self._load("AutoTokenizer")
 
     @cached_property
+    def _template(self) -> ChatTemplate:
+        return ChatTemplate(self._tokenizer, self._tabled, self.model, thinks=self.thinking > 0)
+
+    @cached_property
+    def _tabled(self) -> str:
+        """The chat template that the table of models has for this one, or ""."""
+        known = weights.find(self.model)
+        return known.chat_template if known else ""
+
+    @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Every token that the tokenizer knows as special, wherever it stands."""
+        """Every token that the tokenizer knows as special, wherever it stands; and the roles of the table's template,
+        which are plain words (``USER:``).
+        """
         added = (t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special)
-        known = sorted({*self._tokenizer.all_special_tokens, *added}, key=len, reverse=True)
+        roles = re.findall(r"[A-Z]+:", self._tabled)
+        known = sorted({*self._tokenizer.all_special_tokens, *added, *roles}, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, known)) or r"(?!)")
 
     @cached_property

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rankpipe.catalog import require
-from rankpipe.device import default_device, native_dtype
+from rankpipe.device import default_device
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.aside import muted, settings
@@ -50,13 +50,16 @@ class VLLM(Templated):
         where ``"\\[\\d+\\]( > \\[\\d+\\])*"`` is all that is wanted.
     :param enforce_eager: no compilation and no CUDA graphs: starts sooner, runs slower. None is eager on the CPU only.
     :param tensor_parallel_size: GPUs that share the model.
-    :param gpu_memory_utilization: share of the GPU's memory; on the CPU 2 GiB hold keys and values, if neither
-        ``engine`` (kv_cache_memory_bytes) nor the environment (VLLM_CPU_KVCACHE_SPACE) says otherwise.
-    :param engine: more options, as ``vllm.LLM`` calls them: ``{quantization: fp8}``.
+    :param engine: more options, as ``vllm.LLM`` calls them: ``{quantization: fp8, gpu_memory_utilization: 0.5}``. On
+        the CPU 2 GiB hold keys and values, if neither this (kv_cache_memory_bytes) nor the environment
+        (VLLM_CPU_KVCACHE_SPACE) says otherwise.
+    :param thinking: see :class:`~rankpipe.lm.templated.Templated`; not together with a pattern, which a thought would
+        have to match.
     :raises MissingExtra: If vLLM is not installed.
     """
 
     together = 64  # queries
+    at_once = 256  # chats
     component, extra = "vllm", "vllm"
 
     def __init__(
@@ -68,17 +71,16 @@ class VLLM(Templated):
         pattern: str | None = None,
         enforce_eager: bool | None = None,
         tensor_parallel_size: int = 1,
-        gpu_memory_utilization: float = 0.9,
         engine: Mapping[str, Any] | None = None,
+        thinking: int = 0,
     ) -> None:
         require("vllm", name=self.component, extra=self.extra)
         if tensor_parallel_size < 1 or (context is not None and context < 1):
             raise RecipeError([f"context={context}, tensor_parallel_size={tensor_parallel_size}: must be 1 or more"])
-        if not 0 < gpu_memory_utilization <= 1:
-            raise RecipeError([f"gpu_memory_utilization={gpu_memory_utilization}: a share, over 0 and up to 1"])
-        super().__init__(model, adapter, dtype, context)
-        self.pattern, self.enforce_eager = pattern, enforce_eager
-        self.tensor_parallel_size, self.gpu_memory_utilization = tensor_parallel_size, gpu_memory_utilization
+        if pattern and thinking:
+            raise RecipeError([f"pattern={pattern!r}, thinking={thinking}: give one of them"])
+        super().__init__(model, adapter, dtype, context, thinking=thinking)
+        self.pattern, self.enforce_eager, self.tensor_parallel_size = pattern, enforce_eager, tensor_parallel_size
         self.engine = dict(engine or {})
         self.cached_tokens = 0  # of all chats so far: those that were not computed again
 
@@ -88,12 +90,9 @@ class VLLM(Templated):
         :raises ModelError: If a chat is too long for the context, or the engine fails.
         """
         prompts = [self._encode(chat) for chat in chats]
-        made = self._run(prompts, max_tokens, structured_outputs=self._structure)
+        made = self._run(prompts, self._room(max_tokens), structured_outputs=self._structure)
         new = [list(output.outputs[0].token_ids) for output in made]
-        return [
-            Completion(self._tokenizer.decode(ids, skip_special_tokens=True), len(prompt), len(ids))
-            for prompt, ids in zip(prompts, new, strict=True)
-        ]
+        return [Completion(self._said(ids), len(prompt), len(ids)) for prompt, ids in zip(prompts, new, strict=True)]
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
@@ -102,8 +101,7 @@ class VLLM(Templated):
             long.
         """
         wanted = self._labels(choices, begin)
-        start = self._tokens(begin)
-        prompts = [self._encode(chat) + start for chat in chats]
+        prompts = self._starts(chats, begin)
         made = self._run(prompts, 1, logprob_token_ids=wanted)
         rated = [output.outputs[0].logprobs[0] for output in made]
         return [
@@ -117,7 +115,7 @@ class VLLM(Templated):
         :raises ModelError: If a chat with its reply is too long.
         """
         said = [self._tokens(reply) for reply in replies]
-        prompts = [self._encode(chat) + reply for chat, reply in zip(chats, said, strict=True)]
+        prompts = [start + reply for start, reply in zip(self._starts(chats), said, strict=True)]
         made = self._run(prompts, 1, prompt_logprobs=0)  # no others than the prompt's own tokens
         return [
             Likelihood(_sum(output.prompt_logprobs, prompt, len(reply)), len(reply), len(prompt) - len(reply))
@@ -131,8 +129,8 @@ class VLLM(Templated):
         return " ".join(["vllm", super().identity, *more])
 
     def _run(self, prompts: Sequence[list[int]], max_tokens: int, **asked: Any) -> list[Any]:
-        """vLLM's output for each prompt, of up to ``max_tokens``."""
-        self._refuse_long(prompts, max_tokens)
+        """vLLM's output for each prompt, of up to ``max_tokens``, thoughts included."""
+        self._refuse_long(prompts, max_tokens - self.thinking)
         if not prompts:
             return []
         engine, vllm = self._engine, self._need("vllm")
@@ -155,11 +153,10 @@ class VLLM(Templated):
     def _engine(self) -> Any:
         device = default_device()
         options = {
-            "dtype": native_dtype(device) if self.dtype == "auto" else self.dtype,
-            "max_model_len": self.context,
+            "dtype": self.number_format,
+            "max_model_len": self.context + self.thinking,
             "enforce_eager": self._eager,
             "tensor_parallel_size": self.tensor_parallel_size,
-            "gpu_memory_utilization": self.gpu_memory_utilization,
             "generation_config": "vllm",  # the model's own would sample
             "enable_prefix_caching": True,
         }

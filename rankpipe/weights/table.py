@@ -34,6 +34,7 @@ class Model:
     pooling: Literal["cls", "mean"] | None = None
     normalise: bool | None = None
     prompts: dict[str, str] = field(default_factory=dict)  # "query", "document": what is put before a text
+    chat_template: str = ""  # Jinja
     rerank: dict[str, str] = field(default_factory=dict)  # the reranker it was made for, where its kind does not say
 
     @property
