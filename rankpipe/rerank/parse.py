@@ -54,17 +54,18 @@ def parse(
 ) -> Reply:
     """Read an order such as ``[2] > [1] > [3]``, as RankLLM reads it: nothing is refused.
 
-    What comes before the last ``</think>`` is skipped. Every run of digits is a name, whatever stands around it; other
-    scripts' digits, superscripts and circled ones too. With letters, every capital from A to Z that stands alone; small
-    letters too in a window of more than 26.
-    We deviate where RankLLM's way is an accident: ⑫ is 12 (there it is dropped), and ``AB`` is a word (there 12).
+    What comes before the last ``</think>`` is skipped, and so is a thought that was not ended. Every run of digits is a
+    name, whatever stands around it; other scripts' digits, superscripts and circled ones too. With letters, every
+    capital from A to Z that stands alone; small letters too in a window of more than 26.
+    We deviate where RankLLM's way is an accident: ⑫ is 12 (there it is dropped), ``AB`` is a word (there 12), and a
+    thought that was broken off names nothing (there all that it mentions).
 
     :param n: how many passages the window has.
     :param answer: "best" takes the first name only, and misses nothing but that.
     :param whole: what a reply in the right format is; ``[2] > [1]`` if None.
     :return: always a whole order.
     """
-    said = text.rsplit("</think>", 1)[-1].strip()
+    said = text.rpartition("</think>")[2].partition("<think>")[0].strip()
     found = [_position(name, labels, n) for name in re.findall(NAMES[labels], plain(said))]
     told = [p for p in found if p is not None]
     inside = [p for p in told if 0 <= p < n]

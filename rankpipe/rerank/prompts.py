@@ -3,6 +3,7 @@
     about: who uses it, where it comes from
     labels: numbers            # or letters: how passages are named; numbers if not said
     answer: order              # or best: the reply names the best passage only; order if not said
+    most: 2                    # passages of a window; as many as there are labels if not said
     item: "[{label}]"          # a passage in a reply; this if not said
     between: " > "             # between two of them; this if not said
     titled: "Title: {title} Content: {text}"   # a passage that has a title; "{title} {text}" if not said
@@ -90,6 +91,7 @@ class Prompt(Wording):
     passage: str = ""  # with {label} and {passage}; "" where each passage is a message of its own
     labels: Labels = "numbers"
     answer: Answer = "order"
+    most: int | None = None  # passages of a window, if its words allow no more
     item: str = "[{label}]"
     between: str = " > "
 
@@ -137,8 +139,13 @@ class Prompt(Wording):
     def names(self, n: int) -> Sequence[str]:
         """The labels of a window of ``n`` passages.
 
-        :raises DataError: If there are not so many.
+        :raises DataError: If there are not so many, or the prompt is for fewer passages.
         """
+        if self.most and n > self.most:
+            raise DataError(
+                f"prompt {self.name}: a window of {n} passages, but it is for {self.most} at most; take a plan with "
+                "smaller windows (for pairs: all-pairs, pairwise-heap, pairwise-bubble)"
+            )
         return names(n, self.labels, self.name)
 
     @cached_property
@@ -197,9 +204,7 @@ def chosen(prompt: str | Wording, kind: type[W], *answers: str) -> W:
     else:
         wanted = " or ".join(ASKED[answer] for answer in answers)
         fault = f"prompt {found.name!r} asks for {ASKED[found.answer]}, not for {wanted}"
-    raise DataError(
-        f"{fault}\nknown: {', '.join(fitting)}; for a file of your own: prompt: {{use: prompt, file: mine.yaml}}"
-    )
+    raise DataError(f"{fault}\nknown: {', '.join(fitting)}; for a file of your own: prompt: mine.yaml")
 
 
 def read(file: Path) -> Prompt | PointPrompt:

@@ -14,7 +14,7 @@ from rankpipe.rerank.parse import Answer, Labels
 
 PointAnswer = Literal["verdict", "query"]  # what is asked of one passage; of a window: Answer
 ROLES = ("system", "user", "assistant")
-KEYS = ("about", "labels", "answer", "item", "between", "titled", "repair", "passage", "messages")
+KEYS = ("about", "labels", "answer", "most", "item", "between", "titled", "repair", "passage", "messages")
 POINT_KEYS = ("about", "answer", "titled", "repair", "messages")
 VERDICT_KEYS = (*POINT_KEYS, "begin", "yes_words", "no_words")
 MUST = {"passage": ("label", "passage"), "titled": ("title", "text"), "item": ("label",)}  # key: its placeholders
@@ -73,6 +73,8 @@ def _window_faults(tree: dict[str, Any]) -> list[str]:
     for key, must in MUST.items():
         faults += _misplaced(key, tree[key], must) if key in tree else []
     faults += [] if isinstance(tree.get("between", ""), str) else [f"between: {tree['between']!r} is no text"]
+    most = tree.get("most", 2)
+    faults += [] if type(most) is int and most > 1 else [f"most: {most!r}; expected a number of passages, 2 or more"]
     shown = () if each else ("passages",)
     return faults + _misspoken(tree, must=("query", *shown), may=("query", "count", "labels", *shown), each=each)
 

@@ -10,17 +10,21 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from jinja2 import Template
+
+from rankpipe import weights
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.lm import Chat
 from rankpipe.lm.fake import Fake
 from rankpipe.rerank import ledger
 from rankpipe.rerank.listwise import Listwise
-from rankpipe.rerank.prompts import Prompt, named, read
+from rankpipe.rerank.prompts import Prompt, named
 from rankpipe.rerank.template import Said
 from rankpipe.trec import read_run
 
-WORDINGS = Path(__file__).parent / "wordings"
+[VICUNA] = (m for m in weights.known() if m.alias == "rank-vicuna")
+SHOWN = Template(VICUNA.chat_template)
 NAME = re.compile(r"(?P<retriever>\w+?)__(?P<model>.+)_\d+_(?P<depth>\d+)__(?P<time>[\dT-]+)\.json\.gz")
 ASKED = re.compile(r"(?:search query|relevance to query): (.*?)\. ?(?:\n|ASSISTANT: Okay)")
 UNSURE = r"[^!-~]|['\"]"
@@ -42,7 +46,7 @@ class Recording:
     path: Path
     windows: dict[str, list[Window]]  # query id -> in the order asked
     prompt: Prompt  # the same wording in ours
-    end: str  # what stands after the last message
+    asks: bool  # whether it ends with "ASSISTANT:", as it does since 13 September 2023
 
     @property
     def name(self) -> re.Match[str]:
@@ -77,17 +81,27 @@ def recording(path: Path) -> Recording:
     for window in windows:
         by_query.setdefault(known[letters(asked(window.prompt))], []).append(window)
     first = windows[0].prompt
-    return Recording(path, by_query, wording(first, parts(path)["time"]), " ASSISTANT:" * first.endswith("ASSISTANT:"))
+    return Recording(path, by_query, wording(first, parts(path)["time"]), first.endswith("ASSISTANT:"))
 
 
 def wording(prompt: str, time: str) -> Prompt:
-    """Ours in which a recorded prompt is told; its system message is taken from it."""
+    """Ours in which a recorded prompt is told: a prompt that we ship, or with what was otherwise for some days.
+
+    Until noon of 13 September 2023 the trained models had system messages of RankLLM's; until the day before, letters
+    were not repaired and no blank stood at the end. On one evening of August there was one more turn.
+    """
     if "Received passage [1]." in prompt:
-        ours = read(WORDINGS / f"zero_shot{'_counted' * ('passages are provided.' in prompt)}.yaml")
-    else:
-        ours = named("rank_vicuna_2023" if time < REPAIRED else "rank_vicuna_paper")
-    assert isinstance(ours, Prompt)
-    return replace(ours, messages=(Said("system", prompt.partition(" USER: ")[0]), *ours.messages[1:]))
+        ours = named("vicuna_2023")
+        *most, last = ours.messages
+        counted = Said("assistant", "Okay, {count} passages are provided.")
+        return replace(ours, messages=(*most, counted, last)) if "passages are provided." in prompt else ours
+    ours = named("rank_vicuna_2023")
+    system, user = ours.messages
+    if prompt.startswith(system.text):
+        return ours
+    if time < REPAIRED:
+        user = Said("user", user.text.rstrip())
+    return replace(ours, repair=time >= REPAIRED, messages=(Said("system", prompt.partition(" USER: ")[0]), user))
 
 
 def asked(prompt: str) -> str:
@@ -102,11 +116,9 @@ def letters(text: str) -> str:
     return "".join(re.findall(r"[a-z0-9]+", text.lower()))
 
 
-def vicuna(chat: Chat, end: str) -> str:
-    """A chat as Vicuna is shown it: what stands after a message goes by its place, not its role."""
-    system, *turns = chat
-    said = (f"{m['role'].upper()}: {m['content']}{('</s>' if i % 2 else ' ')}" for i, m in enumerate(turns))
-    return f"{system['content']} {''.join(said)}{end}"
+def vicuna(chat: Chat, asks: bool) -> str:
+    """A chat as RankVicuna is shown it, by the template of our table."""
+    return SHOWN.render(messages=chat, add_generation_prompt=asks)
 
 
 class Replies(Fake):
@@ -149,7 +161,7 @@ def difference(recorded: Recording, window: Window, entry: ledger.Entry) -> str:
     repairs the whole prompt once more, which ends a line in a passage. "letters": those that are not ASCII differ, or
     quotation marks: RankLLM's repair (ftfy) guessed otherwise than ours.
     """
-    ours = vicuna(entry.messages, recorded.end)
+    ours = vicuna(entry.messages, recorded.asks)
     if window.prompt == ours:
         return "same"
     docs, queries, _ = collection(recorded.path.parents[1])
@@ -157,7 +169,7 @@ def difference(recorded: Recording, window: Window, entry: ledger.Entry) -> str:
         texts = [prompt.document(docs[d]).split() for d in entry.docs]
         for words in range(300, 0, -1):
             chat = prompt.render(queries[entry.query].text, [" ".join(text[:words]) for text in texts])
-            if vicuna(chat, recorded.end) == window.prompt:
+            if vicuna(chat, recorded.asks) == window.prompt:
                 return " ".join(["cited"] * (not prompt.guard) + ["cut"] * (words < 300)) or "long word"
     for name, form, blur in (("broken line", "NFC", r"\s"), ("letters", "NFC", UNSURE), ("letters", "NFKC", UNSURE)):
         there, here = (re.sub(blur, "", unicodedata.normalize(form, text)) for text in (window.prompt, ours))

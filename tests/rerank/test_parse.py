@@ -17,6 +17,8 @@ from rankpipe.rerank.parse import Reply, parse
         ("[3] > [1] > [2]", 3, Reply((2, 0, 1))),
         (" [3] > [1] > [2]\n", 3, Reply((2, 0, 1))),
         ("<think>hm 3</think>\n\n[3] > [1] > [2]", 3, Reply((2, 0, 1))),
+        ("<think>2?</think>[1] > [2]<think>[2] > [1]", 2, Reply((0, 1))),
+        ("<think>[2] > [1]", 2, Reply((0, 1), missing=2, wrong_format=True)),
         ("[3]>[1]>[2]", 3, Reply((2, 0, 1), wrong_format=True)),
         ("[3] > [1] > [2].", 3, Reply((2, 0, 1), wrong_format=True)),
         ("[1] > [2]", 3, Reply((0, 1, 2), missing=1)),

@@ -72,6 +72,15 @@ def test_the_best_is_a_whole_reply(name: str, reply: str) -> None:
     assert (prompt.read(reply, 2).order, prompt.read(reply, 2).kind, prompt.longest(2)) == ((1, 0), "ok", reply)
 
 
+def test_a_prompt_for_two_is_not_shown_three() -> None:
+    """Its words would be wrong: "which of the following two passages"."""
+    named("pairwise").render("q", ["x", "y"])
+    with pytest.raises(
+        DataError, match="prompt pairwise: a window of 3 passages, but it is for 2 at most; take a plan"
+    ):
+        named("pairwise").render("q", ["x", "y", "z"])
+
+
 def test_every_template_of_ours_is_right() -> None:
     for file in TEMPLATES.glob("*.yaml"):
         assert read(file).render("q", ["p"])
@@ -166,6 +175,8 @@ def test_query_and_passages_may_stand_in_different_messages(tmp_path: Path) -> N
         ('"{query} {count}\\n{passages}"', "5", r"messages\[0\]: 5 is no text"),
         ("passage: ", "labels: roman\npassage: ", "'roman' is not one of numbers, letters"),
         ("passage: ", "repair: 1\npassage: ", r"repair: 1 is not true or false"),
+        ("passage: ", "most: 1\npassage: ", r"most: 1; expected a number of passages, 2 or more"),
+        ("passage: ", "most: true\npassage: ", r"most: True; expected a number"),
         ("passage: ", "titled: x\npassage: ", r"titled: the placeholder \{title\} is missing"),
         ("passage: ", "passage: }", "mine.yaml:2: not YAML: "),
         ("passage: ", "passage: \x01", "mine.yaml: not YAML: unacceptable character"),
@@ -243,7 +254,7 @@ def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 def test_no_such_prompt(tmp_path: Path) -> None:
     ranks = ("gpt", "vicuna", "vicuna_2023", "vicuna_paper", "zephyr", "zephyr_paper")
-    ours = ", ".join(["first", "lrl", "pairwise", *(f"rank_{name}" for name in ranks), "setwise"])
+    ours = ", ".join(["first", "lrl", "pairwise", *(f"rank_{name}" for name in ranks), "setwise", "vicuna_2023"])
     with pytest.raises(
         DataError, match=rf"'rank_zefyr'; did you mean rank_zephyr.*\nknown: {ours}; for a file of your"
     ):
@@ -254,7 +265,7 @@ def test_no_such_prompt(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(
         DataError,
-        match=r"is a mapping with the keys about, labels, answer, item, between, titled, repair, passage, messages$",
+        match=r"with the keys about, labels, answer, most, item, between, titled, repair, passage, messages$",
     ):
         read(tmp_path / "list.yaml")
     (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))

@@ -22,7 +22,7 @@ from rankpipe.measure.ranking import evaluate
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.prompts import named
 from rankpipe.trec import ordered, read_qrels, read_run, to_run, write_run
-from tests.rerank.recorded import Recording, Window, difference, ranked, recording, replayed, vicuna
+from tests.rerank.recorded import VICUNA, Recording, Window, difference, ranked, recording, replayed, vicuna
 
 FOLDER = "ref_prompts_responses"
 # file (BM25__...): nDCG@10, how many prompts are ours to the byte, why the others are not. Two have no recorded run.
@@ -78,11 +78,18 @@ def test_dl19(data_root: Path, tmp_path: Path, name: str) -> None:
     assert sum(kinds.values()) == (387 if "_100__" in name else 43)
 
 
-def test_the_shipped_wording_of_2023_is_the_recorded_one(data_root: Path) -> None:
-    """With its system message, which :func:`recording` takes from the file."""
-    name = "BM25__output_v2_aug_vicuna_7b_4096_20__2023-09-13T120110.json.gz"
-    recorded = recording(data_root / "trec-dl19-pool" / FOLDER / name)
-    assert recorded.prompt.messages[0] == named("rank_vicuna_2023").messages[0]
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("output_v2_aug_vicuna_7b_4096_100__2023-09-13T163610", "rank_vicuna_2023"),
+        ("output_v2_aug_vicuna_7b_4096_20__2023-09-13T163944", "rank_vicuna_2023"),
+        ("vicuna-7b-v1.5_4096_100__2023-08-19T145259", "vicuna_2023"),
+    ],
+)
+def test_what_we_ship_is_what_was_recorded(data_root: Path, name: str, prompt: str) -> None:
+    """Nothing is changed for the replay: RankVicuna's prompt and chat template are what --model rank-vicuna takes."""
+    assert recording(data_root / "trec-dl19-pool" / FOLDER / f"BM25__{name}.json.gz").prompt == named(prompt)
+    assert VICUNA.rerank == {"use": "listwise", "prompt": "rank_vicuna_2023"}
 
 
 def test_a_folder_of_another_year(tmp_path: Path) -> None:
@@ -110,7 +117,7 @@ def test_a_folder_of_another_year(tmp_path: Path) -> None:
     assert [h.doc.id for h in out[0].hits][:4] == ["d40", "d39", "d38", "d37"]
     write_run(pool / "ref_rerank_runs" / f"{name}.trec", out)
     asked = [e for q in ("7", "3") for e in entries if e.query == q]
-    said = [Window(vicuna(e.messages, ""), w.response) for e, w in zip(asked, made, strict=True)]
+    said = [Window(vicuna(e.messages, False), w.response) for e, w in zip(asked, made, strict=True)]
     assert held(record(said), tmp_path)[1] == {"same": 5}
 
     def change(window: Window, pattern: str, by: str) -> Window:
@@ -124,7 +131,7 @@ def test_a_folder_of_another_year(tmp_path: Path) -> None:
     said[4] = change(said[4], "costs", "cost")
     assert held(record(said), tmp_path)[1] == {"same": 1, "cited": 1, "cut": 1, "letters": 1, "other": 1}
     said[1] = change(said[1], "( word){60}(?=\n)", "")
-    said[3] = replace(said[3], prompt=vicuna(asked[3].messages, "").replace(" word word\n", " word\nword\n"))
+    said[3] = replace(said[3], prompt=vicuna(asked[3].messages, False).replace(" word word\n", " word\nword\n"))
     assert held(record(said), tmp_path)[1] == {"same": 1, "cited cut": 1, "cut": 1, "broken line": 1, "other": 1}
     (pool / "ref_rerank_runs" / f"{name}.trec").write_text("".join(lines))
     with pytest.raises(AssertionError):

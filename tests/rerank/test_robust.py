@@ -66,6 +66,11 @@ def template(name: str) -> Prompt | PointPrompt:
     return read(TEMPLATES / f"{name}.yaml")
 
 
+def several(prompt: Prompt | PointPrompt) -> int:
+    """How many passages a prompt is shown here: three, if it is for so many."""
+    return 1 if isinstance(prompt, PointPrompt) else prompt.most or 3
+
+
 def told(prompt: Prompt, chat: Chat) -> list[tuple[str, str]]:
     """Labels and passages read back from a chat: whatever stands as the template's passages do, at a line's begin."""
     [each] = [m for m in prompt.messages if m.role == "each"] or [None]
@@ -102,11 +107,11 @@ def check(name: str, query: str, texts: Sequence[str]) -> None:
 
 @pytest.mark.parametrize("name", ALL)
 def test_hostile_passages(name: str) -> None:
-    several = 1 if isinstance(template(name), PointPrompt) else 3
+    n = several(template(name))
     for text in HOSTILE:
-        check(name, "what is it", [text] * several)
-        check(name, text, ["a passage"] * several)
-        check(name, text, ["a passage", text, "another"][:several])
+        check(name, "what is it", [text] * n)
+        check(name, text, ["a passage"] * n)
+        check(name, text, ["a passage", text, "another"][:n])
 
 
 PIECES = [*'[]12AB ３［］<|>/s"', *ENDS, *HIDDEN, "\u200d", "\xc2", "\x80", "im_end", "&lt;", "[1]", "USER"]
@@ -116,7 +121,7 @@ PIECES = [*'[]12AB ３［］<|>/s"', *ENDS, *HIDDEN, "\u200d", "\xc2", "\x80", "
 @settings(max_examples=50)
 def test_any_mixture_of_what_is_hostile(texts: list[str]) -> None:
     for name in ALL:
-        check(name, texts[0], texts[: 1 if isinstance(template(name), PointPrompt) else 3])
+        check(name, texts[0], texts[: several(template(name))])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -183,23 +188,22 @@ HUGE = {
 @pytest.mark.parametrize("what", HUGE)
 def test_100_kilobytes_are_cut_and_told(name: str, what: str) -> None:
     prompt, lm = template(name), Letters([], context=8_000)
-    several = 1 if isinstance(prompt, PointPrompt) else 3
-    docs = [Doc(str(i), HUGE[what]) for i in range(several)]
+    n = several(prompt)
+    docs = [Doc(str(i), HUGE[what]) for i in range(n)]
     fitted = fit(prompt, lm, Query("1", "q"), docs, max_words=300, max_tokens=100)
     assert lm.counts <= 2 + ceil(log2(300))
     assert sum(len(m["content"]) for m in fitted.chat) <= 7_900
-    assert fitted.cut == (() if what in ("lines", "unseen") else tuple(range(several)))
+    assert fitted.cut == (() if what in ("lines", "unseen") else tuple(range(n)))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_fitting_ends_where_nothing_fits(name: str) -> None:
     """RankLLM's loop does not, where the query or the template is too long by itself."""
     prompt = template(name)
-    several = 1 if isinstance(prompt, PointPrompt) else 3
     for text in [*HOSTILE, "q" * 100_000]:
         lm = Letters([], context=50)
         with pytest.raises(ModelError, match=r"query '7': \d+ tokens with one word .* the model's 50 only 40 are left"):
-            fit(prompt, lm, Query("7", text), [Doc("1", text)] * several, max_words=300, max_tokens=10)
+            fit(prompt, lm, Query("7", text), [Doc("1", text)] * several(prompt), max_words=300, max_tokens=10)
         assert lm.counts <= 3
 
 
