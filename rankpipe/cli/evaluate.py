@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, options, show
-from rankpipe.errors import DataError
 from rankpipe.trec import Run
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def evaluate(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    opened = _judged(data, topics, qrels, split, self_match)
+    opened = options.judged(data, topics, qrels, split, self_match)
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
@@ -92,7 +91,7 @@ def compare(
     from rankpipe.measure.report import Page
     from rankpipe.measure.report import report as draw
 
-    opened = _judged(data, topics, qrels, split, self_match)
+    opened = options.judged(data, topics, qrels, split, self_match)
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
@@ -170,15 +169,6 @@ def _decisive(differences: Any, texts: dict[str, str]) -> None:
         if rows:
             title = f"{system}: queries that decide {first.measure}"
             show.table(title, ("", "query", "before", "after", "text"), rows, text=("query", "text"))
-
-
-def _judged(
-    data: str | None, topics: Path | None, qrels: Path | None, split: str, self_match: options.SelfMatches | None
-) -> Dataset:
-    """The collection, with judgements."""
-    if data is None and qrels is None:
-        raise DataError("no judgements: name a data set with --data, or a file with --qrels")
-    return options.collection(data, topics, qrels, split, self_match)
 
 
 def _read(path: Path, opened: Dataset) -> Run:

@@ -4,46 +4,82 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from rankpipe.cli import app, options, show
 
+SHELVES = {  # of components: the module that they lie in, the first that fits; and what stands above them
+    "retriever": ("rankpipe.retrieve", "Retrievers"),
+    "plan": ("rankpipe.rerank.plans", "Plans of listwise, first and icr (--set plan='{use: NAME}')"),
+    "reranker": ("rankpipe.rerank", "Rerankers (--use NAME), and parts of them"),
+    "lm": ("rankpipe.lm", "Language models (--set lm='{use: NAME}'), and parts of them"),
+    "stage": ("rankpipe.stage", "For any pipeline"),
+    "plugin": ("", "Of other packages"),
+}
+
 
 @show.verb(app, "ls", bare=True)
-def ls() -> None:
-    """List components, models and extras, and what is here of them."""
+def ls(
+    name: Annotated[
+        str | None, typer.Argument(help="Only this component, model or prompt: what it is, and its arguments.")
+    ] = None,
+) -> None:
+    """List components, models, prompts and extras, and what is here of them; or tell all of one of them.
+
+    rankpipe ls
+    rankpipe ls listwise
+    """
     from rankpipe import weights
-    from rankpipe.catalog import CATALOG, EXTRAS, installed, plugins
+    from rankpipe.catalog import CATALOG, EXTRAS, Entry, installed, plugins
     from rankpipe.recipe import load
+    from rankpipe.rerank.features import described
     from rankpipe.rerank.prompts import ours
 
-    extras = {name: all(map(installed, modules)) for name, modules in EXTRAS.items()}
-    parts = [
-        {"name": name, "about": e.about, "extra": e.extra, "here": extras.get(e.extra, True)}
-        for name, e in CATALOG.items()
-    ] + [{"name": name, "about": target, "extra": "", "here": True} for name, target in plugins().items()]
+    if name is not None:
+        from rankpipe.cli import about
+
+        about.tell(name)
+        return
+    extras = {extra: all(map(installed, modules)) for extra, modules in EXTRAS.items()}
+    entries = CATALOG | {plugin: Entry(target, target) for plugin, target in plugins().items()}
+    parts: list[dict[str, Any]] = [
+        {"name": part, "kind": _shelf(e.target), "about": e.about, "extra": e.extra, "here": extras.get(e.extra, True)}
+        for part, e in entries.items()
+    ]
     models = [
         {"name": m.alias, "kind": m.kind, "id": m.id, "licence": m.licence, "state": weights.state(m.alias)}
         for m in weights.known()
     ]
 
-    prompts = {name: load(file)["about"] for name, file in ours().items()}
+    prompts = {prompt: load(file)["about"] for prompt, file in ours().items()}
+    features = described()
 
     def human() -> None:
-        rows = [(p["name"], p["about"], "yes" if p["here"] else f"pip install 'rankpipe[{p['extra']}]'") for p in parts]
-        show.table(
-            "Components (use: NAME in a recipe)", ("name", "what", "installed"), rows, text=("what", "installed")
-        )
+        for kind, (_, title) in SHELVES.items():
+            listed = [p for p in parts if p["kind"] == kind]
+            rows = [(p["name"], p["about"], "yes" if p["here"] else _install(p["extra"])) for p in listed]
+            if rows:
+                show.table(title, ("name", "what", "installed"), rows, text=("what", "installed"))
         columns = ("name", "kind", "Hugging Face id", "licence", "state")
         show.table("Models", columns, [tuple(m.values()) for m in models], text=columns)
         show.table("Prompts (prompt: NAME)", ("name", "what"), list(prompts.items()), text=("what",))
-        listed = [(name, ", ".join(EXTRAS[name]), "yes" if here else "no") for name, here in extras.items()]
-        show.table("Extras", ("extra", "modules", "installed"), listed, text=("modules",))
-        show.remark("rankpipe doctor really tries each of them")
+        show.table("Features of ltr (features: [NAME, ...])", ("name", "what"), list(features.items()), text=("what",))
+        rows = [(extra, ", ".join(EXTRAS[extra]), "yes" if here else "no") for extra, here in extras.items()]
+        show.table("Extras", ("extra", "modules", "installed"), rows, text=("modules",))
+        show.remark("rankpipe ls NAME: all arguments of one of these; rankpipe doctor really tries each of them")
 
-    show.emit({"components": parts, "models": models, "prompts": prompts, "extras": extras}, human)
+    told = {"components": parts, "models": models, "prompts": prompts, "features": features, "extras": extras}
+    show.emit(told, human)
+
+
+def _shelf(target: str) -> str:
+    return next(kind for kind, (module, _) in SHELVES.items() if target.startswith(module))
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'rankpipe[{extra}]'"
 
 
 @show.verb(app, "pull")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe import recipe
-from rankpipe.errors import RecipeError
+from rankpipe.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
@@ -84,6 +84,22 @@ def collection(
     if files is None:
         return opened
     return replace(opened, queries=files.queries or opened.queries, qrels=files.qrels or opened.qrels)
+
+
+def judged(
+    data: str | None,
+    topics: Path | None = None,
+    qrels: Path | None = None,
+    split: str = "test",
+    self_match: SelfMatches | None = None,
+) -> Dataset:
+    """The collection, with judgements.
+
+    :raises DataError: If neither ``--data`` nor ``--qrels`` is given, or something is not there or malformed.
+    """
+    if data is None and qrels is None:
+        raise DataError("no judgements: name a data set with --data, or a file with --qrels")
+    return collection(data, topics, qrels, split, self_match)
 
 
 def component(

@@ -6,6 +6,7 @@ that changes its meaning is given a new name, so that a saved ranker is refused 
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ def chosen(names: Sequence[str] | None, models: Mapping[str, str | None]) -> tup
     if faults:
         raise RecipeError(faults)
     return tuple(names)
+
+
+def described() -> dict[str, str]:
+    """What each feature is, in a line."""
+    return {name: inspect.cleandoc(function.__doc__ or "").replace("``", "`") for name, function in TABLE.items()}
 
 
 def unknown(names: Iterable[str]) -> list[str]:

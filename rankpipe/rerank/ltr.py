@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -87,10 +88,11 @@ class LearnedRanker(Reranker):
         :param depth: hits of a ranking that are learned from.
         :param name: what the manifest calls the data.
         :raises DataError: If no ranking teaches anything.
-        :raises RecipeError: If there is no such feature, or its model is not given.
+        :raises RecipeError: If there is no such learner or feature, or its model is not given.
         """
         _positive(depth)
         learner = learner or LambdaMART()
+        settings = _spelled(learner)
         models = {"encoder": encoder, "cross": cross}
         names = chosen(features, models)
         teaching = [r for r in rankings if len(set(_grades(r, qrels, depth))) > 1]
@@ -98,8 +100,6 @@ class LearnedRanker(Reranker):
             raise DataError(
                 f"{name}: none of {len(rankings)} rankings has both relevant and other hits: nothing to learn"
             )
-        [use] = [use for use, kind in LEARNERS.items() if isinstance(learner, kind)]
-        settings = {"use": use, **asdict(learner)}  # type: ignore[call-overload]  # all of them are data classes
         recipe = {"use": KIND, "learner": settings, "features": features and list(features), "depth": depth, **models}
         with publish(folder, kind=KIND, recipe=recipe, data=Data(name, _checksum(teaching, qrels, depth))) as draft:
             signals = _signals(names, teaching, depth, models)
@@ -124,6 +124,14 @@ class LearnedRanker(Reranker):
             cost = Step(self.name, calls=known.calls, tokens_in=known.tokens, cut=known.cut)
             made.append(rescored(ranking, scores, self.name).noting(cost))
         return made
+
+
+def _spelled(learner: Learner) -> dict[str, Any]:
+    """A learner as a recipe has it."""
+    for use, kind in LEARNERS.items():
+        if isinstance(learner, kind):
+            return {"use": use, **asdict(learner)}
+    raise RecipeError([f"learner: {learner!r} is none; there are " + ", ".join(f"{{use: {use}}}" for use in LEARNERS)])
 
 
 def _signals(

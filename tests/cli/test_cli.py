@@ -30,7 +30,7 @@ def rankpipe(tmp_path: Path) -> Rankpipe:
 
 
 @pytest.mark.parametrize(
-    "verb", ["", "index", "search", "rerank", "eval", "compare", "run", "check", "pull", "data", "tables"]
+    "verb", ["", "index", "search", "rerank", "fit", "eval", "compare", "run", "check", "pull", "data", "tables"]
 )
 def test_a_verb_without_arguments_shows_its_help(rankpipe: Rankpipe, verb: str) -> None:
     done = rankpipe(*verb.split(), code=2)
@@ -159,6 +159,26 @@ def test_ls(rankpipe: Rankpipe) -> None:
     made = json.loads(rankpipe("ls", "--json").stdout)
     assert {"bm25", "dense", "listwise"} <= {c["name"] for c in made["components"]}
     assert "smollm2" in {m["name"] for m in made["models"]}
+    assert {"sliding": "plan", "ltr": "reranker", "fuse": "retriever", "http": "lm", "top": "stage"}.items() <= {
+        c["name"]: c["kind"] for c in made["components"]
+    }.items()
+    said = rankpipe("ls").stdout
+    assert all(f"{title} " in said for title in ("Plans of", "Rerankers", "Language models", "Prompts", "Features of"))
+
+
+def test_ls_of_one(rankpipe: Rankpipe) -> None:
+    made = json.loads(rankpipe("ls", "first", "--json").stdout)
+    assert {"lm": None, "plan": "Sliding(size=20, step=10)", "prompt": "'first'", "depth": "100"}.items() <= {
+        a["name"]: a["default"] for a in made["component"]["arguments"]
+    }.items()
+    assert all(a["about"] for a in made["component"]["arguments"])
+    assert "alphabetical identifier" in made["prompt"]
+    assert "See Windowed for" in made["component"]["documentation"]
+    said = rankpipe("ls", "ltr").stdout
+    assert all(word in said for word in ("folder", "learner", "features", "a cross-encoder, for the feature"))
+    assert "k1" in rankpipe("ls", "bm25").stdout
+    assert "castorini/rank_zephyr_7b_v1_full" in rankpipe("ls", "rank-zephyr").stdout
+    assert "did you mean sliding" in rankpipe("ls", "slidin", code=4).stderr
 
 
 def test_doctor_tries(rankpipe: Rankpipe) -> None:

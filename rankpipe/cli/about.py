@@ -1,0 +1,95 @@
+"""What ``rankpipe ls NAME`` tells: a component and its arguments in its own words, a model, a prompt."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from rankpipe.catalog import CATALOG, find, near, plugins
+from rankpipe.cli import fit, show
+from rankpipe.errors import DataError
+
+PARAMETER = re.compile(r"^:param (\w+): (.+(?:\n +.+)*)", re.MULTILINE)
+FIELDS = re.compile(r"^:(?:param|return|raises)\b.*", re.MULTILINE | re.DOTALL)  # from the first to the end
+ROLE = re.compile(r":\w+:`~?(?:\w+\.)*(\w+)`")
+
+
+def tell(name: str) -> None:
+    """All that has this name: a component and a prompt may share one.
+
+    :raises DataError: If nothing has.
+    """
+    from rankpipe import weights
+    from rankpipe.rerank.prompts import ours
+
+    told: dict[str, Any] = {}
+    if name in CATALOG or name in plugins() or ":" in name:
+        told["component"] = component(name)
+    if model := weights.find(name):
+        told["model"] = asdict(model)
+    if name in ours():
+        told["prompt"] = ours()[name].read_text("utf-8")
+    if not told:
+        known = [*CATALOG, *plugins(), *(m.alias for m in weights.known()), *ours()]
+        raise DataError(f"nothing here is called {name!r}{near(name, known)}; see: rankpipe ls")
+    show.emit(told, lambda: _human(name, told))
+
+
+def component(name: str) -> dict[str, Any]:
+    """A component's documentation and arguments, and those of what makes its folder, if it has one."""
+    from rankpipe.retrieve.shelf import GIVEN
+
+    call = find(name)
+    told = {"documentation": _words(FIELDS.sub("", _documentation(call))), "arguments": arguments(call)}
+    for verb, method, given in (("index", "build", GIVEN), ("fit", "fit", fit.GIVEN)):
+        if hasattr(call, method):
+            told[verb] = arguments(getattr(call, method), given)
+    return told
+
+
+def arguments(call: Callable[..., Any], given: Sequence[str] = ()) -> list[dict[str, str | None]]:
+    """Each argument with its default (as Python writes it; None if it must be said), and what is said of it."""
+    said: dict[str, str] = {}
+    for one in reversed(inspect.getmro(call) if inspect.isclass(call) else [call]):
+        said |= {name: _words(words) for name, words in PARAMETER.findall(_documentation(one))}
+    return [
+        {"name": p.name, "default": None if p.default is p.empty else repr(p.default), "about": said.get(p.name, "")}
+        for p in inspect.signature(call).parameters.values()
+        if p.name not in given
+    ]
+
+
+def _human(name: str, told: dict[str, Any]) -> None:
+    def said(text: str) -> None:
+        show.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    if part := told.get("component"):
+        said(f"{name}: {CATALOG[name].about}\n" if name in CATALOG else name)
+        said(part["documentation"] + "\n")
+        _table("Arguments (KEY: VALUE in a recipe, --set KEY=VALUE)", part["arguments"])
+        for verb in ("index", "fit"):
+            _table(f"Of rankpipe {verb} --set KEY=VALUE", part.get(verb, []))
+    if model := told.get("model"):
+        facts = [(k.replace("_", " "), v) for k, v in model.items() if v and not isinstance(v, dict)]
+        show.table(f"The model {name}", ("", ""), facts)
+    if "prompt" in told:
+        said(f"The prompt {name}:\n\n{told['prompt']}")
+
+
+def _table(title: str, rows: Sequence[dict[str, str | None]]) -> None:
+    if rows:
+        columns = ("argument", "default", "what")
+        show.table(title, columns, [tuple(row.values()) for row in rows], text=columns)
+
+
+def _documentation(call: Any) -> str:
+    return inspect.cleandoc(call.__doc__ or "")
+
+
+def _words(text: str) -> str:
+    """Without line ends inside paragraphs, and without Sphinx's marks."""
+    plain = ROLE.sub(r"\1", text).replace("``", "`").strip()
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", plain))
