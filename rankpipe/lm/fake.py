@@ -11,9 +11,10 @@ from random import Random
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 
-PASSAGE = re.compile(r"^(?:Passage |PASSAGE|\[)(\w+)(?:\]|:| =) ?(.*)$", re.MULTILINE)  # as our prompts show one
+PASSAGE = re.compile(r"^(?:Passage |PASSAGE(?!S:)|\[)(\w+)(?:\]|:| =) ?(.*)$", re.MULTILINE)  # as our prompts show one
 LONE = re.compile(r"^(?:Passage|<Document>): (.*)$", re.MULTILINE)  # the one passage of a prompt for yes or no
-QUERY = re.compile(r"query>?: (.*)", re.IGNORECASE)
+QUERY = re.compile(r"(?:query>?|question): (.*)", re.IGNORECASE)
+GIVEN = re.compile(r'^Given a query "(.*)", which ', re.MULTILINE)  # before the passages, as setwise prompts begin
 WORD = re.compile(r"\w+")
 TOKEN = re.compile(r"\w+|[^\w\s]")
 
@@ -132,7 +133,7 @@ class Noisy(Fake):
     def reply(self, text: str) -> str:
         """``[2] > [1] > ...``, or something like it.
 
-        :raises ModelError: If no line of the chat says ``query: ...``.
+        :raises ModelError: If no line of the chat says ``query: ...`` or ``Given a query "...", which``.
         """
         random = self._random(text)
         shares = {label: self._worth(text, passage, random) for label, passage in PASSAGE.findall(text)}
@@ -154,7 +155,7 @@ class Noisy(Fake):
         return Random(f"{self.seed} {text}")
 
     def _worth(self, text: str, passage: str, random: Random) -> float:
-        queries = QUERY.findall(text)
+        queries = GIVEN.findall(text)[:1] or QUERY.findall(text)
         if not queries:
             raise ModelError("the fake model looks for a line 'query: ...' in the prompt, and there is none")
         wanted = set(WORD.findall(queries[-1].lower()))

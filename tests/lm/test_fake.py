@@ -10,7 +10,7 @@ from rankpipe.errors import ModelError
 from rankpipe.lm import LM, Chat
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.rerank.parse import parse
-from rankpipe.rerank.prompts import PointPrompt, chosen, named
+from rankpipe.rerank.prompts import PointPrompt, Prompt, chosen, named, ours, read
 
 FAKES: list[LM] = [Oracle(len), Scripted(["a"]), Noisy()]  # mypy: they are what Listwise takes
 
@@ -36,6 +36,15 @@ def test_scripted_says_and_hears() -> None:
 def test_noisy_without_noise_counts_the_querys_words() -> None:
     [said] = Noisy(noise=0).complete([chat("a blue fox", "nothing", "The Red FOX.")], max_tokens=20)
     assert said.text == "[3] > [1] > [2]"
+
+
+@pytest.mark.parametrize("name", [n for n, file in ours().items() if isinstance(read(file), Prompt)])
+def test_noisy_reads_every_prompt_of_ours(name: str) -> None:
+    prompt = named(name)
+    chats = [prompt.render("red fox", passages) for passages in (("a blue fox", "query: a fox"), ("a", "The Red FOX."))]
+    replies = [prompt.read(c.text, 2) for c in Noisy(noise=0).complete(chats, max_tokens=20)]
+    assert [r.order for r in replies] == [(0, 1), (1, 0)]
+    assert not any(r.mended for r in replies)
 
 
 def test_noise_is_of_the_seed_and_the_chat() -> None:
