@@ -24,7 +24,7 @@ from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.parse import Labels, names, parse
 from rankpipe.rerank.plans import Single, Sliding, Windows, drive
 from rankpipe.rerank.pointwise import verdict
-from rankpipe.rerank.prompts import named
+from rankpipe.rerank.prompts import named, ours, read
 from rankpipe.trec import ordered, read_run, write_run
 
 CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
@@ -37,16 +37,17 @@ def rows(kind: str) -> pytest.MarkDecorator:
 
 def test_every_row_says_its_source_and_every_deviation_why() -> None:
     for row in (row for table in CASES.values() for row in table):
-        assert re.match(r"2\.[1-8]\b|recorded on ", row["source"]), row
+        assert re.match(r"2\.[1-8]\b|recorded on |\w+ et al\. 20\d\d\b", row["source"]), row
         assert "why" in row or "theirs" not in row, row
     numbered = {int(m[1]) for row in CASES["parse"] if (m := re.fullmatch(r"2\.5 #(\d+)", row["source"]))}
     assert numbered == set(range(1, 18))
+    assert {name for row in CASES["prompts"] for name in row["prompt"]} == set(ours())
 
 
 @rows("prompts")
 def test_prompt(row: Row) -> None:
     for name in row["prompt"]:
-        messages = named(name).render("best band?", ["one", "two"])
+        messages = read(ours()[name]).render("best band?", row.get("passages", ["one", "two"]))
         assert [(m["role"], m["content"]) for m in messages] == [next(iter(m.items())) for m in row["messages"]]
 
 
@@ -187,7 +188,7 @@ REPLIES = st.one_of(
 def named_in(reply: str, labels: Labels, n: int) -> list[int]:
     """Positions that a reply names, inside the window or not, letter by letter: what the parser finds, told anew."""
     words = [""]
-    for c in reply.split("</think>")[-1].split("<think>")[0]:
+    for c in reply.split("</think>")[-1]:
         number = unicodedata.numeric(c, 0.5) if unicodedata.category(c) in ("Nd", "No") else 0.5
         digits, letter = (str(int(number)) if number == int(number) else ""), c.isalnum()
         belongs = digits if labels == "numbers" else "" if digits else c if letter else ""
