@@ -44,7 +44,7 @@ CATALOG: dict[str, Entry] = {
     "ltr": Entry("rankpipe.rerank.ltr:LearnedRanker", "trees over features, learned from judgements", extra="ltr"),
     "lambdamart": Entry("rankpipe.rerank.learners:LambdaMART", "how ltr learns: LightGBM", extra="ltr"),
     "yetirank": Entry("rankpipe.rerank.learners:YetiRank", "how ltr learns: CatBoost", extra="catboost"),
-    "budget": Entry("rankpipe.rerank.budget:Budget", "the most a query may cost, for all that take a language model"),
+    "budget": Entry("rankpipe.rerank.budget:Budget", "the most that one query may cost: seconds, calls, tokens"),
     # plans for listwise and first
     "single": Entry("rankpipe.rerank.plans:Single", "one window over the top"),
     "sliding": Entry("rankpipe.rerank.plans:Sliding", "windows from the bottom up (RankGPT)"),
@@ -99,6 +99,13 @@ def near(name: str, known: list[str]) -> str:
 def plugins() -> dict[str, str]:
     """Components of other packages: name -> ``module:Class``."""
     return {e.name: e.value for e in entry_points(group="rankpipe")}
+
+
+def is_known(name: str) -> bool:
+    """Whether this could be a component: one of ours, another package's, or spelled as ``module:Class``."""
+    module, _, attr = name.partition(":")
+    spelled = attr.isidentifier() and all(map(str.isidentifier, module.split(".")))
+    return name in CATALOG or spelled or name in plugins()
 
 
 def find(name: str) -> Any:

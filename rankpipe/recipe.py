@@ -1,5 +1,7 @@
 """A recipe is a tree: ``use`` names a component, the other keys are its arguments. Check it whole, then build it.
 
+Where only a component fits, its name will do: :func:`meant`.
+
 Recipes live on shelves, ``HOUSE/{indexes,models,eval}/NAME/recipe.yaml``; paths inside them start at the house.
 """
 
@@ -14,7 +16,7 @@ from operator import rshift
 from pathlib import Path
 from typing import Any
 
-from rankpipe.catalog import find, near
+from rankpipe.catalog import find, is_known, near
 from rankpipe.errors import DataError, MissingExtra, RankpipeError, RecipeError
 from rankpipe.provenance import digest
 
@@ -25,6 +27,7 @@ __all__ = [
     "digest",
     "house",
     "load",
+    "meant",
     "misjoined",
     "paths",
     "pipeline",
@@ -64,14 +67,43 @@ def house(path: Path) -> Path:
     return folder.parent.parent if folder.parent.name in SHELVES else Path.cwd()
 
 
-def walk(node: Any, place: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+def meant(node: Any) -> Any:
+    """The tree, every component in it a mapping: ``plan: tournament`` means ``plan: {use: tournament}``, and
+    ``prompt: mine.yaml`` the prompt in that file, ``prompt: {use: prompt, file: mine.yaml}``.
+
+    A name stands for a component only where the argument's kind is none that a name could be.
+    """
+    if isinstance(node, list):
+        return [meant(n) for n in node]
+    if not isinstance(node, dict):
+        return node
+    node = {k: meant(v) for k, v in node.items()}
+    try:
+        kinds = spelled(node["use"])
+    except (KeyError, TypeError, MissingExtra, RecipeError):
+        return node  # no component, or none that can be found, which check() reports
+    return {k: _meant(v, kinds[k].split(" | ")) if k in kinds and isinstance(v, str) else v for k, v in node.items()}
+
+
+def _meant(said: str, kinds: list[str]) -> Any:
+    if said.endswith((".yaml", ".yml")) and any(kind.endswith("Prompt") for kind in kinds):
+        return {"use": "prompt", "file": said}
+    classes = all(re.fullmatch(r"[A-Z]\w*", kind) and kind not in ("Any", "Path") for kind in {*kinds} - {"None"})
+    return {"use": said} if classes and is_known(said) else said
+
+
+def walk(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """Every node that uses a component, with its place in the tree, leaves first."""
+    return _walked(meant(node), "")
+
+
+def _walked(node: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(node, list):
         for i, n in enumerate(node):
-            yield from walk(n, f"{place}[{i}]")
+            yield from _walked(n, f"{place}[{i}]")
     elif isinstance(node, dict):
         for k, v in node.items():
-            yield from walk(v, f"{place}.{k}".lstrip("."))
+            yield from _walked(v, f"{place}.{k}".lstrip("."))
         if "use" in node:
             yield place, node
 
@@ -85,7 +117,7 @@ def check(tree: Any, place: str = "", root: Path = Path()) -> list[str]:
     :param root: where paths start.
     """
     faults: list[str] = []
-    _rehearsed(tree, place, root, faults)
+    _rehearsed(meant(tree), place, root, faults)
     return faults
 
 
@@ -136,11 +168,15 @@ def bind(node: dict[str, Any], place: str, method: str | None = None, given: Seq
 
 def build(node: Any, root: Path) -> Any:
     """Make the objects, leaves first. Arguments that a component declares as ``Path`` start at ``root``."""
+    return _built(meant(node), root)
+
+
+def _built(node: Any, root: Path) -> Any:
     if isinstance(node, list):
-        return [build(n, root) for n in node]
+        return [_built(n, root) for n in node]
     if not isinstance(node, dict):
         return node
-    made = {k: build(v, root) for k, v in node.items() if k != "use"}
+    made = {k: _built(v, root) for k, v in node.items() if k != "use"}
     if "use" not in node:
         return made
     return _called(find(node["use"]), made, root)

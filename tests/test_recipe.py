@@ -48,6 +48,44 @@ def test_faults(node: dict[str, Any], faults: list[str]) -> None:
     assert recipe.check(node) == faults
 
 
+PROMPT = """
+passage: "[{label}] {passage}\\n"
+messages: [{user: "query: {query}\\n{passages}"}]
+"""
+
+
+def test_a_name_where_only_a_component_fits(tmp_path: Path) -> None:
+    short = {"use": "listwise", "lm": "fake", "plan": {"use": "multipass", "plan": "tournament"}, "prompt": "mine.yaml"}
+    long = {
+        "use": "listwise",
+        "lm": {"use": "fake"},
+        "plan": {"use": "multipass", "plan": {"use": "tournament"}},
+        "prompt": {"use": "prompt", "file": "mine.yaml"},
+    }
+    assert recipe.meant([short]) == recipe.meant([long]) == [long]
+    assert [place for place, _ in recipe.walk(short)] == ["lm", "plan.plan", "plan", "prompt", ""]
+    assert "no such prompt file" in recipe.check(short, root=tmp_path)[0]
+    (tmp_path / "mine.yaml").write_text(PROMPT)
+    assert recipe.check(short, root=tmp_path) == []
+    assert recipe.build(short, tmp_path).prompt == recipe.build(long, tmp_path).prompt
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        {"use": "listwise", "lm": "nonsense", "prompt": "setwise"},  # no component; a text is wanted
+        {"use": "dense", "index": "top", "model": "sliding"},  # a path, a text
+        {"use": "monot5", "dtype": "float32"},  # one of a few words
+        {**FINDER, "part": "sliding"},  # whatever
+        {"use": "topp", "plan": "sliding"},
+        {"use": ["sliding"], "plan": "sliding"},
+        {"plan": "sliding"},
+    ],
+)
+def test_any_other_text_is_a_text(node: dict[str, Any]) -> None:
+    assert recipe.meant(node) == node
+
+
 def test_all_faults_at_once_each_with_its_place() -> None:
     tree = {"pipeline": [{"use": "topp"}, {**FINDER, "k": "x", "part": {"use": "top", "kk": 1}}]}
     assert recipe.check(tree) == [
