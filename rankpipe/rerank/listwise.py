@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Completion
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.fit import written_tokens
@@ -16,6 +17,9 @@ NAMING = 7  # tokens around a name
 
 class Listwise(Windowed):
     """The model writes ``[2] > [1] > [3]`` (RankGPT, Sun et al. 2023; RankVicuna, RankZephyr, Pradeep et al. 2023).
+
+    A prompt that asks for the best passage only (setwise, pairwise) goes with plans that need no more. A prompt for
+    orders goes with every plan, for a model may know no other.
 
     See :class:`~rankpipe.rerank.windowed.Windowed` for the arguments and what is counted.
     """
@@ -30,6 +34,9 @@ class Listwise(Windowed):
         budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:
         super().__init__(lm, plan, prompt, max_words, depth, budget)
+        if self.prompt.answer == "best" and not plan.best_only:
+            fault = f"prompt {self.prompt.name!r} asks for the best passage only, but {plan} needs whole orders"
+            raise RecipeError([f"{fault}; take a setwise or pairwise plan, or a prompt for orders (rank_zephyr)"])
         self._lengths: dict[int, int] = {}
 
     def ask(self, windows: Sequence[Asked]) -> Sequence[Said]:

@@ -13,8 +13,9 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, ModelError, RecipeError
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.recipe import build, check
+from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
-from rankpipe.rerank.plans import Single, Sliding, Tournament
+from rankpipe.rerank.plans import MultiPass, Planner, SetwiseHeap, Single, Sliding, Tournament
 from rankpipe.trec import to_run
 
 
@@ -124,6 +125,17 @@ def test_bad_arguments(wrong: dict[str, int]) -> None:
         Listwise(Noisy(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="no prompt 'x'"):
         Listwise(Noisy(), prompt="x")
+
+
+@pytest.mark.parametrize("plan", [Sliding(), Tournament(), MultiPass(Single())])
+def test_a_prompt_for_the_best_does_not_go_with_a_plan_for_orders(plan: Planner) -> None:
+    """Its replies would leave all but the best where they were. First rates every label, so that any plan will do."""
+    with pytest.raises(
+        RecipeError, match=r"'setwise' asks for the best passage only, but \w+\(.* needs whole orders; "
+    ):
+        Listwise(Noisy(), plan, "setwise")
+    assert First(Noisy(), plan, "setwise").plan == plan
+    assert Listwise(Noisy(), SetwiseHeap()).prompt.answer == "order"
 
 
 def test_in_a_recipe(tmp_path: Path) -> None:

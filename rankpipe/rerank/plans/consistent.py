@@ -49,6 +49,11 @@ class SelfConsistent:
 
         return judged(self.plan(n), judge)
 
+    @property
+    def best_only(self) -> bool:
+        """As the plan."""
+        return self.plan.best_only
+
     def calls(self, n: int) -> int:
         """At most ``min(shuffles, n!)`` times the plan's."""
         return min(self.shuffles, factorial(n)) * self.plan.calls(n)
@@ -77,6 +82,11 @@ class Consensus:
         present = list(range(n))
         runs = [over(self.plan, order) for order in _shuffled(present, self.shuffles, Random(self.seed))]
         return self.merge(present, (yield from together(runs, present)))
+
+    @property
+    def best_only(self) -> bool:
+        """As the plan."""
+        return self.plan.best_only
 
     def calls(self, n: int) -> int:
         """At most ``min(shuffles, n!)`` times the plan's."""

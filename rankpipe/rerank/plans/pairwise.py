@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import permutations
+from typing import ClassVar
 
 from rankpipe.rerank.plans.plan import Plan, Round, Windows, at_least
 from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches
@@ -21,6 +22,8 @@ class AllPairs:
     A pair won in both orders is a point, one that is won in one order half a point for both. With a perfect judge the
     whole order is exact, and it is the one plan whose result does not depend on who met whom when.
     """
+
+    best_only: ClassVar[bool] = True
 
     def __call__(self, n: int) -> Plan:
         """A fresh plan: one round, none for fewer than two."""
@@ -48,6 +51,7 @@ class PairwiseHeap:
     parent of a tie, which leaves the last of all on top wherever a judge cannot tell.
     """
 
+    best_only: ClassVar[bool] = True
     k: int = 10
 
     def __post_init__(self) -> None:
@@ -72,6 +76,7 @@ class PairwiseBubble:
     We deviate: no pair is asked again, where the paper asks 2k (n - 1) times; those after k stay where they are.
     """
 
+    best_only: ClassVar[bool] = True
     k: int = 10
 
     def __post_init__(self) -> None:

@@ -32,6 +32,11 @@ class MultiPass:
             order = yield from over(self.plan, order)
         return order
 
+    @property
+    def best_only(self) -> bool:
+        """As the plan."""
+        return self.plan.best_only
+
     def calls(self, n: int) -> int:
         """``passes`` times the plan's."""
         return self.passes * self.plan.calls(n)
@@ -64,6 +69,11 @@ class ShuffledPasses:
             shuffled = Random(f"{self.seed} {number}").sample(order, n)
             order = yield from over(self.plan, shuffled, so_far=order)
         return order
+
+    @property
+    def best_only(self) -> bool:
+        """As the plan."""
+        return self.plan.best_only
 
     def calls(self, n: int) -> int:
         """``passes`` times the plan's."""

@@ -34,6 +34,11 @@ class Planner(Protocol):
         """A fresh plan."""
         ...
 
+    @property
+    def best_only(self) -> bool:
+        """Whether only the first of each window counts, so that a prompt may ask for no more than that."""
+        ...
+
     def calls(self, n: int) -> int:
         """How many windows of two or more the plan asks for; at most, where the answers decide."""
         ...

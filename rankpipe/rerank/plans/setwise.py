@@ -9,6 +9,7 @@ published code counts the children, one less.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from rankpipe.rerank.plans.plan import Plan, Round, Windows, at_least
 from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches, insertion, insertion_matches
@@ -25,6 +26,7 @@ class SetwiseHeap:
     We deviate: passages are shown in their old order, not the parent first; and the windows of a level are one round.
     """
 
+    best_only: ClassVar[bool] = True
     k: int = 10
     size: int = 3
 
@@ -52,6 +54,7 @@ class SetwiseBubble:
     We deviate: those after k stay where the bubbles left them; the published code puts them back in their old order.
     """
 
+    best_only: ClassVar[bool] = True
     k: int = 10
     size: int = 3
 
@@ -79,6 +82,7 @@ class SetwiseInsertion:
     passage's place among the k is found by halves, and a tie is the former's because it is shown first.
     """
 
+    best_only: ClassVar[bool] = True
     k: int = 10
     size: int = 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rankpipe.errors import RecipeError
 from rankpipe.rerank.plans.plan import Plan, Round, at_least
@@ -25,6 +26,7 @@ class TopDown:
     may be short; the published code of 2024 leaves a short rest unjudged.
     """
 
+    best_only: ClassVar[bool] = False
     k: int = 10
     size: int = 20
     budget: int | None = 20

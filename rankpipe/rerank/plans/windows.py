@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rankpipe.errors import RecipeError
 from rankpipe.rerank.plans.plan import Plan, Round, at_least
@@ -12,6 +13,7 @@ from rankpipe.rerank.plans.plan import Plan, Round, at_least
 class Single:
     """One window over the first ``size``; the rest stays behind it as it is."""
 
+    best_only: ClassVar[bool] = False
     size: int = 20
 
     def __post_init__(self) -> None:
@@ -37,6 +39,7 @@ class Sliding:
     size - step candidates as they are is not copied. With a perfect judge the first size - step are exact.
     """
 
+    best_only: ClassVar[bool] = False
     size: int = 20
     step: int = 10
 
@@ -71,6 +74,7 @@ class Tournament:
     their window. Near to Parry et al. 2024 (top-down partitioning), without its pivot.
     """
 
+    best_only: ClassVar[bool] = False
     size: int = 20
     keep: int = 10
 
