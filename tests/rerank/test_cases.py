@@ -188,7 +188,7 @@ REPLIES = st.one_of(
 def named_in(reply: str, labels: Labels, n: int) -> list[int]:
     """Positions that a reply names, inside the window or not, letter by letter: what the parser finds, told anew."""
     words = [""]
-    for c in reply.split("</think>")[-1]:
+    for c in reply.split("</think>")[-1].split("<think>")[0]:
         number = unicodedata.numeric(c, 0.5) if unicodedata.category(c) in ("Nd", "No") else 0.5
         digits, letter = (str(int(number)) if number == int(number) else ""), c.isalnum()
         belongs = digits if labels == "numbers" else "" if digits else c if letter else ""
