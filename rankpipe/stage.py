@@ -135,6 +135,7 @@ class Reranker(Stage[Ranking, Ranking]):
     """Reorders or cuts a ranking; never adds a document."""
 
     takes, gives = Ranking, Ranking
+    tells: ClassVar[bool] = False  # whether it notes what a model was shown and said (rerank/ledger.py)
 
 
 class Generator(Stage[Ranking, Answer]):

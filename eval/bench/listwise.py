@@ -129,11 +129,12 @@ def row(name: str, done: Sequence[dict[str, Timed[Sequence[Ranking]]]], qrels: Q
 def equal_prompts(theirs: RankLLM, ours: Windowed, rankings: Sequence[Ranking]) -> str:
     """Of how many windows, of the first stage's order, the rendered prompts are equal."""
     starts = range(DEPTH - WINDOW, -1, -STEP)
-    pairs = [
-        (theirs.prompt(r, s, s + WINDOW), ours.lm._text(ours._fit(r, range(s, s + WINDOW)).chat))  # type: ignore[attr-defined]
-        for r in rankings
-        for s in starts
-    ]
+
+    def prompt(r: Ranking, start: int) -> str:
+        chat = ours.fit(r.query, [h.doc for h in r.hits[start : start + WINDOW]]).chat
+        return str(ours.lm._text(chat))  # type: ignore[attr-defined]
+
+    pairs = [(theirs.prompt(r, s, s + WINDOW), prompt(r, s)) for r in rankings for s in starts]
     return f"{sum(a == b for a, b in pairs)} of {len(pairs)}"
 
 

@@ -29,7 +29,7 @@ from rankpipe.measure import svg
 from rankpipe.rerank import plans
 from rankpipe.rerank.cross import CrossEncoder
 from rankpipe.rerank.fit import Fitted, Passage, fit, written_tokens
-from rankpipe.rerank.plans import Plan, Planner, Windows
+from rankpipe.rerank.plans import Planner, Windows
 from rankpipe.rerank.prompts import named
 from rankpipe.retrieve.runs import RunFile
 from rankpipe.store import write
@@ -88,14 +88,10 @@ SYSTEMS = {
 class Game:
     """One query's plan, played to its end."""
 
-    trail: list[tuple[int, list[int]]] = field(default_factory=list)  # after so many calls it would have said this
+    order: list[int] = field(default_factory=list)
     windows: Windows = field(default_factory=list)
     rounds: int = 0
     seconds: float = 0.0  # of the processor: the plan, and looking up what the judge says
-
-    def within(self, calls: int) -> list[int]:
-        """The order that a budget of so many calls gives: a round that does not fit whole is not asked."""
-        return next(order for spent, order in reversed(self.trail) if spent <= calls)
 
 
 def main() -> None:
@@ -118,7 +114,7 @@ def main() -> None:
         of_judge = {j: [play(SYSTEMS[name], q, judge, len(r.hits)) for q, r in enumerate(rankings)]
                     for j, judge in judges.items()}  # fmt: skip
         games[name] = of_judge["cross-encoder"]
-        found = {j: curve(played, rankings, qrels) for j, played in of_judge.items()}
+        found = {j: curve(SYSTEMS[name], judges[j], played, rankings, qrels) for j, played in of_judge.items()}
         rows.append(costs(name, games[name], prices) | {f"{j}_{MEASURE}": c["whole"] for j, c in found.items()})
         curves += [{"plan": name, "judge": j, **dict.fromkeys(map(str, LIMITS)), **c} for j, c in found.items()]
         print(rows[-1], flush=True)
@@ -131,24 +127,22 @@ def main() -> None:
         told.picture.write_text(drawn(curves), "utf-8")
 
 
-def play(system: System, q: int, judge: Judge, hits: int) -> Game:
-    """Run one plan to its end, noting what it would have said at any time before."""
+def play(system: System, q: int, judge: Judge, hits: int, most: int | None = None) -> Game:
+    """Run one plan to its end, or as far as a budget of so many calls goes."""
     game, start = Game(), process_time()
-    rest = list(range(min(hits, system.depth), hits))
-    plan: Plan = system.plan(hits - len(rest))
-    replies: Windows | None = None
-    while True:
-        try:
-            asked = plan.send(replies)  # type: ignore[arg-type]  # None starts a generator
-        except StopIteration as done:
-            game.trail.append((len(game.windows), done.value + rest))
-            game.seconds = process_time() - start
-            return game
-        game.trail.append((len(game.windows), asked.order + rest))
-        real = [w for w in asked.windows if len(w) > 1]
-        game.windows += real
-        game.rounds += bool(real)
-        replies = [judge(q, w) if len(w) > 1 else w for w in asked.windows]
+    n = min(hits, system.depth)
+
+    def admit(_: int, windows: Windows) -> int:
+        return len(windows) if most is None else min(len(windows), most - len(game.windows))
+
+    def said(asked: list[tuple[int, list[int]]]) -> Windows:
+        game.windows += [window for _, window in asked]
+        game.rounds += 1
+        return [judge(q, window) for _, window in asked]
+
+    [order] = plans.drive([system.plan(n)], said, admit)
+    game.order, game.seconds = [*order, *range(n, hits)], process_time() - start
+    return game
 
 
 def all_judges(
@@ -181,12 +175,17 @@ def kept_scores(rankings: Sequence[Ranking], path: Path) -> dict[str, dict[str, 
     return scores
 
 
-def curve(games: Sequence[Game], rankings: Sequence[Ranking], qrels: Qrels) -> dict[str, float]:
+def curve(
+    system: System, judge: Judge, games: Sequence[Game], rankings: Sequence[Ranking], qrels: Qrels
+) -> dict[str, float]:
     """nDCG@10 where each query may have n calls, as far as that ends some query's plan early; and of whole plans."""
     most = max(len(g.windows) for g in games)
     found: dict[str, float] = {}
     for n in [*(n for n in LIMITS if n < most), most]:
-        ended = [r.reordered(g.within(n)) for r, g in zip(rankings, games, strict=True)]
+        ended = [
+            r.reordered((g if len(g.windows) <= n else play(system, q, judge, len(r.hits), n)).order)
+            for q, (r, g) in enumerate(zip(rankings, games, strict=True))
+        ]
         run = {r.query.id: {h.doc.id: h.score for h in r.hits} for r in ended}
         found["whole" if n == most else str(n)] = round(evaluate(run, qrels, [MEASURE]).means[MEASURE], 4)
     return found | {"most_calls": most}
@@ -247,7 +246,7 @@ class Prices:
     def _passage(self, prompt: str, q: int, p: int) -> int:
         """Beyond one token."""
         wording, query = named(prompt), self.rankings[q].query.text
-        text = Passage(wording.document(self.rankings[q].hits[p].doc), WORDS).first(WORDS)
+        text = Passage(wording.document(self.rankings[q].hits[p].doc), WORDS).first()
         return self.lm.count(wording.render(query, [text])) - self._around(prompt, q, 1)
 
     def _reply(self, prompt: str, n: int) -> int:

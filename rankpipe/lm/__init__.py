@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 Message = dict[str, str]  # role: system, user or assistant; content
@@ -17,6 +17,7 @@ class Completion:
     text: str
     tokens_in: int
     tokens_out: int  # the stop token included
+    seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,7 @@ class Choice:
 
     logprobs: tuple[float, ...]  # natural logarithms, in the order asked; -inf where the model does not say
     tokens_in: int
+    seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Likelihood:
     logprob: float  # the sum over its tokens, natural logarithm
     tokens: int  # of the reply
     tokens_in: int
+    seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
 
 
 class LM(Protocol):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
+from time import perf_counter
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rankpipe.errors import ModelError, RecipeError
@@ -48,7 +49,8 @@ class Cached:
     last answers, and never damages it. Processes and threads can share a file on a local disk; two that ask the same at
     the same time both ask, and the answer that was first is given to both.
 
-    Answers given are those of the file, tokens and all, so that a replay equals the run that it replays.
+    Answers given are those of the file, tokens and the seconds they took and all, so that a replay equals the run that
+    it replays.
     ``context``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what it said last.
 
     :param path: the file; made if there is none.
@@ -118,7 +120,7 @@ class Cached:
             return lm.choose([chats[i] for i in places], choices, begin=begin)
 
         rows = self._answers(Choice, "choose", [[list(chat), list(choices), begin] for chat in chats], ask)
-        return [Choice(tuple(row.logprobs), row.tokens_in) for row in rows]
+        return [replace(row, logprobs=tuple(row.logprobs)) for row in rows]
 
     def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
         """How likely each reply is to its chat; the model is asked for those that are not known.
@@ -147,13 +149,20 @@ class Cached:
         return [made(**known[key]) for key in keys]
 
     def _ask(self, kind: str, keys: Sequence[str], ask: Callable[[LM], Sequence[Any]]) -> None:
-        """Ask the model, and keep each answer as early as it can be had."""
+        """Ask the model, and keep each answer as early as it can be had, with the seconds that it took."""
+        lap = _Lap()
 
-        def keep(place: int, answer: Any) -> None:
-            self.book.write([Row(keys[place], self._model, kind, asdict(answer))])
+        def row(place: int, answer: Any, seconds: float) -> Row:
+            known = seconds if answer.seconds is None else answer.seconds  # by a cache inside
+            return Row(keys[place], self._model, kind, asdict(answer) | {"seconds": known})
 
-        answers = ask(self.lm.telling(keep) if isinstance(self.lm, Telling) else self.lm)
-        self.book.write([Row(k, self._model, kind, asdict(a)) for k, a in zip(keys, answers, strict=True)])
+        answers = ask(
+            self.lm.telling(lambda place, answer: self.book.write([row(place, answer, lap())]))
+            if isinstance(self.lm, Telling)
+            else self.lm
+        )
+        share_s = lap() / len(keys)
+        self.book.write([row(i, answer, share_s) for i, answer in enumerate(answers)])
         self._note(asked=len(keys))
 
     def _slices(self, places: Sequence[int]) -> list[Sequence[int]]:
@@ -190,6 +199,18 @@ class Cached:
             f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). Run it "
             "once without offline"
         )
+
+
+class _Lap:
+    """Seconds since it was last asked, whichever thread asks."""
+
+    def __init__(self) -> None:
+        self._lock, self._last = Lock(), perf_counter()
+
+    def __call__(self) -> float:
+        with self._lock:
+            before, self._last = self._last, perf_counter()
+            return self._last - before
 
 
 def _digest(text: str) -> str:

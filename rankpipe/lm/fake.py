@@ -61,10 +61,11 @@ class Fake(ABC):
 
     def _choose(self, chat: Chat, choices: Sequence[str]) -> Choice:
         tokens_in = self._fitting(chat, 1)
-        named = [w for w in dict.fromkeys(WORD.findall(self.reply(_text(chat)))) if w in choices]
+        words = [c.strip() for c in choices]  # a token may have a blank before its word
+        named = [w for w in dict.fromkeys(WORD.findall(self.reply(_text(chat)))) if w in words]
         weights = {name: len(named) - i for i, name in enumerate(named)}
         total = sum(weights.values())
-        return Choice(tuple(log(weights[c] / total) if c in weights else -inf for c in choices), tokens_in)
+        return Choice(tuple(log(weights[w] / total) if w in weights else -inf for w in words), tokens_in)
 
     def _likelihood(self, chat: Chat, reply: str) -> Likelihood:
         known, words = set(WORD.findall(_text(chat).lower())), WORD.findall(reply.lower())

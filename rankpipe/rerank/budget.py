@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
+from rankpipe.data import Step
 from rankpipe.errors import RecipeError
+
+T = TypeVar("T")  # what a query waits for
+P = TypeVar("P")  # the same, ready to be asked
+SLICE = 8  # calls of a query between two looks at its seconds
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The most that one query may cost; None is no limit. Calls and tokens are never exceeded, seconds are foreseen
-    from what the query's windows took so far, so that they may be by one round.
+    """The most that one query may cost; None is no limit, 0 is no call at all.
+
+    Calls and tokens are never exceeded. Seconds are foreseen from what the query's calls took so far, and looked at
+    again after a few calls, so that they may be exceeded by these. They are a batch's, shared out evenly; an answer
+    that a cache gives is paid with the seconds it took when it was asked, so that a replay ends where the run ended
+    (docs/decisions).
 
     :raises RecipeError: If a limit is below 0.
     """
@@ -30,8 +42,28 @@ class Budget:
         return (
             (self.calls is None or spent.calls + calls <= self.calls)
             and (self.tokens is None or spent.tokens + tokens <= self.tokens)
-            and (self.seconds is None or expected_s <= self.seconds)
+            and (self.seconds is None or (expected_s <= self.seconds and self.seconds > 0))
         )
+
+    def next(
+        self, spent: Spent, waiting: Sequence[T], make: Callable[[T], tuple[P, int]], at_once: int = SLICE
+    ) -> list[P]:
+        """What a query may ask next, the first ones first: all it can pay, or a few where seconds are limited.
+
+        :param make: makes it ready to be asked, and says how many tokens it may cost at most. Nothing is made that
+            the other limits forbid.
+        :param at_once: how many a few are.
+        """
+        made, tokens = list[P](), 0
+        for one in waiting if self.seconds is None else waiting[:at_once]:
+            if not self.allows(spent, len(made) + 1, tokens):
+                break
+            ready, most = make(one)
+            tokens += most
+            if not self.allows(spent, len(made) + 1, tokens):
+                break
+            made.append(ready)
+        return made
 
 
 @dataclass
@@ -46,8 +78,8 @@ class Spent:
     skipped: int = 0
     cut: set[int] = field(default_factory=set)  # positions of passages that were shortened
 
-    def pay(self, seconds: float, tokens_in: int, tokens_out: int, mended: bool) -> None:
-        """Note one window."""
+    def pay(self, seconds: float, tokens_in: int, tokens_out: int = 0, mended: int = 0) -> None:
+        """Note one call."""
         self.seconds, self.calls, self.repaired = self.seconds + seconds, self.calls + 1, self.repaired + mended
         self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
 
@@ -55,3 +87,44 @@ class Spent:
     def tokens(self) -> int:
         """In and out."""
         return self.tokens_in + self.tokens_out
+
+    def step(self, stage: str) -> Step:
+        """The same, for the ranking."""
+        return Step(
+            stage,
+            calls=self.calls,
+            tokens_in=self.tokens_in,
+            tokens_out=self.tokens_out,
+            repaired=self.repaired,
+            cut=len(self.cut),
+            skipped=self.skipped,
+        )
+
+
+def spend(
+    budget: Budget,
+    spent: Sequence[Spent],
+    waiting: Sequence[Sequence[T]],
+    make: Callable[[int, T], tuple[P, int]],
+    ask: Callable[[list[P]], None],
+    at_once: int = SLICE,
+) -> None:
+    """Ask all that queries wait for as far as each one's budget allows, and count what it does not (``skipped``).
+
+    What all queries may ask next is one batch.
+
+    :param waiting: of each query, what costs a call each.
+    :param make: as of :meth:`Budget.next`; it is told which query it is.
+    :param ask: asks, and pays one call for each.
+    """
+
+    def next_of(q: int) -> list[P]:
+        rest = waiting[q][spent[q].calls :]
+        if spent[q].skipped or not rest:
+            return []
+        made = budget.next(spent[q], rest, partial(make, q), at_once)
+        spent[q].skipped = 0 if made else len(rest)
+        return made
+
+    while asked := [one for q in range(len(waiting)) for one in next_of(q)]:
+        ask(asked)

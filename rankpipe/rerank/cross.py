@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 
 from rankpipe import st, weights
 from rankpipe.catalog import need, require
-from rankpipe.data import Ranking, Step
+from rankpipe.data import Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel
 from rankpipe.progress import track, working
+from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.scores import rescored
 from rankpipe.stage import Reranker
 
@@ -32,25 +34,36 @@ Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[Scored]]
 class CrossEncoder(Reranker):
     """Scores each (question, title and text) pair of the first ``depth`` hits, and sorts them by it.
 
-    Scores are the model's raw logits, so they compare across queries. Hits after ``depth`` stay below in their old
-    order, with scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
+    Scores are the model's raw logits, so they compare across queries. Hits after ``depth``, and those that the budget
+    did not allow, stay below in their old order, with scores that fall on from the last one's by 1 a rank. The model is
+    loaded at the first ranking. No ledger is kept: all that is said of a pair is its score, and that is in the run.
 
     :param model: an alias, a Hugging Face id or a folder: ONNX Runtime runs it or
         sentence-transformers, as :func:`rankpipe.retrieve.encode.encoder` says.
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a pair that are read; the end of the passage is cut, and counted (``Step.cut``).
-    :raises RecipeError: If ``depth`` is below 1.
+    :param budget: the most that one query may cost; of its tokens only with a ``max_length``, for what a pair really
+        has is known when it has been read.
+    :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens without ``max_length``.
     :raises MissingExtra: If the model needs sentence-transformers, which is not installed.
     """
 
     batch = 8
 
-    def __init__(self, model: str = "minilm-l12", depth: int = 100, max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        model: str = "minilm-l12",
+        depth: int = 100,
+        max_length: int | None = None,
+        budget: Budget = Budget(),  # noqa: B008  frozen
+    ) -> None:
         if depth < 1:
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
+        if budget.tokens is not None and max_length is None:
+            raise RecipeError(["budget.tokens: say with max_length how many a pair may have"])
         if not weights.is_onnx(model):
             require("sentence_transformers", name=f"the cross-encoder {model}", extra="st")
-        self.model, self.depth, self.max_length = model, depth, max_length
+        self.model, self.depth, self.max_length, self.budget = model, depth, max_length, budget
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -66,15 +79,26 @@ class CrossEncoder(Reranker):
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Score the pairs of all rankings together."""
-        pairs = [(r.query.text, h.doc.contents) for r in batch for h in r.hits[: self.depth]]
-        scored = iter(self.scorer(pairs) if pairs else ())
-        return [self._ranking(r, [next(scored) for _ in r.hits[: self.depth]]) for r in batch]
+        spent = [Spent() for _ in batch]
+        scores: list[list[float]] = [[] for _ in batch]
 
-    def _ranking(self, ranking: Ranking, scored: Sequence[Scored]) -> Ranking:
-        cost = Step(
-            self.name, calls=len(scored), tokens_in=sum(s.tokens for s in scored), cut=sum(s.cut for s in scored)
-        )
-        return rescored(ranking, [s.score for s in scored], self.model).noting(cost)
+        def make(q: int, place: int) -> tuple[tuple[int, int], int]:
+            return (q, place), self.max_length or 0
+
+        def ask(asked: list[tuple[int, int]]) -> None:
+            scorer, start = self.scorer, perf_counter()  # loading it is in no query's seconds
+            scored = scorer([(batch[q].query.text, batch[q].hits[place].doc.contents) for q, place in asked])
+            share_s = (perf_counter() - start) / len(asked)
+            for (q, place), one in zip(asked, scored, strict=True):
+                scores[q].append(one.score)
+                spent[q].pay(share_s, one.tokens)
+                spent[q].cut.update([place] * one.cut)
+
+        spend(self.budget, spent, [range(min(len(r.hits), self.depth)) for r in batch], make, ask)
+        return [
+            rescored(r, rated, self.model).noting(cost.step(self.name))
+            for r, rated, cost in zip(batch, scores, spent, strict=True)
+        ]
 
 
 def _onnx(folder: Path, max_length: int | None) -> Scorer:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
+from typing import Any, Self
 
 from rankpipe.data import Doc, Query
 from rankpipe.errors import ModelError
 from rankpipe.lm import LM, Chat
 from rankpipe.rerank.prompts import Wording
 
-WORD = re.compile(r"\S{1,40}")
+WORD = re.compile(r"\S+")
+LONG = 40  # characters
 SLACK = 4  # tokens
 
 
@@ -23,24 +25,54 @@ class Fitted:
     """A prompt that fits."""
 
     chat: Chat
+    size: int  # passages
     cut: tuple[int, ...]  # places in the window of those passages that were shortened
+    cut_words: int  # of all passages together: words that are not shown whole
     words: int  # of each passage, at most
     tokens: int  # of the whole prompt
+    max_tokens: int  # left for the reply
+
+    @classmethod
+    def of(cls, passages: Sequence[Passage], pieces: int, max_words: int, **told: Any) -> Self:
+        """Of so many pieces of each passage.
+
+        :param told: what passages do not say.
+        """
+        left_out = [p.left_out(pieces) for p in passages]
+        return cls(
+            size=len(passages),
+            cut=tuple(i for i, words in enumerate(left_out) if words),
+            cut_words=sum(left_out),
+            words=min(pieces, max_words),
+            **told,
+        )
 
 
 class Passage:
     """A text that can be shortened to its first words.
 
-    A word is what blanks enclose, as in RankLLM; of more than 40 characters without a blank every 40 are one, so that
-    Chinese or base64 can be shortened too.
+    A word is what blanks enclose, as in RankLLM, whatever its length. Where there is no room for ``most`` of them, long
+    ones are shortened too, by 40 characters at a time: Chinese, or base64, may have no other place for it. And that is
+    how long a word may be in the mean, so that a book without a blank costs no more than a page.
+
+    ``ends`` are the places where the text may end, the last one included.
+
+    :param most: words that are shown at most.
     """
 
     def __init__(self, text: str, most: int) -> None:
-        self.text, self.ends = text, [m.end() for m in islice(WORD.finditer(text), most + 1)]
+        words = [m.span() for m in islice(WORD.finditer(text, 0, LONG * most), most)]
+        self.text, self.ends = text, [end for first, last in words for end in (*range(first + LONG, last, LONG), last)]
+        if not self.ends or not text[self.ends[-1] :].strip():  # nothing is left out: as it is
+            self.ends[-1:] = [len(text)]
 
-    def first(self, words: int) -> str:
-        """The text's first words, at most ``most``."""
-        return self.text[: self.ends[words - 1]] if len(self.ends) > words else self.text
+    def first(self, pieces: int | None = None) -> str:
+        """The text up to the end of so many of its pieces, of which no word is shorter than one; all if None."""
+        return self.text[: self.ends[-1 if pieces is None else min(pieces, len(self.ends)) - 1]]
+
+    def left_out(self, pieces: int | None = None) -> int:
+        """Words that are then not shown, or not to their end."""
+        return len(self.text[len(self.first(pieces)) :].split())
 
 
 def most_words(tokens: Callable[[int], int], room: int, max_words: int) -> int:
@@ -56,6 +88,11 @@ def most_words(tokens: Callable[[int], int], room: int, max_words: int) -> int:
     if tokens(1) > room:
         return 0
     return 1 + bisect_left(range(2, max_words), True, key=lambda w: tokens(w) > room)
+
+
+def most_pieces(passages: Sequence[Passage], max_words: int) -> int:
+    """With so many pieces of each, all passages are shown as far as ``max_words`` go."""
+    return max([max_words, *(len(p.ends) for p in passages)])
 
 
 def written_tokens(lm: LM, text: str) -> int:
@@ -84,14 +121,14 @@ def fit(prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words
     passages = [Passage(prompt.document(doc), max_words) for doc in docs]
     room = lm.context - max_tokens
 
-    def chat(words: int) -> Chat:
-        return prompt.render(query.text, [p.first(words) for p in passages])
+    def chat(pieces: int) -> Chat:
+        return prompt.render(query.text, [p.first(pieces) for p in passages])
 
     @cache
-    def tokens(words: int) -> int:
-        return lm.count(chat(words))
+    def tokens(pieces: int) -> int:
+        return lm.count(chat(pieces))
 
-    if not (words := most_words(tokens, room, max_words)):
+    if not (pieces := most_words(tokens, room, most_pieces(passages, max_words))):
         several = len(docs) > 1
         shown, cure = (f"each of {len(docs)} passages", ", take smaller windows") if several else ("the passage", "")
         raise ModelError(
@@ -100,5 +137,5 @@ def fit(prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words
             f"are left beside a reply of {max_tokens}; shorten the query{cure} or take a model "
             "with a longer context"
         )
-    cut = tuple(i for i, p in enumerate(passages) if len(p.ends) > words)
-    return Fitted(chat(words), cut, words, tokens(words))
+    told = {"chat": chat(pieces), "tokens": tokens(pieces), "max_tokens": max_tokens}
+    return Fitted.of(passages, pieces, max_words, **told)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Query, Ranking, Step
+from rankpipe.data import Doc, Query
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.hf import HF
 from rankpipe.progress import track
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.clean import clean, harmless
-from rankpipe.rerank.fit import Passage, most_words
-from rankpipe.rerank.plans import Planner, Sliding, Windows, drive
-from rankpipe.stage import Reranker
+from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
+from rankpipe.rerank.parse import Reply
+from rankpipe.rerank.plans import Planner, Sliding
+from rankpipe.rerank.said import Said
+from rankpipe.rerank.windowed import Planned
 
 # The prompt of the authors' code for search ("IE"); the instruction comes last, so that all of it sees the passages.
 BEFORE, BETWEEN, PASSAGE = "Here are some paragraphs:", "\n\n", "[{label}] {passage}"
@@ -29,23 +33,23 @@ OUTLIERS = 2  # standard deviations below the mean at which a token's score is l
 Scores = NDArray[np.float64]  # (tokens,)
 
 
-@dataclass
-class Spent:
-    """What one query has cost so far."""
+@dataclass(frozen=True)
+class Read(Fitted):
+    """A window's prompt, as the model reads it."""
 
-    calls: int = 0
-    tokens: int = 0
-    cut: set[int] = field(default_factory=set)  # positions of passages that were shortened
+    ids: list[int]
+    blank: list[int]  # the same with the query that asks nothing
+    places: list[range]  # where each passage's tokens are
+    start: int  # where the query's part begins
 
 
-class InContext(Reranker):
+class InContext(Planned[Read]):
     """Shows a model a window of passages and then the query, and ranks passages by how much the query looks at them.
 
     Nothing is generated: a passage's score is the attention from the query's tokens to its own, summed over layers and
     heads, less what a query that asks nothing ("N/A") gives it; tokens that lose much more than others of their
-    passage are left out. Two forward passes a window: the first reads the passages, the second goes on from its keys
-    and values. Windows of several rounds are judged one after the other, and hits get new scores, 1/rank. Hits after
-    ``depth`` stay where they are.
+    passage are left out. A call is a window, of two forward passes: the first reads the passages, the second goes on
+    from its keys and values. Windows are judged one after the other.
 
     As in the authors' code, the tokens that look are those of the instruction and the query and all that the chat
     template puts after them, and as in their runs on BEIR the best passage so far stands last, next to the query;
@@ -54,9 +58,8 @@ class InContext(Reranker):
     135 million parameters finds an easy answer among five passages, but orders a run worse than BM25 (docs/log.md).
 
     :param lm: a model that transformers runs in this process; attention is nothing that a server tells.
-    :param plan: which passages are judged together, and when.
-    :param max_words: of each passage; fewer where the context asks for it.
-    :param depth: hits of a ranking that are reranked.
+
+    See :class:`~rankpipe.rerank.windowed.Planned` for the other arguments and what is counted.
     """
 
     def __init__(
@@ -65,66 +68,65 @@ class InContext(Reranker):
         plan: Planner = Sliding(),  # noqa: B008  frozen
         max_words: int = 300,
         depth: int = 100,
+        budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:
-        if max_words < 1 or depth < 1:
-            raise RecipeError([f"InContext(max_words={max_words}, depth={depth}): both must be 1 or more"])
+        super().__init__(plan, max_words, depth, budget)
         if not isinstance(lm, HF):
             raise RecipeError([f"lm: a {type(lm).__name__} does not say what it looks at; expected hf"])
-        self.lm, self.plan, self.max_words, self.depth = lm, plan, max_words, depth
+        self.lm = lm
 
-    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
-        """Rerank all queries in step.
+    def shown(self, window: Sequence[int]) -> Sequence[int]:
+        """The best so far is shown last."""
+        return window[::-1]
 
-        :raises ModelError: If a prompt cannot be made to fit, or the model's attention is not to be had.
-        """
-        spent = [Spent() for _ in batch]
-        plans = [self.plan(min(len(r.hits), self.depth)) for r in batch]
-
-        def judge(asked: list[tuple[int, list[int]]]) -> Windows:
-            windows = track(asked, f"{self.lm.model}: windows")
-            return [self._order(batch[q], window, spent[q]) for q, window in windows]
-
-        orders = drive(plans, judge)
-        return [self._finished(*one) for one in zip(batch, orders, spent, strict=True)]
-
-    def _order(self, ranking: Ranking, window: list[int], spent: Spent) -> list[int]:
-        """The window's positions, best first; of equal ones the former."""
-        shown = window[::-1]
-        passages = [Passage(clean(ranking.hits[i].doc.contents), self.max_words) for i in shown]
-        words = self._words(ranking.query, passages)
-        scores = self._scores(ranking.query, [p.first(words) for p in passages], spent)[::-1]
-        spent.cut.update(i for i, p in zip(shown, passages, strict=True) if len(p.ends) > words)
-        return [window[i] for i in np.argsort(-scores, kind="stable")]
-
-    def _words(self, query: Query, passages: Sequence[Passage]) -> int:
-        """How many words of each passage fit."""
+    def fit(self, query: Query, docs: Sequence[Doc]) -> Read:
+        """The prompt, with as many words of each passage as fit."""
+        passages = [Passage(clean(doc.contents), self.max_words) for doc in docs]
 
         @cache
-        def tokens(words: int) -> int:
-            return len(self.lm.parts(_said(query.text, [p.first(words) for p in passages]))[0])
+        def tokens(pieces: int) -> int:
+            return len(self.lm.parts(_said(query.text, [p.first(pieces) for p in passages]))[0])
 
         room = self.lm.context - len(NOTHING)  # which may be longer than the query
-        if not (words := most_words(tokens, room, self.max_words)):
+        if not (pieces := most_words(tokens, room, most_pieces(passages, self.max_words))):
             raise ModelError(
                 f"query {query.id!r}: {tokens(1)} tokens with one word of each of {len(passages)} passages, but of "
                 f"the model's context only {room} are left; shorten the query, take smaller windows or a model with a "
                 "longer context"
             )
-        return words
+        return Read.of(passages, pieces, self.max_words, **self._read(query, [p.first(pieces) for p in passages]))
 
-    def _scores(self, query: Query, passages: Sequence[str], spent: Spent) -> Scores:
-        """Of each passage, (passages,)."""
-        ids, places = self.lm.parts(_said(query.text, passages))
+    def _read(self, query: Query, passages: Sequence[str]) -> dict[str, Any]:
+        said = _said(query.text, passages)
+        ids, places = self.lm.parts(said)
         blank, _ = self.lm.parts(_said(NOTHING, passages))
         start = places[-1].start
-        calibration, looks = map(np.array, self.lm.attention(ids[:start], [blank[start:], ids[start:]]))
-        spent.calls += 2
-        spent.tokens += len(blank) + len(ids) - start
-        return np.array([calibrated(looks[[*part]], calibration[[*part]]) for part in places[1:-1:2]])
+        return {
+            "chat": [{"role": "user", "content": "".join(said)}],
+            "tokens": len(blank) + len(ids) - start,
+            "max_tokens": 0,
+            "ids": ids,
+            "blank": blank,
+            "places": places[1:-1:2],
+            "start": start,
+        }
 
-    def _finished(self, ranking: Ranking, order: list[int], spent: Spent) -> Ranking:
-        cost = Step(self.name, calls=spent.calls, tokens_in=spent.tokens, cut=len(spent.cut))
-        return ranking.reordered([*order, *range(len(order), len(ranking.hits))]).noting(cost)
+    def ask(self, windows: Sequence[Read]) -> Sequence[Said]:
+        """Look at one window after the other."""
+        return [self._judged(window) for window in track(windows, f"{self.lm.model}: windows")]
+
+    def _judged(self, window: Read) -> Said:
+        """Its passages, best first; of equal ones the better one so far, which was shown later."""
+        scores = self.scores(window).tolist()
+        order = sorted(range(len(scores)), key=lambda i: (-scores[i], -i))
+        text = " > ".join(f"[{i + 1}] {scores[i]:.4g}" for i in order)
+        return Said(Reply(tuple(order)), text, window.tokens, 0)
+
+    def scores(self, window: Read) -> Scores:
+        """Of each passage as shown, (passages,)."""
+        ends = [window.blank[window.start :], window.ids[window.start :]]
+        calibration, looks = map(np.array, self.lm.attention(window.ids[: window.start], ends))
+        return np.array([calibrated(looks[[*place]], calibration[[*place]]) for place in window.places])
 
 
 def calibrated(looks: Scores, calibration: Scores) -> float:

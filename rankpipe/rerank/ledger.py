@@ -30,6 +30,7 @@ class Entry:
     repeated: int
     foreign: int
     cut: int  # passages that were shortened
+    cut_words: int  # words of theirs that were not shown, or not to their end
     words: int  # words of a passage that were shown, at most
     tokens_in: int
     tokens_out: int

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Completion
 from rankpipe.rerank.budget import Budget
-from rankpipe.rerank.fit import written_tokens
+from rankpipe.rerank.fit import Fitted, written_tokens
 from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.prompts import Prompt
-from rankpipe.rerank.windowed import Asked, Said, Windowed
+from rankpipe.rerank.said import Said
+from rankpipe.rerank.windowed import Windowed
 
 NAMING = 7  # tokens around a name
 
@@ -39,7 +40,7 @@ class Listwise(Windowed):
             raise RecipeError([f"{fault}; take a setwise or pairwise plan, or a prompt for orders (rank_zephyr)"])
         self._lengths: dict[int, int] = {}
 
-    def ask(self, windows: Sequence[Asked]) -> Sequence[Said]:
+    def ask(self, windows: Sequence[Fitted]) -> Sequence[Said]:
         """One batch for each length of reply, of which there are few: no reply depends on what else is asked."""
         written: dict[int, Completion] = {}
         for limit in dict.fromkeys(w.max_tokens for w in windows):
@@ -48,7 +49,7 @@ class Listwise(Windowed):
             written.update(zip(places, replies, strict=True))
         said = (written[i] for i in range(len(windows)))
         return [
-            Said(self.prompt.read(c.text, w.size), c.text, c.tokens_in, c.tokens_out)
+            Said(self.prompt.read(c.text, w.size), c.text, c.tokens_in, c.tokens_out, c.seconds)
             for w, c in zip(windows, said, strict=True)
         ]
 

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from math import exp, inf
+from functools import cache, cached_property
+from math import exp, inf, log
 from time import perf_counter
 from typing import ClassVar, NamedTuple
 
-from rankpipe.data import Query, Ranking, Step
+from rankpipe.data import Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import LM
-from rankpipe.rerank import ledger
-from rankpipe.rerank.budget import Budget, Spent
+from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import harmless
 from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
+from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.prompts import PointPrompt, chosen
+from rankpipe.rerank.said import Said, settle
 from rankpipe.rerank.scores import rescored
 from rankpipe.rerank.template import PointAnswer
 from rankpipe.stage import Reranker
 
-ROUND = 8  # passages of a query that are rated before its seconds are looked at again
+UNRATED = -10_000.0  # a log-probability that no model gives
 
 
-@dataclass(frozen=True, slots=True)
-class Rated:
+class Rated(NamedTuple):
     """What the model said of one passage."""
 
     score: float | None  # None if it did not say
-    text: str  # the same, for the ledger
-    tokens_in: int
-    tokens_out: int = 0
+    said: Said
 
 
 class Asked(NamedTuple):
@@ -61,6 +58,7 @@ class OneByOne(Reranker):
     """
 
     batch = 8
+    tells = True
     answer: ClassVar[PointAnswer]
 
     def __init__(self, lm: LM, prompt: str | PointPrompt, max_words: int, depth: int, budget: Budget) -> None:
@@ -85,52 +83,36 @@ class OneByOne(Reranker):
         """
         spent = [Spent() for _ in batch]
         scores: list[list[float | None]] = [[] for _ in batch]
-        while asked := [one for q, ranking in enumerate(batch) for one in self._next(q, ranking, spent[q])]:
+        rooms = cache(lambda q: self.room(batch[q].query))
+
+        def make(q: int, place: int) -> tuple[Asked, int]:
+            ranking, room = batch[q], rooms(q)
+            docs = [ranking.hits[place].doc]
+            prompt = fit(self.prompt, self.lm, ranking.query, docs, max_words=self.max_words, max_tokens=room)
+            return Asked(q, place, ranking.query, prompt), prompt.tokens + room
+
+        def ask(asked: list[Asked]) -> None:
             start = perf_counter()
             rated = self.rate(asked)
-            seconds = (perf_counter() - start) / len(asked)
-            for one, said in zip(asked, rated, strict=True):
-                scores[one.q].append(said.score)
-                spent[one.q].pay(seconds, said.tokens_in, said.tokens_out, mended=said.score is None)
-                spent[one.q].cut.update(one.place for _ in one.prompt.cut)
-                ledger.note(partial(_entry, batch[one.q], one, said, seconds))
-        return [self._finished(*one) for one in zip(batch, scores, spent, strict=True)]
+            share_s = (perf_counter() - start) / len(asked)
+            for one, (score, said) in zip(asked, rated, strict=True):
+                scores[one.q].append(score)
+                settle(batch[one.q], [one.place], one.prompt, said, spent[one.q], share_s)
 
-    def _next(self, q: int, ranking: Ranking, spent: Spent) -> list[Asked]:
-        """The next hits of one query, as many as its budget allows."""
-        waiting = ranking.hits[: self.depth][spent.calls :]
-        if spent.skipped or not waiting:
-            return []
-        room, tokens = self.room(ranking.query), 0
-        asked: list[Asked] = []
-        for hit in waiting if self.budget.seconds is None else waiting[:ROUND]:
-            prompt = fit(self.prompt, self.lm, ranking.query, [hit.doc], max_words=self.max_words, max_tokens=room)
-            tokens += prompt.tokens + room
-            if not self.budget.allows(spent, len(asked) + 1, tokens):
-                spent.skipped = len(waiting) - len(asked)
-                break
-            asked.append(Asked(q, spent.calls + len(asked), ranking.query, prompt))
-        return asked
-
-    def _finished(self, ranking: Ranking, scores: Sequence[float | None], spent: Spent) -> Ranking:
-        cost = Step(
-            self.name,
-            calls=spent.calls,
-            tokens_in=spent.tokens_in,
-            tokens_out=spent.tokens_out,
-            repaired=spent.repaired,
-            cut=len(spent.cut),
-            skipped=spent.skipped,
-        )
-        return rescored(ranking, scores, self.name).noting(cost)
+        spend(self.budget, spent, [range(min(len(r.hits), self.depth)) for r in batch], make, ask)
+        return [
+            rescored(r, rated, self.name).noting(cost.step(self.name))
+            for r, rated, cost in zip(batch, scores, spent, strict=True)
+        ]
 
 
 class Pointwise(OneByOne):
-    """The model is asked for yes or no; the score is P(yes) / (P(yes) + P(no)), from one forward pass a passage.
+    """The model is asked for yes or no; the score is log P(yes) - log P(no), from one forward pass a passage.
 
     Probabilities are summed over those spellings (the prompt's ``yes_words`` and ``no_words``) that are single tokens
-    of the model. RankLLM gives 0 where neither is rated, and -1 where a request failed; here the passage counts as
-    repaired, and a failed request is an error.
+    of the model. RankLLM's score, P(yes) / (P(yes) + P(no)), gives the same order as long as it is not rounded to 1,
+    as it is for a passage that a model is sure of. RankLLM gives 0 where neither is rated, and -1 where a request
+    failed; here the passage counts as repaired, and a failed request is an error.
 
     See :class:`OneByOne` for the arguments and what is counted.
     """
@@ -154,8 +136,8 @@ class Pointwise(OneByOne):
         made = []
         for choice in self.lm.choose(chats, [*yes, *no], begin=self.prompt.begin):
             score = verdict(choice.logprobs[: len(yes)], choice.logprobs[len(yes) :])
-            text = "neither yes nor no" if score is None else f"yes {score:.6g}"
-            made.append(Rated(score, text, choice.tokens_in, 1))
+            text = "neither yes nor no" if score is None else f"yes {share(score):.6g}, log-odds {score:.6g}"
+            made.append(_rated(score, text, choice.tokens_in, 1, choice.seconds))
         return made
 
     def room(self, query: Query) -> int:  # noqa: ARG002
@@ -210,7 +192,8 @@ class QueryLikelihood(OneByOne):
         made = []
         for said in self.lm.likelihood([a.prompt.chat for a in asked], [harmless(a.query.text) for a in asked]):
             mean = said.logprob / said.tokens if said.tokens else None
-            made.append(Rated(mean, f"{mean} a token of the query", said.tokens_in + said.tokens))
+            text = f"{mean} a token of the query"
+            made.append(_rated(mean, text, said.tokens_in + said.tokens, 0, said.seconds))
         return made
 
     def room(self, query: Query) -> int:
@@ -219,28 +202,28 @@ class QueryLikelihood(OneByOne):
 
 
 def verdict(yes: Sequence[float], no: Sequence[float]) -> float | None:
-    """P(yes) / (P(yes) + P(no)), from log-probabilities of their spellings; None if all are -inf."""
-    if (top := max(*yes, *no)) == -inf:
+    """log P(yes) - log P(no), from log-probabilities of their spellings; None if all are -inf.
+
+    Where one word is not rated at all (an API that tells its likeliest tokens only), :data:`UNRATED` stands for it, so
+    that passages are still told apart by the other one.
+    """
+    likely, unlikely = _together(yes), _together(no)
+    if likely == unlikely == -inf:
         return None
-    likely, unlikely = (sum(exp(logprob - top) for logprob in one) for one in (yes, no))
-    return likely / (likely + unlikely)
+    return max(likely, UNRATED) - max(unlikely, UNRATED)
 
 
-def _entry(ranking: Ranking, one: Asked, said: Rated, seconds: float) -> ledger.Entry:
-    doc = ranking.hits[one.place].doc.id
-    return ledger.Entry(
-        query=one.query.id,
-        docs=(doc,),
-        messages=one.prompt.chat,
-        reply=said.text,
-        order=(doc,),
-        kind="missing_documents" if said.score is None else "ok",
-        missing=int(said.score is None),
-        repeated=0,
-        foreign=0,
-        cut=len(one.prompt.cut),
-        words=one.prompt.words,
-        tokens_in=said.tokens_in,
-        tokens_out=said.tokens_out,
-        seconds=seconds,
-    )
+def share(log_odds: float) -> float:
+    """P(yes) / (P(yes) + P(no))."""
+    small = exp(-abs(log_odds))
+    return (1.0 if log_odds >= 0 else small) / (1 + small)
+
+
+def _together(logprobs: Sequence[float]) -> float:
+    """The logarithm of the sum of probabilities."""
+    top = max(logprobs)
+    return top if top == -inf else top + log(sum(exp(logprob - top) for logprob in logprobs))
+
+
+def _rated(score: float | None, text: str, tokens_in: int, tokens_out: int, seconds: float | None) -> Rated:
+    return Rated(score, Said(Reply((0,), missing=int(score is None)), text, tokens_in, tokens_out, seconds))

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import permutations
 from math import exp
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from time import perf_counter
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from rankpipe import weights
 from rankpipe.catalog import need, require
-from rankpipe.data import Query, Ranking, Step
+from rankpipe.data import Query, Ranking
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.local import in_batches, loaded
+from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import clean, harmless
-from rankpipe.rerank.fit import Passage, most_words
+from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
+from rankpipe.rerank.parse import Reply
+from rankpipe.rerank.said import Said, settle
 from rankpipe.rerank.scores import rescored
 from rankpipe.stage import Reranker
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(NamedTuple):
     """One input of the model."""
 
+    q: int  # which query of the batch
+    places: tuple[int, ...]  # which of its hits
     tokens: list[int]
-    cut: tuple[int, ...]  # places of those hits whose passages were shortened
+    prompt: Fitted
 
 
 class T5(Reranker):
@@ -38,8 +42,8 @@ class T5(Reranker):
 
     Passages are shortened, all of an input to the same number of words, until it fits, so that ``Relevant:`` stays at
     its end, which a tokenizer's own truncation would cut. They are shown as prompts show them: on one line, with
-    nothing that reads as a special token. Hits after ``depth`` stay below in their old order, with scores that fall on
-    from the last one's by 1 a rank. The model is loaded at the first ranking.
+    nothing that reads as a special token. Hits after ``depth``, and those that the budget did not allow, stay below in
+    their old order, with scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
 
     :param model: a Hugging Face id or a folder.
     :param depth: hits of a ranking that are scored.
@@ -48,10 +52,12 @@ class T5(Reranker):
     :param dtype: float32 unless told otherwise: eight bits would make ties of good passages.
     :param device: as torch names it; the first GPU if there is one, else the CPU.
     :param batch_tokens: tokens computed at once, padding included; what bounds the memory.
+    :param budget: the most that one query may cost.
     :raises RecipeError: If a number is below 1.
     :raises MissingExtra: If torch or transformers is not installed.
     """
 
+    tells = True
     wording: ClassVar[str]  # with {query} and places for the passages
 
     def __init__(
@@ -64,6 +70,7 @@ class T5(Reranker):
         dtype: Dtype,
         device: str | None,
         batch_tokens: int,
+        budget: Budget,
     ) -> None:
         numbers = {"depth": depth, "max_length": max_length, "batch_tokens": batch_tokens}
         if bad := [f"{name}: {number}; expected 1 or more" for name, number in numbers.items() if number < 1]:
@@ -71,63 +78,74 @@ class T5(Reranker):
         for module in ("torch", "transformers"):
             require(module, name=self.name, extra="lm")
         self.model, self.depth, self.max_length, self.true, self.false = model, depth, max_length, true, false
-        self.dtype, self.device, self.batch_tokens = dtype, device, batch_tokens
+        self.dtype, self.device, self.batch_tokens, self.budget = dtype, device, batch_tokens, budget
 
     @abstractmethod
     def pairs(self, n: int) -> Sequence[tuple[int, ...]]:
         """Which of ``n`` hits are shown together."""
 
     @abstractmethod
-    def scores(self, n: int, said: Sequence[float]) -> list[float]:
-        """The scores of ``n`` hits, from the log-probability of true for each of :meth:`pairs`."""
+    def scores(self, n: int, said: Sequence[float]) -> list[float | None]:
+        """The scores of ``n`` hits, from the log-probability of true for the first of :meth:`pairs`; None for one that
+        none of these shows.
+        """
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Judge the inputs of all rankings together.
 
         :raises ModelError: If a query leaves no room for a word of a passage, or the memory is too small.
         """
-        shown = [self._shown(r) for r in batch]
-        said = iter(self._judged([one.tokens for inputs in shown for one in inputs]))
-        return [self._ranking(r, inputs, [next(said) for _ in inputs]) for r, inputs in zip(batch, shown, strict=True)]
+        spent = [Spent() for _ in batch]
+        said: list[list[float]] = [[] for _ in batch]
+        heads = [r.hits[: self.depth] for r in batch]
+        passages = cache(lambda q: [Passage(clean(h.doc.contents), self.max_length) for h in heads[q]])
 
-    def _ranking(self, ranking: Ranking, shown: Sequence[Shown], said: Sequence[float]) -> Ranking:
-        scores = self.scores(len(ranking.hits[: self.depth]), said)
-        cost = Step(
-            self.name,
-            calls=len(shown),
-            tokens_in=sum(len(one.tokens) for one in shown),
-            tokens_out=len(shown),
-            cut=len({place for one in shown for place in one.cut}),
-        )
-        return rescored(ranking, scores, self.model).noting(cost)
+        def make(q: int, places: tuple[int, ...]) -> tuple[Shown, int]:
+            tokens, prompt = self._fit(batch[q].query, [passages(q)[i] for i in places])
+            return Shown(q, places, tokens, prompt), prompt.tokens + prompt.max_tokens
 
-    def _shown(self, ranking: Ranking) -> list[Shown]:
-        hits = ranking.hits[: self.depth]
-        passages = [Passage(clean(h.doc.contents), self.max_length) for h in hits]
-        return [self._fit(ranking.query, places, [passages[i] for i in places]) for places in self.pairs(len(hits))]
+        def ask(shown: list[Shown]) -> None:
+            _ = self._loaded  # not in the first ones' seconds
+            start = perf_counter()
+            judged = self._judged([one.tokens for one in shown])
+            share_s = (perf_counter() - start) / len(shown)
+            for one, logprob in zip(shown, judged, strict=True):
+                said[one.q].append(logprob)
+                answer = Said(_reply(one, logprob), f"{self.true} {exp(logprob):.6g}", len(one.tokens), 1)
+                settle(batch[one.q], one.places, one.prompt, answer, spent[one.q], share_s)
 
-    def _fit(self, query: Query, places: Sequence[int], passages: Sequence[Passage]) -> Shown:
+        spend(self.budget, spent, [self.pairs(len(hits)) for hits in heads], make, ask)
+        return [
+            rescored(r, self.scores(len(hits), judged), self.model).noting(cost.step(self.name))
+            for r, hits, judged, cost in zip(batch, heads, said, spent, strict=True)
+        ]
+
+    def _fit(self, query: Query, passages: Sequence[Passage]) -> tuple[list[int], Fitted]:
+        """An input's tokens, and what they say."""
+
+        def text(pieces: int) -> str:
+            return self.wording.format(*(p.first(pieces) for p in passages), query=harmless(query.text))
+
         @cache
-        def tokens(words: int) -> list[int]:
-            text = self.wording.format(*(p.first(words) for p in passages), query=harmless(query.text))
-            ids: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
+        def tokens(pieces: int) -> list[int]:
+            ids: list[int] = self._tokenizer(text(pieces), verbose=False)["input_ids"]
             return ids
 
-        words = most_words(lambda words: len(tokens(words)), self.max_length, self.max_length)
-        if not words:
+        most = most_pieces(passages, self.max_length)
+        pieces = most_words(lambda pieces: len(tokens(pieces)), self.max_length, most)
+        if not pieces:
             raise ModelError(
                 f"{self.model}: query {query.id!r}: {len(tokens(1))} tokens with one word of a passage, but "
                 f"max_length is {self.max_length}; shorten the query or raise it as far as the model can read"
             )
-        return Shown(tokens(words), tuple(i for i, p in zip(places, passages, strict=True) if len(p.ends) > words))
+        told = {"chat": [{"role": "input", "content": text(pieces)}], "tokens": len(tokens(pieces)), "max_tokens": 1}
+        return tokens(pieces), Fitted.of(passages, pieces, self.max_length, **told)
 
     def _judged(self, inputs: Sequence[list[int]]) -> list[float]:
         """The log-probability of true, of true and false, for each input.
 
         In double precision, so that two that are almost certain still differ.
         """
-        if not inputs:
-            return []
         torch = need("torch", name=self.name, extra="lm")
         model, wanted = self._loaded, [self._word(self.false), self._word(self.true)]
         config = model.config
@@ -188,14 +206,15 @@ class MonoT5(T5):
         dtype: Dtype = "float32",
         device: str | None = None,
         batch_tokens: int = 16_384,
+        budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:
-        super().__init__(model, depth, max_length, true, false, dtype, device, batch_tokens)
+        super().__init__(model, depth, max_length, true, false, dtype, device, batch_tokens, budget)
 
     def pairs(self, n: int) -> Sequence[tuple[int, ...]]:
         """Each by itself."""
         return [(i,) for i in range(n)]
 
-    def scores(self, n: int, said: Sequence[float]) -> list[float]:  # noqa: ARG002
+    def scores(self, n: int, said: Sequence[float]) -> list[float | None]:  # noqa: ARG002
         """As the model says."""
         return list(said)
 
@@ -205,7 +224,7 @@ class DuoT5(T5):
     depth - 1 forward passes; the paper compares 50 after a MonoT5, we 10 unless told otherwise.
 
     The score is the paper's SYM-SUM: how often a passage is expected to win, 0 to 2 (depth - 1), each comparison in
-    both orders; it compares within a query.
+    both orders; it compares within a query. A comparison that the budget did not allow is half a win for both.
 
     See :class:`T5` for the arguments.
     """
@@ -223,17 +242,25 @@ class DuoT5(T5):
         dtype: Dtype = "float32",
         device: str | None = None,
         batch_tokens: int = 16_384,
+        budget: Budget = Budget(),  # noqa: B008  frozen
     ) -> None:
-        super().__init__(model, depth, max_length, true, false, dtype, device, batch_tokens)
+        super().__init__(model, depth, max_length, true, false, dtype, device, batch_tokens, budget)
 
     def pairs(self, n: int) -> Sequence[tuple[int, ...]]:
         """Each before each other one."""
         return list(permutations(range(n), 2))
 
-    def scores(self, n: int, said: Sequence[float]) -> list[float]:
+    def scores(self, n: int, said: Sequence[float]) -> list[float | None]:
         """The sum over j of p(i before j) + 1 - p(j before i)."""
-        won = [0.0] * n
-        for (i, j), logprob in zip(self.pairs(n), said, strict=True):
-            p = exp(logprob)
+        pairs = self.pairs(n)
+        won, chances = [0.0] * n, [*map(exp, said), *[0.5] * (len(pairs) - len(said))]
+        for (i, j), p in zip(pairs, chances, strict=True):
             won[i], won[j] = won[i] + p, won[j] + 1 - p
-        return won
+        met = {i for pair in pairs[: len(said)] for i in pair}
+        return [w if i in met or not pairs else None for i, w in enumerate(won)]
+
+
+def _reply(shown: Shown, logprob: float) -> Reply:
+    """Of two passages the first is the better one if that is likelier than not."""
+    order = tuple(range(len(shown.places)))
+    return Reply(order if exp(logprob) >= 0.5 else order[::-1])

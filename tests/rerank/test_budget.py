@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from rankpipe.errors import RecipeError
+from rankpipe.lm import Chat
+from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Oracle
-from rankpipe.rerank.budget import Budget, Spent
+from rankpipe.rerank.budget import SLICE, Budget, Spent, spend
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
-from rankpipe.rerank.plans import Planner, Sliding, Tournament
+from rankpipe.rerank.plans import AllPairs, Planner, Sliding, Tournament
 from tests.rerank.test_listwise import ranking, worths
 
 
-@pytest.mark.parametrize("plan", [Sliding(), Tournament()], ids=str)
-@pytest.mark.parametrize("calls", [0, 1, 5, 8, 9, 100])
+class Counting(Oracle):
+    """Counts how often it counts."""
+
+    counts = 0
+
+    def count(self, chat: Chat) -> int:
+        self.counts += 1
+        return super().count(chat)
+
+
+class Slow(Oracle):
+    """Takes 2 ms for a chat."""
+
+    def reply(self, text: str) -> str:
+        time.sleep(0.002)
+        return super().reply(text)
+
+
+@pytest.mark.parametrize("plan", [Sliding(), Tournament(), AllPairs()], ids=str)
+@pytest.mark.parametrize("calls", [0, 1, 3, 5, 8, 9, 100])
 def test_calls(plan: Planner, calls: int) -> None:
-    [out] = Listwise(Oracle(float), plan, budget=Budget(calls=calls)).apply([ranking(100)])
+    prompt = "pairwise" if isinstance(plan, AllPairs) else "rank_zephyr"
+    [out] = Listwise(Oracle(float), plan, prompt, budget=Budget(calls=calls)).apply([ranking(100)])
     [step] = out.steps
-    assert step.calls <= calls
+    assert step.calls == min(calls, plan.calls(100))
     assert step.calls + step.skipped == plan.calls(100)
     assert sorted(worths(out)) == list(range(100))
 
@@ -31,6 +57,13 @@ def test_what_was_found_so_far_is_kept() -> None:
     assert worths(out)[60:70] == sorted(worths(given)[60:], reverse=True)[:10]
 
 
+def test_no_prompt_is_made_that_the_calls_forbid() -> None:
+    lm = Counting(float)
+    Listwise(lm, AllPairs(), "pairwise", budget=Budget(calls=7)).apply([ranking(50)])
+    assert sum(lm.batches) == 7
+    assert lm.counts == 7 + 2 + 7  # of each prompt, of a reply, and the model's own
+
+
 def test_tokens() -> None:
     [whole] = Listwise(Oracle(float)).apply([ranking(100)])
     used = whole.steps[0].tokens_in + whole.steps[0].tokens_out
@@ -40,12 +73,54 @@ def test_tokens() -> None:
         assert (step.skipped == 0) == (most == used)
 
 
+def test_tokens_end_a_round_in_its_middle() -> None:
+    [first] = Listwise(Oracle(float), Tournament(), budget=Budget(calls=2)).apply([ranking(100)])
+    used = first.steps[0].tokens_in + first.steps[0].tokens_out
+    [out] = Listwise(Oracle(float), Tournament(), budget=Budget(tokens=used + 9)).apply([ranking(100)])
+    assert replace(out.steps[0], seconds=0) == replace(first.steps[0], seconds=0)
+    assert out.hits == first.hits
+
+
 def test_seconds_are_foreseen() -> None:
     spent = Spent(seconds=2.0, calls=4)
     assert Budget(seconds=3.0).allows(spent, calls=2, tokens=0)
     assert not Budget(seconds=2.9).allows(spent, calls=2, tokens=0)
-    [step] = First(Oracle(float), budget=Budget(seconds=0)).apply([ranking(100)])[0].steps
-    assert (step.calls, step.skipped) == (1, 8)  # what the first window takes is not known before
+    assert Budget(seconds=0.01).allows(Spent(), calls=9, tokens=0)  # what a call takes is not known before
+    assert not Budget(seconds=0).allows(Spent(), calls=1, tokens=0)
+
+
+@pytest.mark.parametrize("limit", [{"seconds": 0}, {"calls": 0}, {"tokens": 0}])
+def test_nothing_is_no_call(limit: dict[str, int]) -> None:
+    lm, given = Oracle(float), ranking(100)
+    for kind in (Listwise, First):
+        [out] = kind(lm, budget=Budget(**limit)).apply([given])
+        assert ([h.doc for h in out.hits], lm.batches) == ([h.doc for h in given.hits], [])
+        assert (out.steps[0].calls, out.steps[0].skipped) == (0, 9)
+
+
+def test_seconds_are_looked_at_after_a_few_calls() -> None:
+    lm = Slow(float)
+    [out] = Listwise(lm, AllPairs(), "pairwise", budget=Budget(seconds=1e-6)).apply([ranking(20)])
+    assert lm.batches == [SLICE]
+    assert (out.steps[0].calls, out.steps[0].skipped) == (SLICE, 20 * 19 - SLICE)
+    lm = Slow(float)
+    Listwise(lm, AllPairs(), "pairwise", budget=Budget(seconds=1e6)).apply([ranking(5)])
+    assert lm.batches == [8, 8, 4]
+
+
+@pytest.mark.parametrize("kind", [Listwise, First])
+def test_a_replay_ends_where_the_run_ended(tmp_path: Path, kind: type[Listwise | First]) -> None:
+    """Answers from a cache take no time, but cost the seconds that they took when they were asked."""
+    given, path = [ranking(60, "1"), ranking(60, "2")], tmp_path / "c.sqlite"
+    lm = Slow(float)
+    whole = kind(Cached(lm, path), Sliding(4, 2), budget=Budget(seconds=0.03)).apply(given)
+    assert all(r.steps[0].calls and r.steps[0].skipped for r in whole)
+    asked = sum(lm.batches)
+    for offline in (False, True):
+        again = kind(Cached(lm, path, offline=offline), Sliding(4, 2), budget=Budget(seconds=0.03)).apply(given)
+        assert [r.hits for r in again] == [r.hits for r in whole]
+        assert [replace(r.steps[0], seconds=0) for r in again] == [replace(r.steps[0], seconds=0) for r in whole]
+        assert sum(lm.batches) == asked
 
 
 def test_every_query_has_its_own() -> None:
@@ -56,3 +131,18 @@ def test_every_query_has_its_own() -> None:
 def test_limits_below_zero() -> None:
     with pytest.raises(RecipeError, match=r"seconds: -1; expected 0 or more\n.*calls: -2"):
         Budget(seconds=-1, calls=-2)
+
+
+def test_what_many_wait_for_is_asked_together() -> None:
+    spent = [Spent(), Spent(), Spent()]
+    batches: list[list[str]] = []
+
+    def ask(asked: list[tuple[int, str]]) -> None:
+        batches.append([name for _, name in asked])
+        for q, _ in asked:
+            spent[q].pay(0.0, 10)
+
+    waiting: list[Sequence[str]] = ["abcd", "", "ef"]
+    spend(Budget(tokens=35), spent, waiting, lambda q, name: ((q, name), 15), ask)
+    assert batches == [["a", "b", "e", "f"], ["c"]]  # each at its dearest; a cheaper one leaves room for another
+    assert [(s.calls, s.skipped) for s in spent] == [(3, 1), (0, 0), (2, 0)]

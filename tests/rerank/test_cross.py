@@ -1,6 +1,7 @@
 """Cross-encoders: real ones, and how their scores become a ranking."""
 
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from rankpipe import weights
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.cross import CrossEncoder, Scored, Scorer
 
 PASSAGES = {
@@ -86,6 +88,45 @@ def test_hits_below_the_depth_stay_in_their_order() -> None:
     assert ids(made) == ["d1", "d0", "d2", "d3", "d4"]
     assert scores(made) == [2, 1, -3, -4, -5]
     assert made.steps[-1].calls == 3
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 4])
+def test_a_budget_of_passages(calls: int) -> None:
+    given = [ranking(["1", "2", "-3", "9", "8"]), ranking(["5", "6"], "other")]
+    made, other = Fixed(depth=4, budget=Budget(calls=calls)).apply(given)
+    assert ids(made) == {
+        0: ["d0", "d1", "d2", "d3", "d4"], 1: ["d0", "d1", "d2", "d3", "d4"], 3: ["d1", "d0", "d2", "d3", "d4"],
+        4: ["d3", "d1", "d0", "d2", "d4"],
+    }[calls]  # fmt: skip
+    assert (made.steps[-1].calls, made.steps[-1].skipped) == (calls, 4 - calls)
+    assert (other.steps[-1].calls, other.steps[-1].skipped) == (min(calls, 2), 2 - min(calls, 2))
+
+
+def test_a_budget_of_tokens_is_never_exceeded() -> None:
+    """A pair may have 20, and has 7: the last one is not asked for which 20 are not left."""
+    [made] = Fixed(max_length=20, budget=Budget(tokens=50)).apply([ranking([str(i) for i in range(9)])])
+    assert (made.steps[-1].tokens_in, made.steps[-1].calls, made.steps[-1].skipped) == (35, 5, 4)
+    with pytest.raises(RecipeError, match=r"budget\.tokens: say with max_length how many a pair may have"):
+        CrossEncoder(budget=Budget(tokens=50))
+
+
+def test_a_budget_of_seconds() -> None:
+    asked: list[int] = []
+
+    class Slow(Fixed):
+        @property
+        def scorer(self) -> Scorer:  # type: ignore[override]
+            def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
+                asked.append(len(pairs))
+                time.sleep(0.001)
+                return [Scored(1.0, 7, False) for _ in pairs]
+
+            return score
+
+    [none] = Slow(budget=Budget(seconds=0)).apply([ranking(["1"] * 20)])
+    assert (asked, none.steps[-1].calls, none.steps[-1].skipped) == ([], 0, 20)
+    [some] = Slow(budget=Budget(seconds=1e-9)).apply([ranking(["1"] * 20)])
+    assert (asked, some.steps[-1].calls, some.steps[-1].skipped) == ([8], 8, 12)
 
 
 def test_ties_fall_as_trec_eval_breaks_them() -> None:

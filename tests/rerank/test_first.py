@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from math import inf, log
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import DataError
+from rankpipe.lm import Chat, Choice
 from rankpipe.lm.fake import Oracle
 from rankpipe.lm.hf import HF
+from rankpipe.rerank import ledger
 from rankpipe.rerank.first import First, by_likelihood
-from rankpipe.rerank.plans import Single, Sliding
+from rankpipe.rerank.plans import AllPairs, Single, Sliding
 from rankpipe.rerank.prompts import Prompt
 from rankpipe.rerank.template import Said
 from tests.rerank.test_listwise import ranking, worths
@@ -65,3 +68,35 @@ def test_no_context_is_overrun(tiny_lm: Path) -> None:
         hits = tuple(Hit(Doc(str(i), "a b c d e f g h i j k l m n o p"), -float(i)) for i in range(2))
         [out] = First(lm, Single(2), prompt).apply([Ranking(Query("1", "q"), hits)])
         assert out.steps[0].cut == 2
+
+
+def test_a_label_after_a_word_is_a_token_with_its_blank(embedded: Callable[[str], Path]) -> None:
+    """PRP's reply begins with "Passage A": that letter is a token only with the blank before it."""
+    pytest.importorskip("transformers")
+    lm = HF(str(embedded("smollm2")))
+    assert not lm.is_token("A", begin="Passage ")
+    asked: list[tuple[Sequence[str], str]] = []
+
+    class Judge(Oracle):
+        def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
+            asked.append((choices, begin))
+            assert all(lm.is_token(choice, begin=begin) for choice in choices)
+            return super().choose(chats, choices, begin=begin)
+
+    [out] = First(Judge(float), AllPairs(), "pairwise").apply([ranking(5)])
+    assert worths(out) == [4, 3, 2, 1, 0]
+    assert asked == [([" A", " B"], "Passage")]
+    First(Judge(float)).apply([ranking(20)])
+    assert asked[1] == ([*"ABCDEFGHIJKLMNOPQRST"], "[")
+
+
+@pytest.mark.slow
+def test_smollm2_rates_pairs(embedded: Callable[[str], Path]) -> None:
+    texts = ["Bananas are yellow.", "Paris is the capital of France.", "Cats sleep a lot."]
+    hits = tuple(Hit(Doc(str(i), text), -float(i)) for i, text in enumerate(texts))
+    asked = Ranking(Query("1", "What is the capital of France?"), hits)
+    noted: list[ledger.Entry] = []
+    with ledger.written(noted.append):
+        [out] = First(HF(str(embedded("smollm2"))), AllPairs(), "pairwise").apply([asked])
+    assert (out.steps[0].calls, out.steps[0].repaired) == (6, 0)
+    assert all(entry.reply[0] in "AB" and " > " in entry.reply for entry in noted)

@@ -97,10 +97,39 @@ def test_100_kilobytes_a_passage() -> None:
     assert lm.count(fitted.chat) <= 2048 - 80
 
 
-def test_text_without_blanks_is_cut_every_40_characters() -> None:
+def test_a_word_is_what_blanks_enclose() -> None:
+    """As in RankLLM, however long it is; but it can be shortened where there is no room for the whole."""
+    url = "https://example.org/" + "a" * 180
+    passage = Passage(f"see {url} for more b c d e f g h", most=10)
+    assert passage.first() == f"see {url} for more b c d e f g"
+    assert passage.left_out() == 1
+    assert [len(passage.first(n)) for n in (1, 2, 3, 6, 7, 8)] == [3, 44, 84, 204, 208, 213]
+    assert [passage.left_out(n) for n in (1, 2, 5, 6, 7)] == [10, 10, 10, 9, 8]  # the URL's end is missing, up to 6
+    fitted = fit(PROMPT, Counting([]), QUERY, [Doc("1", f"{url} b c d e f g h i j k")], max_words=10, max_tokens=20)
+    assert f"[1] {url} b c d e f g h i j\n" in fitted.chat[1]["content"]
+    assert (fitted.cut, fitted.cut_words, fitted.words) == ((0,), 1, 10)
+
+
+def test_text_without_blanks_can_be_cut_every_40_characters() -> None:
     text = clean("漢" * 100 + " ab  c")
     passage = Passage(text, most=300)
     assert [len(passage.first(n)) for n in (1, 2, 3, 4, 5, 9)] == [40, 80, 100, 103, 105, 105]
     assert passage.first(3) == "漢" * 100
+    assert [passage.left_out(n) for n in (1, 2, 3, 4, 5, 9)] == [3, 3, 2, 1, 0, 0]
     assert Passage("", most=3).first(1) == ""
     assert Passage("a b ", most=3).first(2) == "a b "  # not shortened, so as it is
+    assert Passage("a b ", most=1).first() == "a"
+
+
+def test_a_book_without_blanks_is_a_page() -> None:
+    passage = Passage("字" * 1_000_000, most=300)
+    assert passage.first() == "字" * 300 * 40
+    assert passage.left_out() == 1
+
+
+def test_words_that_are_not_shown_are_counted() -> None:
+    fitted = fit(PROMPT, Counting([]), QUERY, docs(299, 300, 301, 450), max_words=300, max_tokens=20)
+    assert (fitted.cut, fitted.cut_words) == ((2, 3), 1 + 150)
+    fitted = fit(PROMPT, Counting([], 420), QUERY, docs(50, 300, 301), max_words=300, max_tokens=20)
+    assert fitted.cut == (1, 2)
+    assert fitted.cut_words == 300 + 301 - 2 * fitted.words

@@ -16,7 +16,9 @@ from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import attention
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.hf import HF
-from rankpipe.rerank.icr import InContext, Spent, calibrated
+from rankpipe.rerank import ledger
+from rankpipe.rerank.budget import Budget
+from rankpipe.rerank.icr import InContext, calibrated
 from rankpipe.rerank.plans import Single, Sliding
 
 pytest.importorskip("torch")
@@ -86,7 +88,8 @@ def plain(folder: Path, texts: Sequence[str], question: str) -> list[float]:
 
 
 def scored(stage: InContext, texts: Sequence[str], question: str) -> list[float]:
-    return stage._scores(Query("q", question), texts, Spent()).tolist()
+    docs = [Doc(str(i), text) for i, text in enumerate(texts)]
+    return stage.scores(stage.fit(Query("q", question), docs)).tolist()
 
 
 def test_scores_are_the_papers(tiny_lm: Path, few_rows: None) -> None:
@@ -107,7 +110,7 @@ def test_two_passes_a_window_and_the_second_reads_only_the_query(tiny_lm: Path) 
     text, _, end = prompt(["bananas", "a wet fox", "x", "tea (1) leaves"], "N/A")
     assert read == [len(text), len(text) - end + 1]  # fox? is one byte longer than N/A
     [step] = made.steps
-    assert (step.stage, step.calls, step.tokens_in, step.tokens_out, step.cut) == ("InContext", 2, sum(read), 0, 0)
+    assert (step.stage, step.calls, step.tokens_in, step.tokens_out, step.cut) == ("InContext", 1, sum(read), 0, 0)
 
 
 def test_the_model_is_as_before_afterwards(tiny_lm: Path) -> None:
@@ -129,7 +132,38 @@ def test_windows_slide(tiny_lm: Path) -> None:
         scores = scored(stage, [texts[i] for i in order[window][::-1]], "fox?")[::-1]
         order[window] = [order[window][i] for i in np.argsort(-np.array(scores), kind="stable")]
     assert ids(made) == [f"d{i}" for i in [*order, 4]]
-    assert made.steps[-1].calls == 4
+    assert made.steps[-1].calls == 2
+
+
+def test_a_budget_ends_it_after_a_window(tiny_lm: Path) -> None:
+    stage = InContext(exact(tiny_lm), plan=Sliding(3, 1), budget=Budget(calls=1))
+    texts = ["bananas", "fox", "x", "tea"]
+    [made] = stage.apply([ranking(texts)])
+    assert (made.steps[-1].calls, made.steps[-1].skipped) == (1, 1)
+    assert ids(made)[0] == "d0"
+    scores = dict(zip(("d3", "d2", "d1"), scored(stage, texts[:0:-1], "fox?"), strict=True))
+    assert ids(made)[1:] == sorted(scores, key=lambda d: -scores[d])
+    used = made.steps[-1].tokens_in
+    for most in (used - 1, used, 2 * used - 1):
+        stage = InContext(exact(tiny_lm), plan=Sliding(3, 1), budget=Budget(tokens=most))
+        [step] = stage.apply([ranking(texts)])[0].steps
+        assert (step.calls, step.skipped) == ((1, 1) if most >= used else (0, 2))
+
+
+def test_every_window_is_noted_as_it_was_shown(tiny_lm: Path) -> None:
+    noted: list[ledger.Entry] = []
+    with ledger.written(noted.append):
+        [made] = InContext(exact(tiny_lm), max_words=2).apply([ranking(TEXTS)])
+    [entry] = noted
+    assert entry.docs == ("d3", "d2", "d1", "d0")
+    assert entry.messages[0]["content"].startswith("Here are some paragraphs:\n\n[1] tea (1)\n\n[2] x\n\n[3] a wet\n\n")
+    assert entry.order == tuple(ids(made))
+    best, score = entry.reply.split(" > ")[0].split()
+    assert entry.docs[int(best[1:-1]) - 1] == ids(made)[0]
+    assert float(score) == pytest.approx(scored(InContext(exact(tiny_lm), max_words=2), TEXTS[::-1], "fox?")[
+        int(best[1:-1]) - 1
+    ], rel=1e-3)  # fmt: skip
+    assert (entry.kind, entry.cut, entry.cut_words, entry.tokens_in) == ("ok", 2, 2, made.steps[-1].tokens_in)
 
 
 def test_passages_are_shortened_to_fit(tiny_lm: Path) -> None:

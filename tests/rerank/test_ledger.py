@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rankpipe.lm.fake import Oracle, Scripted
+from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.rerank import ledger
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
@@ -38,6 +39,15 @@ def test_what_had_to_be_mended() -> None:
     assert (entry.reply, entry.kind, entry.missing, entry.repeated, entry.foreign) == (
         "[2] > [2] > [9]", "repetition", 2, 1, 1,
     )  # fmt: skip
+
+
+def test_words_that_were_not_shown() -> None:
+    entries: list[ledger.Entry] = []
+    hits = tuple(Hit(Doc(str(n), "word " * n), -float(n)) for n in (3, 301, 350))
+    with ledger.written(entries.append):
+        [out] = Listwise(Noisy()).apply([Ranking(Query("1", "word"), hits)])
+    assert (entries[0].cut, entries[0].cut_words, entries[0].words) == (2, 1 + 50, 300)
+    assert out.steps[0].cut == 2
 
 
 def test_first_tells_probabilities() -> None:

@@ -23,7 +23,7 @@ from rankpipe.recipe import build, check
 from rankpipe.rerank import ledger
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
-from rankpipe.rerank.pointwise import OneByOne, Pointwise, QueryLikelihood, verdict
+from rankpipe.rerank.pointwise import UNRATED, OneByOne, Pointwise, QueryLikelihood, share, verdict
 from rankpipe.rerank.prompts import PointPrompt, named, read
 from rankpipe.rerank.template import Said
 from tests.lm.server import completion, say, serving
@@ -77,12 +77,13 @@ def told(made: Ranking) -> Step:
 @pytest.mark.parametrize(
     ("yes", "no", "score"),
     [
-        ([log(0.6)], [log(0.2)], 0.75),  # the reference's case
-        ([log(0.3), log(0.1)], [log(0.05), log(0.05), -inf], 0.8),
-        ([-inf], [log(0.2)], 0.0),
-        ([log(0.2)], [-inf], 1.0),
+        ([log(0.6)], [log(0.2)], log(3)),  # the reference's case, 0.75
+        ([log(0.3), log(0.1)], [log(0.05), log(0.05), -inf], log(4)),
+        ([-inf], [log(0.2)], UNRATED - log(0.2)),
+        ([log(0.2)], [-inf], log(0.2) - UNRATED),
         ([-inf, -inf], [-inf], None),
-        ([-9000.0], [-9001.0], 1 / (1 + exp(-1))),
+        ([-9000.0], [-9001.0], 1.0),
+        ([-1e-30], [-80.0], 80.0),
     ],
 )
 def test_verdict(yes: list[float], no: list[float], score: float | None) -> None:
@@ -90,14 +91,38 @@ def test_verdict(yes: list[float], no: list[float], score: float | None) -> None
     assert made is score if score is None else made == pytest.approx(score, abs=1e-12)
 
 
-def test_sorted_by_the_probability_of_yes() -> None:
+def test_shares() -> None:
+    assert share(log(3)) == pytest.approx(0.75)
+    assert [share(odds) for odds in (0.0, 10_000.0, -10_000.0)] == [0.5, 1.0, 0.0]
+
+
+def odds(p: float) -> float:
+    return log(p / (1 - p))
+
+
+def test_sorted_by_the_odds_of_yes() -> None:
     lm = Judge()
     [made] = Pointwise(lm, PLAIN).apply([ranking("0.2", "0.9", "0.5")])
     assert ids(made) == ["d1", "d2", "d0"]
-    assert scores(made) == pytest.approx([0.9, 0.5, 0.2])
+    assert scores(made) == pytest.approx([odds(0.9), 0.0, odds(0.2)])
     step = told(made)
     assert (step.stage, step.calls, step.tokens_out, step.repaired, step.cut) == ("Pointwise", 3, 3, 0, 0)
     assert step.tokens_in == sum(lm.count([{"role": "user", "content": text}]) for text in lm.heard)
+
+
+class Sure(Judge):
+    """Passages are log-probabilities of no; yes is certain."""
+
+    def _rate(self, chat: Chat, choices: Sequence[str]) -> Choice:
+        no = float(chat[-1]["content"].partition("? ")[2])
+        return Choice(tuple(0.0 if c == "yes" else no for c in choices), self._fitting(chat, 1))
+
+
+def test_certain_ones_are_told_apart() -> None:
+    """P(yes) is 1.0 for all of them."""
+    [made] = Pointwise(Sure(), PLAIN).apply([ranking("-50", "-70", "-inf", "-60")])
+    assert ids(made) == ["d2", "d1", "d3", "d0"]
+    assert scores(made) == [-UNRATED, 70, 60, 50]
 
 
 def test_all_spellings_that_are_tokens_count() -> None:
@@ -106,7 +131,7 @@ def test_all_spellings_that_are_tokens_count() -> None:
         stage = Pointwise(Judge(words), PLAIN)
         n_yes = sum(w.lower() == "yes" for w in words)
         p = n_yes * 0.9 / (n_yes * 0.9 + (len(words) - n_yes) * 0.1)
-        assert scores(stage.apply([given])[0])[0] == pytest.approx(p)
+        assert scores(stage.apply([given])[0])[0] == pytest.approx(odds(p))
         assert sorted([*stage.words[0], *stage.words[1]]) == sorted(words)
 
 
@@ -118,7 +143,7 @@ def test_no_spelling_is_a_token() -> None:
 def test_what_is_not_rated_stays_below_and_is_counted() -> None:
     [made] = Pointwise(Judge(), PLAIN, depth=5).apply([ranking("?", "0.1", "?", "0.5", "0.4", "0.9")])
     assert ids(made) == ["d3", "d4", "d1", "d0", "d2", "d5"]
-    assert scores(made) == pytest.approx([0.5, 0.4, 0.1, -0.9, -1.9, -2.9])
+    assert scores(made) == pytest.approx([0.0, odds(0.4), odds(0.1), odds(0.1) - 1, odds(0.1) - 2, odds(0.1) - 3])
     assert (told(made).calls, told(made).repaired) == (5, 2)
     [made] = Pointwise(Judge(), PLAIN).apply([ranking("?", "?")])
     assert (ids(made), scores(made), told(made).repaired) == (["d0", "d1"], [-1, -2], 2)
@@ -168,8 +193,10 @@ def test_budget_of_tokens() -> None:
 
 def test_budget_of_seconds_goes_in_rounds_of_eight() -> None:
     lm = Judge()
-    [step] = Pointwise(lm, PLAIN, budget=Budget(seconds=0)).apply([ranking(*["0.5"] * 30)])[0].steps
+    [step] = Pointwise(lm, PLAIN, budget=Budget(seconds=1e-9)).apply([ranking(*["0.5"] * 30)])[0].steps
     assert (lm.batches, step.calls, step.skipped) == ([8], 8, 22)  # what the first ones take is not known before
+    [step] = Pointwise(lm, PLAIN, budget=Budget(seconds=0)).apply([ranking(*["0.5"] * 30)])[0].steps
+    assert (lm.batches, step.calls, step.skipped) == ([8], 0, 30)
     lm = Judge(seconds=0.002)
     [made] = Pointwise(lm, PLAIN, budget=Budget(seconds=0.05)).apply([ranking(*["0.5"] * 100)])
     assert 8 <= told(made).calls <= 24
@@ -221,7 +248,7 @@ def test_every_passage_is_noted() -> None:
     with ledger.written(noted.append):
         Pointwise(Judge(), PLAIN).apply([ranking("0.25", "?")])
     assert [(e.docs, e.order, e.reply, e.kind, e.missing) for e in noted] == [
-        (("d0",), ("d0",), "yes 0.25", "ok", 0),
+        (("d0",), ("d0",), "yes 0.25, log-odds -1.09861", "ok", 0),
         (("d1",), ("d1",), "neither yes nor no", "missing_documents", 1),
     ]
     assert noted[0].messages == [{"role": "user", "content": "q? 0.25"}]
@@ -311,7 +338,7 @@ def test_verdicts_are_those_of_a_plain_loop(tiny_lm: Path) -> None:
         chat = f"<user>Q: which pet D: {text}</s><assistant><think>\n\n</think>\n\n"
         _, table = logits(tiny_lm, chat)
         yes, no = table[-1, [ord("y") - 33, ord("Y") - 33]].exp().sum(), table[-1, ord("n") - 33].exp()
-        assert by_id[f"d{i}"] == pytest.approx((yes / (yes + no)).item(), abs=1e-5)
+        assert by_id[f"d{i}"] == pytest.approx((yes.log() - no.log()).item(), abs=1e-5)
     assert by_id["d0"] == pytest.approx(by_id["d4"], abs=1e-6)
 
 
@@ -439,5 +466,5 @@ def test_a_server_that_tells_its_likeliest_tokens() -> None:
     with serving([act]) as server:
         [made] = Pointwise(Http("m", server.url, context=4096), PLAIN).apply([ranking("c", "a", "b")])
     assert ids(made) == ["d2", "d1", "d0"]
-    assert scores(made) == pytest.approx([1.0, exp(-1) / (exp(-1) + exp(-2)), exp(-1) / (exp(-1) + exp(-2)) - 1])
+    assert scores(made) == pytest.approx([log(exp(-0.5) + exp(-3)) - UNRATED, 1.0, 0.0])
     assert told(made).repaired == 1

@@ -14,6 +14,8 @@ import pytest
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.rerank import ledger
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.t5 import T5, DuoT5, MonoT5
 from tests.lm.tiny import BOS
 
@@ -125,6 +127,57 @@ def test_a_query_that_is_too_long_says_the_numbers(tiny_t5: Path) -> None:
         ModelError, match=r"query '7': 3[0-9]+ tokens with one word of a passage, but max_length is 100;"
     ):
         mono(tiny_t5, max_length=100).apply([ranking("a b", question="long " * 60)])
+
+
+@pytest.mark.parametrize("calls", [0, 1, 4, 6, 7])
+def test_a_budget_of_passages(tiny_t5: Path, calls: int) -> None:
+    given = ranking(*TEXTS)
+    [whole], [made] = (mono(tiny_t5, budget=b).apply([given]) for b in (Budget(), Budget(calls=calls)))
+    n = min(calls, 6)
+    assert (made.steps[0].calls, made.steps[0].skipped) == (n, 6 - n)
+    assert [h.doc.id for h in made.hits[n:]] == [f"d{i}" for i in range(n, 6)]
+    assert {d: s for d, s in by_id(made).items() if d in {f"d{i}" for i in range(n)}} == pytest.approx(
+        {f"d{i}": by_id(whole)[f"d{i}"] for i in range(n)}, abs=1e-5
+    )
+
+
+def test_a_budget_of_tokens(tiny_t5: Path) -> None:
+    [whole] = mono(tiny_t5).apply([ranking(*TEXTS)])
+    used = whole.steps[0].tokens_in + whole.steps[0].tokens_out
+    for most in (0, used // 2, used - 1, used):
+        [step] = mono(tiny_t5, budget=Budget(tokens=most)).apply([ranking(*TEXTS)])[0].steps
+        assert step.tokens_in + step.tokens_out <= most
+        assert step.calls + step.skipped == 6
+        assert (step.skipped == 0) == (most == used)
+
+
+def test_a_budget_of_comparisons(tiny_t5: Path) -> None:
+    """Of d0 before d1, d2, d3 only the first two: the others are half won, and d3 was never compared."""
+    p = [exp(plain(tiny_t5, f"Query: which pet Document0: a cat Document1: {text} Relevant:")) for text in SHOWN[1:3]]
+    [made] = duo(tiny_t5, depth=4, budget=Budget(calls=2)).apply([ranking(*TEXTS[:4])])
+    assert (made.steps[0].calls, made.steps[0].skipped) == (2, 10)
+    expected = {"d0": sum(p) + 2, "d1": 1 - p[0] + 2.5, "d2": 1 - p[1] + 2.5}
+    assert {d: s for d, s in by_id(made).items() if d != "d3"} == pytest.approx(expected, abs=1e-5)
+    assert made.hits[-1].doc.id == "d3"
+
+
+def test_every_input_is_noted(tiny_t5: Path) -> None:
+    noted: list[ledger.Entry] = []
+    with ledger.written(noted.append):
+        [one] = mono(tiny_t5, max_length=60).apply([ranking("a cat", "word " * 50)])
+        duo(tiny_t5).apply([ranking("a cat", "a dog")])
+    assert [(e.docs, e.order, e.kind, e.cut) for e in noted[:2]] == [
+        (("d0",), ("d0",), "ok", 0), (("d1",), ("d1",), "ok", 1),
+    ]  # fmt: skip
+    assert noted[0].messages == [{"role": "input", "content": "Query: which pet Document: a cat Relevant:"}]
+    assert noted[1].messages[0]["content"].endswith("word Relevant:")
+    assert noted[1].cut_words == 50 - noted[1].messages[0]["content"].count("word")
+    assert noted[0].reply == f"true {exp(by_id(one)['d0']):.6g}"
+    assert [e.tokens_in for e in noted[:2]] == [one.steps[0].tokens_in - noted[1].tokens_in, noted[1].tokens_in]
+    pairs = {e.docs: e for e in noted[2:]}
+    assert set(pairs) == {("d0", "d1"), ("d1", "d0")}
+    for (first, second), entry in pairs.items():
+        assert entry.order == ((first, second) if float(entry.reply.split()[1]) >= 0.5 else (second, first))
 
 
 def test_few_hits_or_none(tiny_t5: Path) -> None:

@@ -15,7 +15,7 @@ from random import Random
 
 from rankpipe.rerank.plans.merge import Kemeny, Merge
 from rankpipe.rerank.plans.nested import Answers, ask, judged, over, together
-from rankpipe.rerank.plans.plan import Plan, Planner, Round, at_least
+from rankpipe.rerank.plans.plan import AsShown, Plan, Planner, Round, Windows, at_least
 from rankpipe.rerank.plans.windows import Single, Sliding
 
 
@@ -25,6 +25,7 @@ class SelfConsistent:
 
     At most ``shuffles`` times as many calls as the plan has: a short window is asked once in each of its orders (2 for
     a pair). With a perfect judge what the plan promises. The paper's shuffles may be the same by chance, ours are not.
+    Where a budget allows some of a window's shuffles, they decide.
     """
 
     plan: Planner = Single()  # noqa: RUF009  frozen
@@ -43,11 +44,16 @@ class SelfConsistent:
             shuffled = [_shuffled(window, self.shuffles, random) for window in asked.windows]
             ballots = iter((yield from ask([order for orders in shuffled for order in orders], asked.order)))
             return [
-                self.merge(window, [next(ballots) for _ in orders])
+                self._merged(window, [next(ballots) for _ in orders])
                 for window, orders in zip(asked.windows, shuffled, strict=True)
             ]
 
         return judged(self.plan(n), judge)
+
+    def _merged(self, window: list[int], ballots: Windows) -> list[int]:
+        """What those say that were asked."""
+        told = [ballot for ballot in ballots if not isinstance(ballot, AsShown)]
+        return self.merge(window, told) if told else AsShown(window)
 
     @property
     def best_only(self) -> bool:
@@ -64,9 +70,10 @@ class Consensus:
     """The whole plan over ``shuffles`` orders of the list, side by side; what they find is merged at the end.
 
     At most ``shuffles`` times as many calls as the plan has, in as many rounds as it has; a window that comes up twice
-    in a round is asked once. Ended early the list stays as it is, for a shuffle half sorted says nothing. With a
-    perfect judge what the plan finds in any order comes first, as all runs agree on it. A plan that looks at the top
-    only (single) would be shown other passages in each run: give it no more than its size (the reranker's ``depth``).
+    in a round is asked once. Ended early the list stays as it is, for a shuffle half sorted says nothing; ended in the
+    last round, those runs are merged that came to their end. With a perfect judge what the plan finds in any order
+    comes first, as all runs agree on it. A plan that looks at the top only (single) would be shown other passages in
+    each run: give it no more than its size (the reranker's ``depth``).
     """
 
     plan: Planner = Sliding()  # noqa: RUF009  frozen
@@ -81,7 +88,8 @@ class Consensus:
         """A fresh plan: all runs in step, then one merge."""
         present = list(range(n))
         runs = [over(self.plan, order) for order in _shuffled(present, self.shuffles, Random(self.seed))]
-        return self.merge(present, (yield from together(runs, present)))
+        ballots = yield from together(runs, present)
+        return self.merge(present, ballots) if ballots else present
 
     @property
     def best_only(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 
-from rankpipe.rerank.plans.plan import Plan, Planner, Round, Windows
+from rankpipe.rerank.plans.plan import AsShown, Plan, Planner, Round, Windows
 
 Answers = Generator[Round, Windows, Windows]
 
@@ -39,7 +39,7 @@ def over(plan: Planner, order: Sequence[int], so_far: list[int] | None = None) -
     def judge(asked: Round) -> Answers:
         windows = [[order[i] for i in window] for window in asked.windows]
         replies = yield Round(windows, [order[i] for i in asked.order] if so_far is None else so_far)
-        return [[place[p] for p in reply] for reply in replies]
+        return [type(reply)(place[p] for p in reply) for reply in replies]  # AsShown stays what it is
 
     found = yield from judged(plan(len(order)), judge)
     return [order[i] for i in found]
@@ -49,9 +49,9 @@ def together(plans: Sequence[Plan], so_far: list[int]) -> Answers:
     """Many plans over one list, in step: all their windows that wait are one round.
 
     :param so_far: the order to end with at any time.
-    :return: one order for each plan.
+    :return: one order for each plan, but for those that were refused a window: they know half of what they would say.
     """
-    orders: Windows = [[] for _ in plans]
+    orders: dict[int, list[int]] = {}
     replies: dict[int, Windows | None] = dict.fromkeys(range(len(plans)))
     while replies:
         asked: dict[int, Windows] = {}
@@ -61,5 +61,6 @@ def together(plans: Sequence[Plan], so_far: list[int]) -> Answers:
             except StopIteration as done:
                 orders[i] = done.value
         said = iter((yield from ask([w for windows in asked.values() for w in windows], so_far)) if asked else [])
-        replies = {i: [next(said) for _ in windows] for i, windows in asked.items()}
-    return orders
+        heard = {i: [next(said) for _ in windows] for i, windows in asked.items()}
+        replies = {i: told for i, told in heard.items() if not any(isinstance(one, AsShown) for one in told)}
+    return [orders[i] for i in sorted(orders)]

@@ -2,13 +2,15 @@
 
 A plan is a generator. It yields rounds: windows (lists of positions) that may be judged together, and the whole order
 as far as it is known, so that a plan can be ended at any time. It is sent each window's positions best first, and
-returns the whole order. It knows nothing of models, prompts or batching.
+returns the whole order. It knows nothing of models, prompts or batching. Of budgets it need not know: a window that
+there is no call for is sent as it was shown, as if the judge agreed, and that round is the last one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from rankpipe.errors import RecipeError
@@ -44,10 +46,14 @@ class Planner(Protocol):
         ...
 
 
+class AsShown(list[int]):
+    """A window that was not asked, as it was shown. For plans that count votes: this one is none."""
+
+
 def drive(
     plans: Sequence[Plan],
     judge: Callable[[list[tuple[int, list[int]]]], Windows],
-    admit: Callable[[int, Windows], bool] = lambda _, __: True,
+    admit: Callable[[int, Windows], int] = lambda _, windows: len(windows),
 ) -> Windows:
     """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
 
@@ -55,34 +61,54 @@ def drive(
 
     :param plans: one for each query.
     :param judge: takes (which plan, window) pairs, gives each window best first.
-    :param admit: whether a plan may ask for these windows; one that may not ends with the order it has so far.
+    :param admit: takes a plan's number and the windows that it waits for, and says how many of them, the first ones
+        first, may be asked now; then it is told the rest. None of them: the plan ends with what it knows.
     :return: one order for each plan.
     """
-    orders: Windows = [[] for _ in plans]
-    waiting: dict[int, Windows] = {}
+    games = [_Game(plan) for plan in plans]
+    while asked := [(i, window) for i, game in enumerate(games) for window in game.next(partial(admit, i))]:
+        for (i, window), reply in zip(asked, judge(asked), strict=True):
+            games[i].said[tuple(window)] = reply
+    return [game.order for game in games]
 
-    def resume(i: int, reply: Windows | None) -> None:
-        waiting.pop(i, None)
+
+class _Game:
+    """A plan, and what was said to the round it has come to."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.order, self.over = plan, list[int](), False
+        self.waiting: Windows = []
+        self._send(None)
+
+    def next(self, admit: Callable[[Windows], int]) -> Windows:
+        """The windows to be asked now; none if the plan has ended."""
+        while not self.over:
+            if not self.waiting:
+                self._send([self.said[tuple(window)] for window in self.round.windows])
+            elif now := self.waiting[: admit(self.waiting)]:
+                self.waiting = self.waiting[len(now) :]
+                return now
+            else:
+                self._end()
+        return []
+
+    def _send(self, replies: Windows | None) -> None:
+        """Go on to the next round, or to the end."""
         try:
-            asked = plans[i].send(reply)  # type: ignore[arg-type]  # None starts a generator
+            self.round = self.plan.send(replies)  # type: ignore[arg-type]  # None starts a generator
         except StopIteration as done:
-            orders[i] = done.value
+            self.order, self.over = done.value, True
             return
-        real = [w for w in asked.windows if len(w) > 1]
-        if real and not admit(i, real):
-            plans[i].close()
-            orders[i] = asked.order
-        else:
-            waiting[i] = asked.windows
+        self.said = {tuple(window): window for window in self.round.windows if len(window) < 2}
+        self.waiting = [window for window in self.round.windows if len(window) > 1]
 
-    for i in range(len(plans)):
-        resume(i, None)
-    while waiting:
-        pairs = [(i, w) for i, windows in waiting.items() for w in windows if len(w) > 1]
-        replies = iter(judge(pairs) if pairs else [])
-        for i, windows in list(waiting.items()):
-            resume(i, [next(replies) if len(w) > 1 else w for w in windows])
-    return orders
+    def _end(self) -> None:
+        """What the plan makes of a round that was asked in part; its order so far if nothing was."""
+        if any(len(window) > 1 for window in self.said):
+            self._send([self.said.get(tuple(window), AsShown(window)) for window in self.round.windows])
+        if not self.over:
+            self.plan.close()
+            self.order, self.over = self.round.order, True
 
 
 def at_least(least: int, **values: int) -> None:

@@ -19,6 +19,8 @@ from rankpipe.rerank.plans import (
     Single,
     Sliding,
     TopDown,
+    Windows,
+    drive,
 )
 from tests.rerank.plans.judges import SIZES, Judge, as_shown, fickle, perfect, play, worths
 
@@ -118,3 +120,47 @@ def test_ended_early() -> None:
     judge = perfect(worths(100))
     assert play(Consensus()(100), judge, most=5).order == list(range(100))
     assert play(SelfConsistent(Sliding())(100), judge, most=5).order == play(Sliding()(100), judge, most=5).order
+
+
+def ended(plan: Planner, n: int, judge: Judge, calls: int) -> list[int]:
+    left = [calls]
+
+    def admit(_: int, windows: Windows) -> int:
+        now = min(left[0], len(windows))
+        left[0] -= now
+        return now
+
+    return drive([plan(n)], lambda asked: [judge(window) for _, window in asked], admit)[0]
+
+
+@pytest.mark.parametrize("merge", [Borda(), Kemeny(6)], ids=str)
+@pytest.mark.parametrize("calls", [1, 2, 5, 19])
+def test_only_those_vote_who_were_asked(merge: Borda | Kemeny, calls: int) -> None:
+    """Of twenty shuffles so many: as if there were no more."""
+    judge = fickle(7)
+    some = play(SelfConsistent(Single(10), calls, merge)(10), judge).order
+    assert ended(SelfConsistent(Single(10), 20, merge), 10, judge, calls) == some
+    some = play(Consensus(Single(30), calls, merge)(25), judge).order
+    assert ended(Consensus(Single(30), 20, merge), 25, judge, calls) == some
+
+
+def test_a_window_nobody_voted_on_stands_as_the_plan_showed_it() -> None:
+    """The pivot's window has all its votes, and one of the five beside it."""
+    ranks = worths(100)
+    plan, judge = SelfConsistent(TopDown(), 4), perfect(ranks)
+    first = sorted(range(20), key=ranks.__getitem__)
+    better = sorted((p for p in range(20, 39) if ranks[p] < ranks[first[9]]), key=ranks.__getitem__)
+    found = ended(plan, 100, judge, 8)
+    assert sorted(found[: 10 + len(better)]) == sorted(first[:10] + better)
+    assert [p for p in found if p >= 39] == list(range(39, 100))
+    assert ended(plan, 100, judge, 5) == found  # of a perfect judge one vote is as good as four
+
+
+def test_runs_that_were_refused_a_window_say_nothing() -> None:
+    judge = fickle(2)
+    assert ended(Consensus(Sliding(6, 3), 5), 20, judge, 7) == list(range(20))
+    whole = play(Consensus(Sliding(6, 3), 5)(20), judge)
+    assert ended(Consensus(Sliding(6, 3), 5), 20, judge, whole.calls) == whole.order
+    last = whole.calls - whole.batches[-1]
+    one = ended(Consensus(Sliding(6, 3), 5), 20, judge, last + 1)
+    assert one == play(Consensus(Sliding(6, 3), 1)(20), judge).order

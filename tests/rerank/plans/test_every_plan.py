@@ -26,6 +26,7 @@ from rankpipe.rerank.plans import (
     Sliding,
     TopDown,
     Tournament,
+    Windows,
     drive,
 )
 from tests.rerank.plans.judges import SIZES, Judge, as_shown, backward, fickle, malicious, perfect, play, worths
@@ -120,14 +121,51 @@ def test_a_plan_can_be_ended_after_any_round(plan: Planner, size: int, found: in
     for most, so_far in enumerate(whole.so_far):
         asked = [0]
 
-        def admit(_: int, __: object, asked: list[int] = asked, most: int = most) -> bool:
+        def admit(_: int, windows: Windows, asked: list[int] = asked, most: int = most) -> int:
             asked[0] += 1
-            return asked[0] <= most
+            return len(windows) if asked[0] <= most else 0
 
         [order] = drive([plan(n)], lambda pairs: [judge(window) for _, window in pairs], admit)
         real = [i for i, windows in enumerate(whole.rounds) if windows]
         assert order == (so_far if real == list(range(len(real))) else order)
         assert sorted(order) == list(range(n))
+
+
+@plans
+@pytest.mark.parametrize("n", [2, 10, 21, 25])
+def test_a_plan_can_be_ended_within_a_round(plan: Planner, size: int, found: int | None, n: int) -> None:
+    """All calls there are get used, for the first windows of a round, and nobody is lost by the others."""
+    judge = perfect(worths(n))
+    whole = play(plan(n), judge)
+    for most in {*range(7), whole.calls // 2, whole.calls - 1, whole.calls}:
+        asked: Windows = []
+
+        def said(pairs: list[tuple[int, list[int]]], asked: Windows = asked) -> Windows:
+            asked += [window for _, window in pairs]
+            return [judge(window[:]) for _, window in pairs]
+
+        def admit(_: int, windows: Windows, asked: Windows = asked, most: int = most) -> int:
+            return min(len(windows), most - len(asked))
+
+        [order] = drive([plan(n)], said, admit)
+        assert asked == whole.windows[:most]
+        assert sorted(order) == list(range(n))
+        assert most < whole.calls or order == whole.order
+        assert most > 0 or order == list(range(n))
+
+
+@plans
+def test_a_round_may_be_asked_bit_by_bit(plan: Planner, size: int, found: int | None) -> None:
+    batches: list[int] = []
+
+    def said(pairs: list[tuple[int, list[int]]]) -> Windows:
+        batches.append(len(pairs))
+        return [fickle(3)(window) for _, window in pairs]
+
+    [order] = drive([plan(25)], said, lambda _, windows: min(len(windows), 3))
+    game = play(plan(25), fickle(3))
+    assert order == game.order
+    assert batches == [size for batch in game.batches for size in [3] * (batch // 3) + [batch % 3] * (batch % 3 > 0)]
 
 
 @plans

@@ -181,12 +181,27 @@ def test_a_plan_can_be_ended_after_any_round(plan: Planner) -> None:
     for allowed in range(20):
         left = [allowed]
 
-        def admit(_: int, __: Windows, left: list[int] = left) -> bool:
+        def admit(_: int, windows: Windows, left: list[int] = left) -> int:
             left[0] -= 1
-            return left[0] >= 0
+            return len(windows) if left[0] >= 0 else 0
 
         [order] = drive([plan(50)], judge, admit)
         assert sorted(order) == list(range(50))
         rounds.append(order)
     assert rounds[0] == list(range(50))
     assert rounds[-1] == drive([plan(50)], judge)[0]
+
+
+def test_three_tables_of_five() -> None:
+    """Those who were not judged stand as they were dealt; the round is the last one."""
+    ranks, dealt = shuffled(100), [list(range(table, 100, 5)) for table in range(5)]
+    left = [3]
+
+    def admit(_: int, windows: Windows) -> int:
+        now = min(left[0], len(windows))
+        left[0] -= now
+        return now
+
+    [order] = drive([Tournament()(100)], lambda asked: [sorted(w, key=ranks.__getitem__) for _, w in asked], admit)
+    ranked = [sorted(table, key=ranks.__getitem__) for table in dealt[:3]] + dealt[3:]
+    assert order == [table[place] for place in range(20) for table in ranked]
