@@ -70,14 +70,19 @@ class By:
         """
         from rankpipe import recipe
         from rankpipe.errors import RecipeError
-        from rankpipe.rerank.model import component
+        from rankpipe.rerank.model import component, guess
 
         if self.lm != "hf" and not self.model:
             raise RecipeError([f"--lm {self.lm}: say which model it is to run, with --model"])
         chosen = component(self.model, self.use, self.lm) if self.model else {"use": self.use or "cross-encoder"}
         node = options.merged(chosen, self.settings)
-        if self.model and options.merged({"use": node["use"]}, self.settings).get("lm", {}).keys() & {"use", "model"}:
+        said = options.merged({"use": node["use"]}, self.settings).get("lm", {})
+        if self.model and not (isinstance(said, dict) and said.keys().isdisjoint({"use", "model"})):
             raise RecipeError(["--model and --set lm=...: give one of them; --set lm.KEY=VALUE changes a part"])
+        if f"{node['use']}: argument 'lm' is missing" in recipe.bind(node, ""):
+            raise RecipeError([f"{node['use']} asks a language model: name one with --model, or with --set lm=..."])
+        if self.model and not self.use and (why := guess(self.model, self.lm)):
+            show.remark(f"{self.model} is not in the table of models: {node['use']}, {why}; --use says otherwise")
         limits = {"seconds": self.max_seconds_per_query, "calls": self.max_calls, "tokens": self.max_tokens}
         if limits := {k: v for k, v in limits.items() if v is not None}:
             node["budget"] = {"use": "budget", **limits}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe import weights
-from rankpipe.catalog import find
+from rankpipe.catalog import find, is_known
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import read_json
 
@@ -30,23 +30,25 @@ ADAPTER = "adapter_config.json"
 def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, Any]:
     """The recipe node of the reranker that runs this model.
 
-    A PEFT adapter's folder is put on top of the model that it names. An unknown language model reranks listwise, with
+    A PEFT adapter is put on top of the model that it names. An unknown language model reranks listwise, with
     RankZephyr's prompt.
 
     :param model: an alias, a Hugging Face id or a folder; on a server, what that calls it.
     :param use: this reranker, instead of the one that the model was made for.
-    :param lm: what runs a language model: ``hf``, ``vllm``, or the URL of a server (``http://127.0.0.1:8000/v1``).
+    :param lm: what runs a language model: ``hf``, ``vllm``, ``ray`` (which spreads ``hf``), or the URL of a server
+        (``http://127.0.0.1:8000/v1``).
     :raises MissingWeights: If the model cannot be had.
     :raises ModelError: If nothing says what kind of model it is, or it is no reranker.
-    :raises RecipeError: If the reranker takes no model.
+    :raises RecipeError: If the reranker takes no model, or ``lm`` runs none.
     """
     served = "://" in lm
     base, more = (model, {}) if served else _adapted(model)
-    node = {"use": use} if use else _made_for(base, served)
+    known = weights.find(base)
+    own = known.rerank.get("use") if known else None  # with its prompt
+    node = {"use": use} if use and use != own else _made_for(base, served)
     takes = inspect.signature(find(node["use"])).parameters
     if "lm" in takes:
-        runs = {"use": "http", "url": lm} if served else {"use": lm}
-        return {**node, "lm": {**runs, "model": base, **more}}
+        return {**node, "lm": _run_by(lm, {"model": base, **more})}
     if "model" not in takes:
         raise RecipeError([f"{node['use']} takes no model; see: rankpipe ls"])
     if more:
@@ -56,9 +58,30 @@ def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, A
     return {**node, "model": base}
 
 
+def _run_by(lm: str, model: dict[str, str]) -> dict[str, Any]:
+    """The node of a language model."""
+    if "://" in lm:
+        return {"use": "http", "url": lm, **model}
+    takes = inspect.signature(find(lm)).parameters if is_known(lm) and hasattr(find(lm), "complete") else {}
+    if not {"lm", "model"} & takes.keys():
+        raise RecipeError([f"--lm {lm}: expected hf, vllm, ray, or the URL of a server (http://127.0.0.1:8000/v1)"])
+    return {"use": lm, "lm": {"use": "hf", **model}} if "lm" in takes else {"use": lm, **model}
+
+
+def guess(model: str, lm: str = "hf") -> str:
+    """By what the reranker of a model was chosen that the table does not have; "" of one that it has.
+
+    :param lm: as for :func:`component`.
+    """
+    served = "://" in lm
+    if weights.find(model if served else _adapted(model)[0]):
+        return ""
+    return "as any model on a server" if served else "by the architecture in its config.json"
+
+
 def _adapted(model: str) -> tuple[str, dict[str, str]]:
-    """An adapter's folder: the model it is put on, and the folder as an argument. Any other model: as it is."""
-    folder = Path(model).expanduser()
+    """An adapter: the model it is put on, and its folder as an argument. Any other model: as it is."""
+    folder = Path(model).expanduser() if weights.find(model) else weights.resolve(model)
     if base := read_json(folder / ADAPTER).get("base_model_name_or_path"):
         return base, {"adapter": str(folder.absolute())}
     return model, {}

@@ -12,6 +12,7 @@ from rankpipe.errors import MissingWeights
 
 ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, with an optional revision
 FORMS = ("*.safetensors", "*.bin")
+CONFIGS = ("config.json", "adapter_config.json")  # a model's, a PEFT adapter's
 SKIPPED = ["*.h5", "*.msgpack", "*.ot", "*.onnx*", "openvino/*", "coreml/*", "original/*"]  # other forms of the same
 
 
@@ -23,8 +24,8 @@ def is_id(name: str) -> bool:
 def cached(name: str) -> Path | None:
     """The folder of this model in the hub's cache; None if it is not there, or not wholly."""
     repo, _, revision = name.partition("@")
-    found = _hub().try_to_load_from_cache(repo, "config.json", revision=revision or None)
-    folder = Path(found).parent if isinstance(found, str) else None
+    found = (_hub().try_to_load_from_cache(repo, config, revision=revision or None) for config in CONFIGS)
+    folder = next((Path(f).parent for f in found if isinstance(f, str)), None)
     return folder if folder and whole(folder) else None
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from rankpipe import recipe, weights
 from rankpipe.catalog import find
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.rerank.model import BY_ARCHITECTURE, BY_KIND, component
+from rankpipe.rerank.model import BY_ARCHITECTURE, BY_KIND, component, guess
 
 
 def folder(path: Path, **files: Any) -> str:
@@ -40,6 +43,13 @@ def folder(path: Path, **files: Any) -> str:
             "qwen3-reranker-0.6b",
             {"use": "pointwise", "prompt": "qwen3_reranker", "lm": {"use": "hf", "model": "qwen3-reranker-0.6b"}},
         ),
+        (
+            "Qwen/Qwen3-Reranker-8B",
+            {"use": "pointwise", "prompt": "qwen3_reranker", "lm": {"use": "hf", "model": "Qwen/Qwen3-Reranker-8B"}},
+        ),
+        ("first-mistral", {"use": "first", "lm": {"use": "hf", "model": "first-mistral"}}),
+        ("castorini/monot5-3b-msmarco", {"use": "monot5", "model": "castorini/monot5-3b-msmarco"}),
+        ("duot5-base", {"use": "duot5", "model": "duot5-base"}),
     ],
 )
 def test_by_the_table(model: str, node: dict[str, Any]) -> None:
@@ -76,7 +86,7 @@ def test_an_adapter_is_put_on_its_base(tmp_path: Path) -> None:
     adapter = folder(tmp_path / "a", adapter_config={"base_model_name_or_path": "rank-vicuna"})
     assert component(adapter) == {
         "use": "listwise",
-        "prompt": "rank_vicuna_paper",
+        "prompt": "rank_vicuna_2023",
         "lm": {"use": "hf", "model": "rank-vicuna", "adapter": adapter},
     }
     other = folder(tmp_path / "b", adapter_config={"base_model_name_or_path": "minilm-l12"})
@@ -85,11 +95,46 @@ def test_an_adapter_is_put_on_its_base(tmp_path: Path) -> None:
 
 
 def test_another_use_or_engine() -> None:
+    assert component("qwen3-reranker-0.6b", "pointwise") == component("qwen3-reranker-0.6b")  # with its prompt
     assert component("smollm2", "first", "vllm") == {"use": "first", "lm": {"use": "vllm", "model": "smollm2"}}
     url = "http://127.0.0.1:8000/v1"
     served = {"use": "http", "url": url, "model": "whatever/it-calls-it"}
     assert component("whatever/it-calls-it", lm=url) == {"use": "listwise", "lm": served}
     assert component("rank-zephyr", lm=url)["prompt"] == "rank_zephyr_paper"
+
+
+def test_what_is_guessed_is_told(tmp_path: Path) -> None:
+    model = folder(tmp_path / "m", config={"architectures": ["Qwen3ForCausalLM"]})
+    assert guess(model) == "by the architecture in its config.json"
+    assert guess("whatever/it-calls-it", "http://127.0.0.1:8000/v1") == "as any model on a server"
+    adapter = folder(tmp_path / "a", adapter_config={"base_model_name_or_path": "rank-vicuna"})
+    assert [guess(known) for known in ("smollm2", "castorini/rank_zephyr_7b_v1_full", adapter)] == [""] * 3
+
+
+@pytest.mark.parametrize("lm", ["nonsense", "127.0.0.1:8000/v1", "sliding", "cross-encoder", "fake"])
+def test_what_runs_no_model(lm: str) -> None:
+    with pytest.raises(RecipeError, match=f"--lm {lm}: expected hf, vllm, ray, or the URL of a server"):
+        component("smollm2", lm=lm)
+
+
+def test_an_engine_that_spreads_another() -> None:
+    hf = {"use": "hf", "model": "smollm2"}
+    assert component("smollm2", lm="ray") == {"use": "listwise", "lm": {"use": "ray", "lm": hf}}
+
+
+def test_an_adapter_of_the_hub_is_put_on_its_base(tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--o--lora" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (snapshot.parent.parent / "refs").mkdir()
+    (snapshot.parent.parent / "refs" / "main").write_text("0" * 40)
+    (snapshot / "adapter_config.json").write_text('{"base_model_name_or_path": "castorini/rank_vicuna_7b_v1"}')
+    (snapshot / "adapter_model.safetensors").touch()
+    code = "import json; from rankpipe.rerank.model import component; print(json.dumps(component('o/lora', 'first')))"
+    there = os.environ | {"HF_HOME": str(tmp_path), "RANKPIPE_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lm = {"use": "hf", "model": "castorini/rank_vicuna_7b_v1", "adapter": str(snapshot)}
+    assert json.loads(done.stdout) == {"use": "first", "lm": lm}
 
 
 def test_refused(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_recipes() -> None:
     assert recipe.check(node) == []
     [fault] = recipe.check({**node, "lm": {"use": "vllm", "enforce_eagre": True}})
     assert "did you mean enforce_eager" in fault
-    for wrong in ({"tensor_parallel_size": 0}, {"context": 0}, {"gpu_memory_utilization": 1.5}):
+    for wrong in ({"tensor_parallel_size": 0}, {"context": 0}, {"pattern": "a", "thinking": 9}):
         with pytest.raises(RecipeError):
             VLLM(**wrong)
 
