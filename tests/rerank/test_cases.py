@@ -23,7 +23,7 @@ from rankpipe.rerank.fit import Passage, fit
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.parse import Labels, names, parse
 from rankpipe.rerank.plans import Single, Sliding, Windows, drive
-from rankpipe.rerank.pointwise import verdict
+from rankpipe.rerank.pointwise import share, verdict
 from rankpipe.rerank.prompts import named, ours, read
 from rankpipe.trec import ordered, read_run, write_run
 
@@ -157,8 +157,8 @@ def test_kind(row: Row) -> None:
 @rows("verdicts")
 def test_verdict(row: Row) -> None:
     yes, no = ([log(p) if p else -inf for p in row[word]] for word in ("yes", "no"))
-    score = verdict(yes, no)
-    assert score is row["score"] is None or score == pytest.approx(row["score"])
+    odds = verdict(yes, no)
+    assert odds is row["score"] is None or share(odds) == pytest.approx(row["score"])
 
 
 @rows("scores")
