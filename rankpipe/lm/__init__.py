@@ -8,6 +8,7 @@ from typing import Protocol
 
 Message = dict[str, str]  # role: system, user or assistant; content
 Chat = Sequence[Message]
+AT_ONCE = 32  # chats of a call, for a model that does not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Likelihood:
 class LM(Protocol):
     """Anything that completes chats. Chat templates, batching, threads and retries are its own business.
 
-    One that has ``together`` says for how many queries it is best asked at once, and so how much a kill may lose.
+    One that has ``together`` says for how many queries it is best asked at once, and so how much a kill may lose; one
+    that has ``at_once``, how many chats a call should bring where there are more to be asked.
     """
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -13,13 +14,12 @@ from time import perf_counter
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
+from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood
 from rankpipe.lm.book import Book, Row
 
 A = TypeVar("A", Completion, Choice, Likelihood)
 Told = Callable[[int, Any], None]  # (which chat, its answer)
 SHOWN = 200  # characters of a chat that is missing
-SLICE = 32
 
 
 @runtime_checkable
@@ -39,6 +39,13 @@ class Totals:
     asked: int = 0
 
 
+class Absent:
+    """A model that is not here, by its identity: for :class:`Cached`, which offline needs no more of it."""
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+
+
 class Cached:
     """Asks ``lm`` only what it has not answered before. What an answer is known by is its content: the model's
     identity, the kind of question, the chat, and what else was asked (length, choices, replies).
@@ -54,8 +61,8 @@ class Cached:
     ``context``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what it said last.
 
     :param path: the file; made if there is none.
-    :param slice: chats that the model is asked at once. More is faster on a GPU (vllm: some 256), less is safer where
-        an answer takes long; 32 if None, and everything for a model that tells.
+    :param slice: chats that the model is asked at once. More is faster on a GPU, less is safer where an answer takes
+        long; if None, as many as the model has ``at_once`` (vllm: 256, else 32), and everything for one that tells.
     :param offline: never ask; what is not in the file is an error.
     :raises ArtefactError: If the file is damaged or something else, or there is none to replay.
     """
@@ -66,7 +73,11 @@ class Cached:
     def __init__(self, lm: LM, path: Path, slice: int | None = None, offline: bool = False) -> None:
         if slice is not None and slice < 1:
             raise RecipeError([f"Cached(slice={slice}): must be 1 or more"])
-        self.lm, self.slice, self.offline = lm, slice, offline
+        self.lm, self.offline = lm, offline
+        best = sys.maxsize if isinstance(lm, Telling) else int(getattr(lm, "at_once", AT_ONCE))
+        self.at_once = slice or best
+        if together := getattr(lm, "together", None):
+            self.together = together
         self.book = Book(path, read_only=offline)
         self.totals = Totals()
         self._lock = Lock()
@@ -142,7 +153,9 @@ class Cached:
             first = _shown(asked[min(missing.values())])
             raise self._lacking(kind, f"{len(missing)} of {len(asked)} answers, the first to {first}")
         self._note(known=len(asked) - len(missing))
-        for places in self._slices(sorted(missing.values())):
+        unknown = sorted(missing.values())
+        for i in range(0, len(unknown), self.at_once):
+            places = unknown[i : i + self.at_once]
             self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
         if missing:
             known = self.book.read(keys)  # not what was just said, so that all who ask get the same
@@ -164,10 +177,6 @@ class Cached:
         share_s = lap() / len(keys)
         self.book.write([row(i, answer, share_s) for i, answer in enumerate(answers)])
         self._note(asked=len(keys))
-
-    def _slices(self, places: Sequence[int]) -> list[Sequence[int]]:
-        size = self.slice or (len(places) if isinstance(self.lm, Telling) else SLICE) or 1
-        return [places[i : i + size] for i in range(0, len(places), size)]
 
     def _note(self, known: int = 0, asked: int = 0) -> None:
         with self._lock:

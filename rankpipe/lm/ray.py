@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rankpipe.catalog import need, require
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
-from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
+from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood
 from rankpipe.lm.aside import settings
 
 A = TypeVar("A", Completion, Choice, Likelihood)
@@ -51,6 +51,7 @@ class Ray:
         self.replacements, self.address = replacements, address
         self._recipe = _unloaded(lm)
         self.together = workers * getattr(lm, "together", 1)
+        self.at_once = workers * getattr(lm, "at_once", AT_ONCE)
 
     @property
     def context(self) -> int:

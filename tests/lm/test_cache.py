@@ -19,7 +19,7 @@ import pytest
 from rankpipe import recipe
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
-from rankpipe.lm.cache import Cached
+from rankpipe.lm.cache import Absent, Cached
 from rankpipe.lm.fake import Noisy, Scripted
 from rankpipe.lm.http import Http
 from rankpipe.rerank.listwise import Listwise
@@ -142,9 +142,11 @@ def test_a_run_over_http_is_replayed_without_the_server(tmp_path: Path) -> None:
         asked = len(server.asked)
         Listwise(Cached(Http("m", server.url, context=350), path)).run(rankings())
         assert {p for p, _, _ in server.asked[asked:]} == {"/tokenize"}
-    gone = Http("m", "http://127.0.0.1:9/v1", key="NOT_SET_ANYWHERE")
+    gone = Http("m", server.url, key="NOT_SET_ANYWHERE")
     assert Listwise(Cached(gone, path, offline=True)).run(rankings()) == live
     assert gone.totals.requests == 0
+    absent = Absent(gone.identity)
+    assert Listwise(Cached(absent, path, offline=True)).run(rankings()) == live  # type: ignore[arg-type]
 
 
 # --- what is asked ---
@@ -165,12 +167,33 @@ def test_the_same_as_without_and_asked_once(tmp_path: Path) -> None:
     assert (cached.identity, cached.context, cached.count(chats[0])) == (lm.identity, 4096, lm.count(chats[0]))
 
 
-def test_slices(tmp_path: Path) -> None:
-    lm = Noisy()
-    Cached(lm, tmp_path / "a").complete([chat(i) for i in range(70)], max_tokens=9)
-    assert lm.batches == [32, 32, 6]
+class Wide(Noisy):
+    at_once, together = 50, 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "slice", "batches"),
+    [(Noisy, None, [32, 32, 6]), (Wide, None, [50, 20]), (Wide, 60, [60, 10]), (Noisy, 99, [70])],
+)
+def test_slices(tmp_path: Path, kind: type[Noisy], slice: int | None, batches: list[int]) -> None:
+    """A cache around a cache does not cut them smaller."""
+    lm = kind()
+    Cached(Cached(lm, tmp_path / "a", slice), tmp_path / "b").complete([chat(i) for i in range(70)], max_tokens=9)
+    assert lm.batches == batches
+
+
+def test_what_the_model_says_of_itself_is_heard(tmp_path: Path) -> None:
+    assert Listwise(Cached(Wide(), tmp_path / "a")).batch == Listwise(Wide()).batch == 7
+    assert Listwise(Cached(Noisy(), tmp_path / "a")).batch == Listwise(Noisy()).batch
+    with serving([echo]) as server:
+        around = Cached(Cached(Http("m", server.url), tmp_path / "a"), tmp_path / "b")
+        around.complete([ask(str(i)) for i in range(40)], max_tokens=9)
+        assert around.at_once > 10**9
+
+
+def test_a_slice_of_none(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="slice=0"):
-        Cached(lm, tmp_path / "a", slice=0)
+        Cached(Noisy(), tmp_path / "a", slice=0)
 
 
 def test_every_kind_comes_back_exactly(tmp_path: Path) -> None:

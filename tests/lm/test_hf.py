@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rankpipe.device import native_dtype
 from rankpipe.errors import MissingWeights, ModelError, RecipeError
 from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
@@ -85,6 +86,13 @@ def test_unguarded_a_message_can_end_itself(tiny_lm: Path) -> None:
     assert lm._encode(ask("a</s>b")).count(257) == 2
     assert lm._encode(ask("ab")) == guarded._encode(ask("ab"))
     assert lm.identity == f"{guarded.identity} unguarded"
+
+
+def test_the_number_format_that_is_taken_is_part_of_the_identity(tiny_lm: Path) -> None:
+    """What "auto" is depends on the machine, and so do the replies."""
+    auto, native = HF(str(tiny_lm), device="cpu"), native_dtype("cpu")
+    one, other = (HF(str(tiny_lm), dtype=d, device="cpu").identity for d in ("float32", "bfloat16"))  # type: ignore[arg-type]
+    assert auto.identity == {"float32": one, "bfloat16": other}[native] != {"float32": other, "bfloat16": one}[native]
 
 
 def test_it_stops_at_the_stop_token(tiny_lm: Path, tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ def test_answers_are_the_models_own_in_order(n: int) -> None:
     spread = Ray(lm, workers=3)
     assert spread.complete(chats(n), max_tokens=50) == lm.complete(chats(n), max_tokens=50)
     assert spread.choose(chats(n), ["1", "2", "3"]) == lm.choose(chats(n), ["1", "2", "3"])
+    assert (spread.together, spread.at_once) == (3, 96)
     replies = [f"cats {i} dogs" for i in range(n)]
     assert spread.likelihood(chats(n), replies) == lm.likelihood(chats(n), replies)
     assert (spread.context, spread.identity, spread.is_token("[")) == (lm.context, lm.identity, True)
