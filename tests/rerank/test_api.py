@@ -12,12 +12,14 @@ from rankpipe import recipe
 from rankpipe.data import Doc, Hit, Query, Ranking, Step
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.wire import Manners
-from rankpipe.rerank.api import Api, dialects
+from rankpipe.rerank import ledger
+from rankpipe.rerank.api import Api, Totals, dialects
+from rankpipe.rerank.budget import Budget
 from tests.lm.server import Act, Server, break_off, reset, say, serving
 
 SECRET = "sk-not-for-anybody-0123456789"
 PATH = "/v1/rerank"
-NAMES = ("cohere", "jina", "voyage", "tei")
+NAMES = ("cohere", "jina", "voyage", "tei", "tei-raw")
 
 
 def quick(naps: list[float] | None = None, **options: Any) -> Manners:
@@ -27,7 +29,7 @@ def quick(naps: list[float] | None = None, **options: Any) -> Manners:
 
 
 def api(server: Server, dialect: Any = "cohere", **options: Any) -> Api:
-    model = "" if dialect == "tei" else "some-model"
+    model = "some-model" if dialects()[dialect].model else ""
     return Api(dialect, **{"model": model, "url": server.url, "manners": quick(), **options})
 
 
@@ -38,7 +40,7 @@ def ranking(*texts: str, question: str = "which pet", of: str = "1") -> Ranking:
 
 def reply(dialect: str, scores: Sequence[tuple[Any, Any]]) -> Any:
     """As the dialect's own documentation shows one."""
-    if dialect == "tei":
+    if not dialects()[dialect].results:
         return [{"index": i, "score": s} for i, s in scores]
     rows = [{"index": i, "relevance_score": s} for i, s in scores]
     return {
@@ -75,7 +77,7 @@ def told(made: Ranking) -> Step:
 def test_the_table_and_the_recipe_know_the_same() -> None:
     assert tuple(dialects()) == NAMES
     [fault] = recipe.check({"use": "rankpipe.rerank.api:Api", "dialect": "coheer"})
-    assert "'coheer' is not one of cohere, jina, voyage, tei" in fault
+    assert "'coheer' is not one of cohere, jina, voyage, tei, tei-raw" in fault
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,7 @@ def test_the_table_and_the_recipe_know_the_same() -> None:
         ),
         ("voyage", {"model": "some-model", "query": "which pet", "documents": ["0.2", "0.9"], "top_k": 2}),
         ("tei", {"query": "which pet", "texts": ["0.2", "0.9"], "truncate": True}),
+        ("tei-raw", {"query": "which pet", "texts": ["0.2", "0.9"], "truncate": True, "raw_scores": True}),
     ],
 )
 def test_what_is_sent_and_what_comes_of_it(dialect: str, body: Any) -> None:
@@ -125,7 +128,7 @@ def test_mishaps_are_asked_again(dialect: str, mishap: Act) -> None:
     with serving(rerank=[mishap, graded(dialect)]) as server:
         [made] = api(server, dialect).apply([ranking("0.2", "0.9")])
         assert ids(made) == ["d1", "d0"]
-        assert len(server.asked) == 2
+        assert len(server.bodies(PATH)) == 2
 
 
 def test_a_server_may_say_when_to_come_back() -> None:
@@ -207,6 +210,66 @@ def test_many_passages_are_several_requests() -> None:
     assert (told(made).calls, told(made).repaired) == (3, 0)
 
 
+def words_of(handler: Any, body: Any) -> None:
+    """A tokenizer of words, with two marks around each text."""
+    say([[{"id": 0, "text": word, "special": False} for word in f"[ {t} ]".split()] for t in body["inputs"]])(
+        handler, body
+    )
+
+
+def test_what_the_server_cuts_is_counted_where_it_tells() -> None:
+    """Of 20 tokens the query has 4 and a passage of n words n + 2; one that is cut here and there counts once."""
+    texts = ["1" + " word" * n for n in (0, 1, 13, 14, 50)]
+    limit = say({"model_id": "m", "max_input_length": 20})
+    with serving(rerank=[graded("tei")], info=[limit], sizes=[words_of]) as server:
+        [made] = api(server, "tei", max_words=40).apply([ranking(*texts)])
+        asked = server.bodies("/v1/tokenize")
+        assert told(made).cut == 2
+    assert [[len(t.split()) for t in body["inputs"]] for body in asked] == [[2, 14, 15, 40]]  # the others' bytes fit
+    with serving(rerank=[graded("tei")], info=[say({"max_input_length": 512})]) as server:
+        [made] = api(server, "tei", max_words=40).apply([ranking(*texts)])
+        assert (told(made).cut, server.bodies("/v1/tokenize")) == (1, [])
+    with serving(rerank=[graded("tei")]) as server:  # something stands in front of it
+        [made] = api(server, "tei", max_words=40).apply([ranking(*texts)])
+        assert told(made).cut == 1
+
+
+def test_many_long_passages_are_counted_as_many_as_may_be_asked_at_once() -> None:
+    texts = [f"1 {'word ' * (4 + i % 2)}" for i in range(40)]
+    limit = say({"max_input_length": 11})
+    with serving(rerank=[graded("tei")], info=[limit], sizes=[words_of]) as server:
+        [made] = api(server, "tei").apply([ranking(*texts)])
+    assert max(len(body["inputs"]) for body in server.bodies("/v1/tokenize")) <= 32
+    assert told(made).cut == 20
+
+
+@pytest.mark.parametrize(
+    ("info", "sizes", "said"),
+    [
+        (say({}), [], "no max_input_length, but {}"),
+        (say({"max_input_length": 1}), [say(3)], "no tokens, but 3"),
+        (say({"max_input_length": 1}), [say({"error": "busy"}, 503)], "503 .*busy"),
+    ],
+)
+def test_a_server_that_tells_badly(info: Act, sizes: list[Act], said: str) -> None:
+    with (
+        serving(rerank=[graded("tei")], info=[info], sizes=sizes) as server,
+        pytest.raises(ModelError, match=rf"{said} \(tried 3 times\)"),
+    ):
+        api(server, "tei").apply([ranking("1")])
+
+
+@pytest.mark.parametrize(
+    ("dialect", "billed", "cost"), [("cohere", 3, 3 * 2.0 / 1e3), ("jina", 3 * 42, 3 * 42 * 2.0 / 1e6)]
+)
+def test_what_it_costs(dialect: str, billed: float, cost: float) -> None:
+    with serving(rerank=[say({}, 500), graded(dialect)]) as server:
+        stage = api(server, dialect, price=2.0)
+        stage.apply([ranking("0.1", of="1"), ranking("0.2", of="2"), ranking("0.3", of="3"), ranking(of="4")])
+    tokens = 3 * 42 if dialect == "jina" else 0
+    assert stage.totals == Totals(answers=3, requests=4, tokens_in=tokens, billed=billed, cost=pytest.approx(cost))
+
+
 def test_companions_change_nothing() -> None:
     asked = [ranking("0.1", "0.9", of="1"), ranking("0.5", of="2"), ranking("0.3", "0.4", of="3")]
     with serving(rerank=[graded("voyage")]) as server:
@@ -257,8 +320,47 @@ def test_the_dialects_key_goes_to_its_own_server_only(monkeypatch: pytest.Monkey
 def test_what_cannot_be_made() -> None:
     with pytest.raises(RecipeError, match=r"depth: 0.*\n.*max_words: -1.*\n.*model: a server of jina has several"):
         Api("jina", depth=0, max_words=-1)
+    for dialect, price in (("jina", -1), ("tei", 1)):
+        with pytest.raises(RecipeError, match=f"price: {price}; expected 0 or more, and 0 for a server that bills no"):
+            Api(dialect, "m", price=price)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="'mine' is not one of cohere, jina, voyage, tei"):
         Api("mine")  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="the name of an environment variable, not the key itself") as caught:
         Api("cohere", "m", key=SECRET)
     assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize("calls", [0, 1, 2, 3, 9])
+def test_a_budget_of_requests(calls: int) -> None:
+    """tei takes 32 passages a request; what is not sent stays below and is nothing that was mended."""
+    given = [ranking(*map(str, range(69)), "", of="1"), ranking("0.1", "0.9", of="2")]
+    with serving(rerank=[graded("tei")]) as server:
+        made, other = api(server, "tei", budget=Budget(calls=calls)).apply(given)
+    n = min(calls, 3)
+    assert (told(made).calls, told(made).skipped, told(made).repaired) == (n, 3 - n, 1)
+    rated = min(32 * n, 69)
+    assert ids(made) == [f"d{i}" for i in [*range(rated - 1, -1, -1), *range(rated, 70)]]
+    assert (told(other).calls, told(other).skipped) == (min(calls, 1), 1 - min(calls, 1))
+
+
+def test_budgets_of_seconds_and_of_tokens() -> None:
+    with serving(rerank=[graded("tei")]) as server:
+        for seconds, calls in ((0, 0), (1e-9, 1), (1e9, 3)):
+            [made] = api(server, "tei", budget=Budget(seconds=seconds)).apply([ranking(*map(str, range(70)))])
+            assert (told(made).calls, told(made).skipped) == (calls, 3 - calls)
+        with pytest.raises(RecipeError, match=r"budget\.tokens: a server tells them when they are spent"):
+            api(server, "tei", budget=Budget(tokens=9))
+
+
+def test_every_request_is_noted() -> None:
+    noted: list[ledger.Entry] = []
+    with serving(rerank=[say(reply("jina", [(2, 0.5), (2, 0.1), (0, 0.25)]))]) as server, ledger.written(noted.append):
+        api(server, "jina", max_words=2).apply([ranking("", "a", "b c d e", "f")])
+    [entry] = noted
+    assert (entry.query, entry.docs, entry.order) == ("1", ("d1", "d2", "d3"), ("d3", "d1", "d2"))
+    assert entry.messages == [
+        {"role": "query", "content": "which pet"}, {"role": "passage 1", "content": "a"},
+        {"role": "passage 2", "content": "b c"}, {"role": "passage 3", "content": "f"},
+    ]  # fmt: skip
+    assert (entry.reply, entry.kind, entry.missing, entry.repeated) == ("[3] 0.5 > [1] 0.25", "repetition", 1, 1)
+    assert (entry.cut, entry.cut_words, entry.words, entry.tokens_in) == (1, 2, 2, 42)
