@@ -20,6 +20,7 @@ def fit(
     qrels: options.QrelsFile = None,
     use: Annotated[str, typer.Option("--use", "-u", help="What learns: a component with fit().")] = "ltr",
     settings: options.Set = None,
+    depth: options.Depth = None,
 ) -> None:
     """Learn a reranker from the judged hits of a run: trees over what is known of query and hit.
 
@@ -32,7 +33,8 @@ def fit(
     node = options.component(use, settings, method="fit", given=GIVEN)
     judged = options.judged(given.data, qrels=qrels, split=given.split)
     arguments = recipe.build({k: v for k, v in node.items() if k != "use"}, Path.cwd())
-    find(use).fit(given.rankings(), judged.qrels, out, name=judged.name, depth=given.depth, **arguments)
+    arguments |= {} if depth is None else {"depth": depth}
+    find(use).fit(given.rankings(), judged.qrels, out, name=judged.name, **arguments)
     made = store.read_manifest(out)
     told = {"folder": str(out), "kind": made.kind, "data": made.data.name, "seconds": made.seconds, **made.facts}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, show
-from rankpipe.cli.reranking import By, Given
+from rankpipe.cli.reranking import By, Given, heads
 
 if TYPE_CHECKING:
     from rankpipe.rerank.probe import BatchInvariance, PositionBias
@@ -48,10 +48,10 @@ def probe(
     node = by.node()
     if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
         raise RecipeError(faults)
-    rankings = given.rankings()
+    reranker = recipe.build(node, Path.cwd())
+    rankings = heads(given.rankings(), reranker)
     if sample is not None:
         rankings = Random(seed).sample(rankings, min(sample, len(rankings)))
-    reranker = recipe.build(node, Path.cwd())
     bias = position_bias(reranker, rankings, shuffles, seed)
     batch = batch_invariance(reranker, rankings)
     means = _means(bias, seed)

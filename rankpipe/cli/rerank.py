@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, options, rankings_out, show
-from rankpipe.cli.reranking import By, Given
+from rankpipe.cli.reranking import By, Given, remark
 from rankpipe.progress import track
 
 
@@ -30,6 +30,7 @@ def rerank(
     rankpipe rerank requests.jsonl --model my-model --lm http://127.0.0.1:8000/v1 --cache answers.sqlite --out new.trec
     """
     from rankpipe import recipe
+    from rankpipe.catalog import find
     from rankpipe.errors import RecipeError
     from rankpipe.journal import Kept
     from rankpipe.lm.cache import Cached
@@ -45,8 +46,8 @@ def rerank(
     node = by.node(work.answers if work else None)
     if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
         raise RecipeError(faults)
-    if ledger and recipe.spelled(node["use"]).get("lm") != "LM":
-        raise RecipeError([f"--ledger: {node['use']} asks no language model whose windows could be kept"])
+    if ledger and not getattr(find(node["use"]), "tells", False):
+        raise RecipeError([f"--ledger: all that {node['use']} says of a passage is its score, and that is in the run"])
     rankings = given.rankings()
     stage = recipe.build(node, Path.cwd())
     reranker, known = stage, set()
@@ -55,6 +56,7 @@ def rerank(
         if known := {r.query.id for r in rankings if reranker.knows(r)}:
             show.remark(f"going on where it stopped: {len(known)} rankings are done")
     reranker.batch = stage.batch
+    remark(rankings, stage)
     with windows.kept(rankings_out.beside(out), known) if ledger and out else nullcontext():
         made = list(track(reranker(rankings), f"rerank with {by.name}", len(rankings)))
     lm = getattr(stage, "lm", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,10 +23,9 @@ class Given:
     data: options.DataOrNone = None
     split: options.Split = "test"
     topics: options.Topics = None
-    depth: Annotated[int, typer.Option("--depth", min=1, help="How many hits of each query go in.")] = 100
 
     def rankings(self) -> list[Ranking]:
-        """Each query with its first hits and their texts.
+        """Each query with its hits and their texts.
 
         :raises DataError: If something is not there or malformed.
         """
@@ -34,15 +34,13 @@ class Given:
         from rankpipe.trec import read_run
 
         if self.run.name.removesuffix(".gz").endswith(".jsonl"):
-            given = list(read_requests(self.run))
-        elif self.data is not None:
-            read = read_run(self.run)
-            for oddity in read.oddities:
-                show.warn(oddity)
-            given = rankings(read.run, options.collection(self.data, self.topics, split=self.split))
-        else:
+            return list(read_requests(self.run))
+        if self.data is None:
             raise DataError(f"{self.run}: a TREC run has no texts; say where they are with --data")
-        return [replace(r, hits=r.hits[: self.depth]) for r in given]
+        read = read_run(self.run)
+        for oddity in read.oddities:
+            show.warn(oddity)
+        return rankings(read.run, options.collection(self.data, self.topics, split=self.split))
 
 
 @dataclass(frozen=True)
@@ -53,12 +51,13 @@ class By:
     use: Annotated[str | None, typer.Option("--use", "-u", help="The reranker; --model knows its own.")] = None
     lm: Annotated[str, typer.Option("--lm", help="What runs --model: hf, vllm, or the URL of a server.")] = "hf"
     settings: options.Set = None
+    depth: options.Depth = None
     cache: Annotated[
         Path | None, typer.Option("--cache", help="Keep the language model's answers here; ask none twice.")
     ] = None
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
     max_seconds_per_query: Annotated[float | None, typer.Option(min=0, help="End a query's reranking then.")] = None
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (or passages) a query may ask about.")] = None
+    max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (passages, requests) a query may have.")] = None
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
 
     def node(self, answers: Path | None = None) -> dict[str, Any]:
@@ -86,6 +85,10 @@ class By:
         limits = {"seconds": self.max_seconds_per_query, "calls": self.max_calls, "tokens": self.max_tokens}
         if limits := {k: v for k, v in limits.items() if v is not None}:
             node["budget"] = {"use": "budget", **limits}
+        if self.depth is not None:
+            if "depth" not in recipe.spelled(node["use"]):
+                raise RecipeError([f"--depth: {node['use']} reads all hits; cut the run with --use top --set k=..."])
+            node["depth"] = self.depth
         if self.offline and not self.cache:
             raise RecipeError(["--offline: say with --cache where the answers are"])
         asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
@@ -99,3 +102,18 @@ class By:
     def name(self) -> str:
         """For progress and messages."""
         return self.model or self.use or "cross-encoder"
+
+
+def heads(rankings: Sequence[Ranking], reranker: Any) -> list[Ranking]:
+    """Of each query the hits that the reranker reads."""
+    return [replace(r, hits=r.hits[: getattr(reranker, "depth", None)]) for r in rankings]
+
+
+def remark(rankings: Sequence[Ranking], reranker: Any) -> None:
+    """Say how many hits lie below those that the reranker reads."""
+    below = [len(r.hits) - len(h.hits) for r, h in zip(rankings, heads(rankings, reranker), strict=True)]
+    if any(below):
+        show.remark(
+            f"the first {reranker.depth} hits of each query are reranked; {sum(below)} more, of "
+            f"{sum(map(bool, below))} queries, stay below them in their order (--depth)"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,8 @@ from rankpipe.cli import app, rankings_out, show
 
 if TYPE_CHECKING:
     from rankpipe.rerank.ledger import Entry
+
+COSTS = ("tokens_in", "tokens_out", "cut", "cut_words", "seconds")  # of a window
 
 
 @show.verb(app, "view")
@@ -60,7 +62,7 @@ def _all(entries: Sequence[Entry]) -> None:
     rows: list[dict[str, Any]] = []
     for query in _queries(entries):
         mine = [e for e in entries if e.query == query]
-        costs = {name: sum(getattr(e, name) for e in mine) for name in ("tokens_in", "tokens_out", "cut", "seconds")}
+        costs = {name: sum(getattr(e, name) for e in mine) for name in COSTS}
         rows.append({"query": query, "windows": len(mine), **kinds(mine), **costs})
     shares = {kind: round(100 * counted[kind] / max(len(entries), 1), 2) for kind in KINDS}
 
@@ -68,16 +70,16 @@ def _all(entries: Sequence[Entry]) -> None:
         table = [(kind, counted[kind], f"{shares[kind]:.2f}") for kind in KINDS]
         show.table(f"{len(entries)} replies", ("kind", "replies", "%"), table)
         columns = [*rows[0]] if rows else []
-        cells = [[f"{v:.2f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+        cells = [_cells(row.values()) for row in rows]
         show.table("By query", [c.replace("_", " ") for c in columns], cells)
 
     show.emit({"windows": len(entries), "kinds": counted, "percent": shares, "queries": rows}, human)
 
 
 def _query(entries: Sequence[Entry]) -> None:
-    columns = ("window", "shown", "understood", "kind", "words", "cut", "tokens in", "tokens out", "seconds")
+    columns = ("window", "shown", "understood", "kind", "words", *(name.replace("_", " ") for name in COSTS))
     rows = [
-        (i, " ".join(e.docs), " ".join(e.order), e.kind, e.words, e.cut, e.tokens_in, e.tokens_out, f"{e.seconds:.2f}")
+        (i, " ".join(e.docs), " ".join(e.order), e.kind, e.words, *_cells(getattr(e, name) for name in COSTS))
         for i, e in enumerate(entries, 1)
     ]
     show.table(f"query {entries[0].query}", columns, rows, text=("shown", "understood", "kind"))
@@ -91,9 +93,14 @@ def _window(entry: Entry) -> None:
     show.out.print(entry.reply, markup=False, highlight=False, soft_wrap=True)
     show.remark(
         f"{entry.kind}: {entry.missing} missing, {entry.repeated} repeated, {entry.foreign} foreign; "
+        f"{entry.cut_words} words of {entry.cut} passages not shown; "
         f"{entry.tokens_in} tokens in, {entry.tokens_out} out, {entry.seconds:.2f} s"
     )
     show.out.print("order: " + " ".join(entry.order), markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(values: Iterable[Any]) -> list[Any]:
+    return [f"{v:.2f}" if isinstance(v, float) else v for v in values]
 
 
 def _queries(entries: Sequence[Entry]) -> list[str]:

@@ -33,6 +33,7 @@ def test_what_the_model_was_shown_and_said(rankpipe: Rankpipe, first: tuple[obje
     assert sum(made["percent"].values()) == pytest.approx(100, abs=0.02)
     query = made["queries"][0]["query"]
     windows = json.loads(rankpipe("view", "b.trec", "--query", query, "--json").stdout)
+    assert {windows[0]["cut_words"], made["queries"][0]["cut_words"]} == {0}
     assert len(windows) == made["queries"][0]["windows"]
     assert windows[-1]["order"][0] == next(run[i + 2] for i in range(0, len(run), 6) if run[i] == query)
     last = rankpipe("view", "b.trec", "--query", query, "--window", len(windows)).stdout
@@ -63,6 +64,47 @@ def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     assert "no argument 'budget'" in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
 
 
+def by_query(path: Path) -> dict[str, list[str]]:
+    rows = [line.split() for line in path.read_text().splitlines()]
+    return {q: [d for of, _, d, *_ in rows if of == q] for q in dict.fromkeys(row[0] for row in rows)}
+
+
+def test_depth(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    """Hits below those that are read stay below them, in their order."""
+    said = rankpipe(*first, *FAKE, "--set", "max_words=2", "--depth", 3, "--out", "b.trec").stderr
+    given, made = by_query(tmp_path / "a.trec"), by_query(tmp_path / "b.trec")
+    deeper = [q for q in given if len(given[q]) > 3]
+    more = sum(len(given[q]) - 3 for q in deeper)
+    told = f"the first 3 hits of each query are reranked; {more} more, of {len(deeper)} queries, stay below"
+    assert told in " ".join(said.split())
+    assert deeper
+    assert all(made[q][3:] == given[q][3:] and sorted(made[q][:3]) == sorted(given[q][:3]) for q in given)
+    whole = json.loads(rankpipe(*first, *FAKE, "--depth", 200, "--json").stdout)["steps"][-1]
+    assert whole["calls"] == sum(len(hits) - 1 for hits in given.values() if hits)
+    assert "top reads all hits" in rankpipe(*first, "--use", "top", "--set", "k=3", "--depth", 2, code=3).stderr
+    probed = json.loads(rankpipe("probe", *first[1:], *FAKE, "--depth", 3, "--json").stdout)
+    assert len(probed["position"]["curve"]) == 3
+
+
+def test_a_budget_for_those_who_say_scores(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    given = by_query(tmp_path / "a.trec")
+    model = ("--model", "minilm-l12", "--max-calls", 2)
+    step = json.loads(rankpipe(*first, *model, "--json").stdout)["steps"][-1]
+    assert step["calls"] == sum(min(len(hits), 2) for hits in given.values())
+    assert step["skipped"] == sum(max(len(hits) - 2, 0) for hits in given.values())
+    assert "say with max_length" in rankpipe(*first, "--max-tokens", 99, code=3).stderr
+
+
+def test_a_budget_of_seconds_is_replayed(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    """From the seconds that the answers took: the cache is as fast as it likes."""
+    how = (*FAKE, "--max-seconds-per-query", "0.000002", "--cache", "c.sqlite")
+    step = json.loads(rankpipe(*first, *how, "--out", "b.trec", "--json").stdout)["steps"][-1]
+    assert 0 not in (step["calls"], step["skipped"])
+    again = json.loads(rankpipe(*first, *how, "--offline", "--out", "c.trec", "--json").stdout)["steps"][-1]
+    assert {**again, "seconds": 0} == {**step, "seconds": 0}
+    assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "c.trec").read_bytes()
+
+
 def test_answers_are_asked_for_once(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
     online = json.loads(rankpipe(*first, *FAKE, "--cache", "c.sqlite", "--out", "b.trec", "--json").stdout)
     assert online["lm"]["cached"]["asked"] > 0
@@ -88,7 +130,8 @@ def test_a_part_of_an_argument(rankpipe: Rankpipe, first: tuple[object, ...]) ->
 def test_what_goes_where(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
     rankpipe(*first, *FAKE, "--out", "b.jsonl.gz")
     rankpipe("rerank", "b.jsonl.gz", "--use", "top", "--set", "k=2", "--out", "c.trec")
-    assert "asks no language model" in rankpipe(*first, "--ledger", "--out", "d.trec", code=3).stderr
+    said = rankpipe(*first, "--ledger", "--out", "d.trec", code=3).stderr
+    assert "all that cross-encoder says of a passage is its score" in said
     (tmp_path / "no.sqlite").write_text("something else, and long enough to be looked at " * 40)
     said = rankpipe(*first, *FAKE, "--cache", "no.sqlite", code=6).stderr
     assert "no cache of answers, or damaged; name another path" in said
