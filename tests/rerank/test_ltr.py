@@ -17,7 +17,7 @@ import pytest
 from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ArtefactError, DataError, RecipeError
-from rankpipe.rerank.features import NEEDS, TABLE, Statistics, chosen
+from rankpipe.rerank.features import NEEDS, TABLE, Statistics, chosen, described
 from rankpipe.rerank.learners import LambdaMART, Learner, YetiRank
 from rankpipe.rerank.ltr import LearnedRanker
 from rankpipe.rerank.signals import Signals
@@ -112,6 +112,12 @@ def test_every_feature_says_what_it_is() -> None:
     assert NEEDS.keys() <= TABLE.keys()
 
 
+def test_the_guide_has_all_features() -> None:
+    guide = Path(__file__).parents[2] / "docs" / "guide-reranking.md"
+    table = "".join(f"| `{name}` | {about} |\n" for name, about in described().items())
+    assert f"\n| feature | what it is |\n| --- | --- |\n{table}\n" in guide.read_text("utf-8")
+
+
 def test_features_are_chosen_by_name() -> None:
     assert chosen(None, {"encoder": None, "cross": None}) == tuple(n for n in TABLE if n not in NEEDS)
     assert "cosine" in chosen(None, {"encoder": "bge-small", "cross": None})
@@ -203,6 +209,8 @@ def test_nothing_to_learn(tmp_path: Path) -> None:
     rankings, _ = judged(3)
     with pytest.raises(DataError, match="none of 3 rankings has both"):
         LearnedRanker.fit(rankings, {}, tmp_path / "ltr")
+    with pytest.raises(RecipeError, match=r"learner: 3 is none; there are \{use: lambdamart\}, \{use: yetirank\}"):
+        LearnedRanker.fit(*judged(3), tmp_path / "ltr", learner=3)  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=r"trees: 0; expected 1 or more(.|\n)*learning_rate: 2"):
         LambdaMART(trees=0, learning_rate=2)
     assert not (tmp_path / "ltr").exists()
