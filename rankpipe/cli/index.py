@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rankpipe.cli import app, options, rankings_out, show
+from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.stage import Retriever
 
@@ -120,6 +120,7 @@ def search(
 
     if (question is None) == (data is None and topics is None):
         raise DataError("say what to search for: either a question, or many by --data or --topics")
+    beside.writable(out)
     k = k or (10 if out is None else 1000)
     opened = [_open(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)

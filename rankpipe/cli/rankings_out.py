@@ -9,18 +9,18 @@ from textwrap import shorten
 from typing import Any
 
 from rankpipe import trec
-from rankpipe.cli import show
+from rankpipe.cli import beside, show
 from rankpipe.data import Ranking
 
 SHOWN_QUERIES = 3
 COUNTS = ("calls", "tokens_in", "tokens_out", "repaired", "cut", "skipped")  # of a step
 
 
-def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False, lm: Any = None) -> None:
+def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False, asked: Any = None) -> None:
     """Write the rankings where asked; show a few, or all as JSON.
 
     :param ledger: whether one was kept.
-    :param lm: a language model, to be asked what it has cost.
+    :param asked: a stage or a language model, to say what it has cost.
     """
     summary: dict[str, Any] = {
         "queries": len(rankings),
@@ -28,10 +28,10 @@ def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False,
         "without_hits": sum(not r.hits for r in rankings),
         "steps": totals(rankings),
     }
-    if asked := spent(lm):
-        summary["lm"] = asked
+    if cost := spent(asked):
+        summary["lm"] = cost
     if ledger and out is not None:
-        summary["ledger"] = str(beside(out))
+        summary["ledger"] = str(beside.ledger(out))
     if out is not None:
         summary["out"] = str(out)
         summary["scores_lowered"] = write(out, rankings)
@@ -59,24 +59,21 @@ def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False,
             )
         if "ledger" in summary:
             show.remark(f"what was asked and said: rankpipe view {out}")
+        if not rankings:
+            show.warn("there was no query; so there is nothing in it")
         if summary["without_hits"]:
             show.warn(f"{summary['without_hits']} of {len(rankings)} queries have no hit at all")
 
     show.emit(summary, human)
 
 
-def beside(out: Path) -> Path:
-    """Where the ledger of a run is."""
-    return out.with_name(f"{out.name}.ledger.jsonl")
-
-
-def spent(lm: Any) -> dict[str, dict[str, float]]:
-    """What a language model, and what it asks in turn, have counted since they were made."""
+def spent(asked: Any) -> dict[str, dict[str, float]]:
+    """What a stage or a language model, and what it asks in turn, have counted since they were made."""
     found = {}
-    while lm is not None:
-        if totals := getattr(lm, "totals", None):
-            found[type(lm).__name__.lower()] = asdict(totals)
-        lm = getattr(lm, "lm", None)
+    while asked is not None:
+        if totals := getattr(asked, "totals", None):
+            found[type(asked).__name__.lower()] = asdict(totals)
+        asked = getattr(asked, "lm", None)
     return found
 
 

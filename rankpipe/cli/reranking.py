@@ -49,7 +49,7 @@ class By:
 
     model: Annotated[str | None, typer.Option("--model", help="An alias, a Hugging Face id or a folder.")] = None
     use: Annotated[str | None, typer.Option("--use", "-u", help="The reranker; --model knows its own.")] = None
-    lm: Annotated[str, typer.Option("--lm", help="What runs --model: hf, vllm, or the URL of a server.")] = "hf"
+    lm: Annotated[str, typer.Option("--lm", help="What runs --model: hf, vllm, ray, or the URL of a server.")] = "hf"
     settings: options.Set = None
     depth: options.Depth = None
     cache: Annotated[
@@ -60,10 +60,9 @@ class By:
     max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (passages, requests) a query may have.")] = None
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
 
-    def node(self, answers: Path | None = None) -> dict[str, Any]:
+    def node(self) -> dict[str, Any]:
         """The reranker's recipe node.
 
-        :param answers: where a language model's answers are kept, if ``--cache`` does not say.
         :raises RecipeError: If the options do not go together, or it does not take one.
         :raises ModelError: If nothing says what kind of model it is.
         """
@@ -94,8 +93,8 @@ class By:
         asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
         if self.cache and not asks:
             raise RecipeError([f"--cache: {node['use']} asks no language model whose answers could be kept"])
-        if (kept := self.cache or answers) and asks and "lm" in node:
-            node["lm"] = {"use": "cache", "lm": node["lm"], "path": str(kept), "offline": self.offline}
+        if self.cache and "lm" in node:
+            node["lm"] = {"use": "cache", "lm": node["lm"], "path": str(self.cache), "offline": self.offline}
         return options.checked(node)
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankpipe.cli import app, rankings_out, show
+from rankpipe.cli import app, beside, show
 
 if TYPE_CHECKING:
     from rankpipe.rerank.ledger import Entry
@@ -34,7 +34,7 @@ def view(
     from rankpipe.errors import DataError
     from rankpipe.rerank import ledger
 
-    path = rankings_out.beside(run)
+    path = beside.ledger(run)
     if not path.exists():
         raise DataError(f"{path}: there is none; make the run again with: rankpipe rerank --ledger --out {run}")
     entries = ledger.read(path)

@@ -4,12 +4,20 @@ import json
 import sqlite3
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing, suppress
+from math import inf
 from pathlib import Path
+from threading import Lock
+from typing import Any
 
 import pytest
 
+from rankpipe.lm.fake import Noisy
 from tests.cli.test_cli import COMMAND, Rankpipe, rankpipe
+from tests.lm.server import Handler, serving
+from tests.lm.test_http import Behind
 
 __all__ = ["rankpipe"]
 FAKE = ("--use", "listwise", "--set", "lm={use: fake}", "--set", "plan={use: sliding, size: 2, step: 1}")
@@ -143,13 +151,110 @@ def test_models(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     assert "top takes no model" in rankpipe(*first, "--use", "top", "--model", "smollm2", code=3).stderr
 
 
+MINE = """
+from rankpipe.lm.fake import Noisy
+
+class Mine(Noisy):
+    identity = "mine, but for the seed"
+"""
+
+
+@pytest.mark.parametrize("use", [("listwise", "plan={use: sliding, size: 2, step: 1}"), ("first", "max_words=5")])
+def test_a_run_is_replayed_without_its_model(
+    rankpipe: Rankpipe,
+    first: tuple[object, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    use: tuple[str, str],
+) -> None:
+    """To the byte, by what lies beside it, though nothing is left of what made it."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "mine.py").write_text(MINE)
+    how = ("--use", use[0], "--set", use[1], "--set", "lm={use: 'mine:Mine', noise: 0.3, malformed: 0.2}")
+    said = rankpipe(*first, *how, "--ledger", "--out", "b.trec").stderr
+    assert "to make it again without the model: --replay b.trec" in said
+    rankpipe(*first, *how, "--ledger", "--cache", "c.sqlite", "--out", "c.trec")
+    for gone in ("mine.py", "c.sqlite"):
+        (tmp_path / gone).unlink()
+    assert rankpipe(*first, *how, "--out", "d.trec", code=3)
+    whole = (tmp_path / "b.trec").read_bytes()
+    for old, new, more in (
+        ("b", "d", ()), ("c", "e", ()), ("b", "f", ["--ledger"]), ("f", "f", ["--ledger"]), ("f", "g", ()),
+    ):  # fmt: skip
+        told = rankpipe(*first, "--replay", f"{old}.trec", "--out", f"{new}.trec", *more, "--json").stdout
+        assert json.loads(told)["lm"]["cached"]["asked"] == 0
+        assert (tmp_path / f"{new}.trec").read_bytes() == whole
+    assert json.loads(rankpipe("view", "f.trec", "--json").stdout)["windows"] > 0
+    beside = {p.name for p in tmp_path.iterdir() if "sqlite" in p.name or p.name.startswith(".")}
+    assert beside == {f"{name}.trec.answers.sqlite" for name in "bcf"}
+
+
+def test_what_cannot_be_replayed(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    rankpipe(*first, *FAKE, "--ledger", "--out", "b.trec")
+    assert "leave the other options out" in rankpipe(*first, *FAKE, "--replay", "b.trec", code=3).stderr
+    missing = rankpipe(*first, "--replay", "a.trec", code=6).stderr
+    assert "a.trec.answers.sqlite: no answers of a run; make it again with: rankpipe rerank --ledger" in missing
+    assert not (tmp_path / "a.trec.answers.sqlite").exists()
+    assert "leave the other options out" in rankpipe(*first, "--depth", 2, "--replay", "b.trec", code=3).stderr
+    rankpipe(*first, "--use", "top", "--set", "k=2", "--out", "c.trec")
+    assert "offline, and it lacks" in rankpipe("rerank", "c.trec", *first[2:], "--replay", "b.trec", code=7).stderr
+    said = rankpipe(*first, *FAKE, "--out", "b.trec").stderr
+    assert all(f"b.trec.{what}: of the run that was here before" in said for what in ("ledger.jsonl", "answers.sqlite"))
+
+
+def test_where_a_run_cannot_be_written(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    """It is refused before anything is read."""
+    for out in (tmp_path, "words"):
+        said = rankpipe("rerank", "nowhere.trec", "--data", "nowhere", "--out", out, code=8).stderr
+        assert f"{out}: a folder; name a file in it" in said.replace("\n", "")
+    assert "cannot be written" in rankpipe("rerank", "nowhere.trec", *FAKE, "--out", "a.trec/b", code=8).stderr
+    assert "a folder" in rankpipe("search", "words", "tea", "--out", "words", code=8).stderr
+
+
+def test_a_run_without_a_query(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    (tmp_path / "empty.trec").touch()
+    done = rankpipe("rerank", "empty.trec", *first[2:], *FAKE, "--out", "b.trec")
+    assert "there was no query" in done.stderr
+    assert (tmp_path / "b.trec").read_bytes() == b""
+
+
+class Held(Behind):
+    """Answers so many chats, and leaves the others waiting; knows which."""
+
+    def __init__(self) -> None:
+        super().__init__(Noisy(noise=0.3, malformed=0.2))
+        self.answers: float = inf
+        self.answered, self.waiting, self.lock = list[str](), list[str](), Lock()
+
+    def chat(self, handler: Handler, body: Any) -> None:
+        with self.lock:
+            answers = len(self.answered) < self.answers
+            (self.answered if answers else self.waiting).append(json.dumps(body["messages"]))
+        if answers:
+            super().chat(handler, body)
+        else:
+            handler.server.over.wait(300)
+
+
 def test_a_killed_rerank_goes_on_where_it_stopped(
     rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path
 ) -> None:
-    """What the model has answered a killed run is not asked again, and the run is the same to the byte."""
-    rankpipe(*first, *FAKE, "--out", "whole.trec")
-    killed(tmp_path, [*first, *FAKE, "--out", "b.trec"], tmp_path / ".b.trec.answers.sqlite")
-    done = rankpipe(*first, *FAKE, "--out", "b.trec")
+    """Only what the server had not answered at the kill is asked again, and the run is the same to the byte."""
+    model = Held()
+    kept = tmp_path / ".b.trec.answers.sqlite"
+    with serving([model.chat]) as server:
+        run = [*first, "--model", "m", "--lm", server.url, "--set", "lm.context=4000", *FAKE[4:]]
+        rankpipe(*run, "--out", "whole.trec")
+        windows, half = Counter(model.answered), len(model.answered) // 2
+        assert set(windows.values()) == {1}
+        model.answered.clear()
+        model.answers = half
+        killed(tmp_path, [*run, "--out", "b.trec"], lambda: bool(model.waiting) and _kept(kept) == half)
+        assert not (tmp_path / "b.trec").exists()
+        model.answers = inf
+        done = rankpipe(*run, "--out", "b.trec")
+    assert Counter(model.answered) == windows
+    assert 0 < len(model.waiting) <= 8  # as many as are asked at once
     assert "going on where it stopped" in done.stderr
     assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
     assert not [*tmp_path.glob(".b.trec*")]
@@ -177,25 +282,27 @@ def test_kill_9_in_the_middle_of_43_queries(
         *words,
     ]
     rankpipe(*run, "--out", "whole.trec")
-    killed(tmp_path, [*run, "--out", "b.trec"], tmp_path / kept, done=1)
+    killed(tmp_path, [*run, "--out", "b.trec"], lambda: _kept(tmp_path / kept) > 0)
     assert not (tmp_path / "b.trec").exists()
     assert "going on where it stopped" in rankpipe(*run, "--out", "b.trec").stderr
     assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
     assert len({line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()}) == 43
 
 
-def killed(folder: Path, words: list[object], kept: Path, done: int = 0) -> None:
-    """Run a command and kill it as soon as it has kept so many rankings or answers; 0: as soon as there is a file."""
+def killed(folder: Path, words: list[object], ready: Callable[[], bool]) -> None:
+    """Run a command, and kill it as soon as it is time."""
     command = [COMMAND, *map(str, words)]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (kept.exists() and _kept(kept) >= done):
-            time.sleep(0.001)
+        while not ready():
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
         process.kill()
-    if not kept.exists():
-        pytest.skip("the run ended before it could be killed")
 
 
 def _kept(path: Path) -> int:
+    """How many rankings or answers of a model there are."""
+    if not path.exists():
+        return 0
     if path.suffix == ".jsonl":
         return path.read_bytes().count(b"\n")
     with suppress(sqlite3.OperationalError), closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
