@@ -91,9 +91,9 @@ def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
 def _write_recipe(path: Path, tree: dict[str, Any]) -> None:
     import yaml
 
-    from rankpipe import store
+    from rankpipe import disk
 
-    with store.write(path) as f:
+    with disk.write(path) as f:
         yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
 
 

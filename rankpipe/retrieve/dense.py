@@ -16,13 +16,14 @@ import numpy as np
 from rankpipe.catalog import find
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encode import Encoder, Pooling, Said, encoder
 from rankpipe.retrieve.nearest import Exact, Faiss, Nearest, Vectors
 from rankpipe.stage import Retriever
-from rankpipe.store import Draft, open_artefact, publish, write
+from rankpipe.store import Draft, open_artefact, publish
 
 
 class Dense(Retriever):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.disk import write
 from rankpipe.errors import RecipeError
 from rankpipe.progress import working
 from rankpipe.retrieve.docs import best
-from rankpipe.store import write
 
 Vectors = NDArray[np.float32]  # (n, dimension)
 Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # positions and scores of a query's neighbours, best first
