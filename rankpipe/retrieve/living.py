@@ -1,0 +1,286 @@
+"""Indexes that documents are added to, replaced in and deleted from, while others search them.
+
+An index is one or more segments, each a folder of files that never change: its documents, what its kind makes of them,
+and beside them the places of those that are dead (``dead.npy``). A change adds a segment and buries documents in older
+ones; then segments of a size are merged when they are many (the log-structured merge tree, O'Neil et al. 1996), so that
+a document is rewritten O(log N) times. The manifest names all files; replacing it makes a batch of changes happen.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from abc import abstractmethod
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.disk import write
+from rankpipe.errors import DataError, RecipeError
+from rankpipe.progress import track
+from rankpipe.retrieve.docs import Docs
+from rankpipe.stage import Retriever
+from rankpipe.store import Draft, amend, open_artefact, publish, read_manifest
+
+FORMAT = 2
+FAN = 8  # segments of a size that are merged into one
+SMALL = 1000  # documents; below, all sizes are one
+ROTTEN = 0.5  # a segment of which more is dead is rewritten
+
+
+class Segment:
+    """One of an index: its documents and which of them are dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.docs = Docs(folder)
+        dead = folder / "dead.npy"
+        self.dead: NDArray[np.int32] = np.load(dead) if dead.exists() else np.empty(0, np.int32)  # places, rising
+        self.alive: NDArray[np.bool_] | None = None
+        if len(self.dead):
+            self.alive = np.ones(len(self.docs), bool)
+            self.alive[self.dead] = False
+
+    def __len__(self) -> int:
+        return len(self.docs) - len(self.dead)
+
+    @property
+    def living(self) -> NDArray[np.intp]:
+        """Places of the documents that are alive, rising."""
+        return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
+
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """Where the documents of these ids are, if they are alive."""
+        found = self.docs.find(ids)
+        return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a batch of changes did."""
+
+    added: int = 0
+    replaced: int = 0
+    deleted: int = 0
+    absent: tuple[str, ...] = ()  # ids that were to be deleted, and were not there
+
+
+class Living(Retriever):
+    """An index in a folder that lives: one writer at a time, readers at any time.
+
+    An opened index stays what it was when it was opened, whatever is written meanwhile; :meth:`refresh` opens what is
+    there now, and so does every change made through it.
+
+    :param index: a folder made by ``build``.
+    :param k: hits a query, at most.
+    :raises ArtefactError: If there is no whole index of this kind in the folder.
+    """
+
+    kind: ClassVar[str]
+
+    def __init__(self, index: Path, k: int = 1000) -> None:
+        if k < 1:
+            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        self.folder, self.k = Path(index), k
+        self.refresh()
+
+    @classmethod
+    def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:
+        """Build an index of one segment.
+
+        :param recipe: how, with every argument; all that the segments to come will know of it.
+        :param resume: go on from what an interrupted build has left.
+        """
+        with publish(folder, kind=cls.kind, format=FORMAT, recipe=recipe, data=data.data, resume=resume) as draft:
+            with _segment(draft, resume=resume) as made:
+                cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
+            draft.facts = _facts(draft.folder, [Segment(made.folder)], 0)
+        return cls(folder)
+
+    @classmethod
+    @abstractmethod
+    def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
+        """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of them.
+
+        Whole numbers among its facts are counts, and add up over segments.
+        """
+
+    @classmethod
+    @abstractmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Segment:
+        """A segment, to be searched."""
+
+    @abstractmethod
+    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+        """For each query the best ``k`` hits of each segment."""
+
+    @classmethod
+    def merge(cls, segments: Sequence[Any], draft: Draft, recipe: dict[str, Any]) -> None:
+        """Make one segment of what is alive in several; a kind that can do it without the texts does."""
+        cls.fill((s.docs[place] for s in segments for place in s.living.tolist()), draft, recipe)
+
+    @classmethod
+    def bury(cls, segment: Any, dead: NDArray[np.int32], folder: Path) -> None:
+        """Note of what dies in a segment what its kind must know beside its places.
+
+        :param dead: places of all that are dead now, rising.
+        :param folder: of the segment, in the draft.
+        """
+
+    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
+        """Search every segment, and merge what they have by score; equal scores as trec_eval breaks them."""
+        return [
+            Ranking.scored(query, chain.from_iterable(found), self.k)
+            for query, found in zip(batch, self.find(batch), strict=True)
+        ]
+
+    def refresh(self) -> Self:
+        """Open what is there now."""
+        while True:
+            self.manifest = open_artefact(self.folder, kind=self.kind, format=FORMAT)
+            try:
+                self.segments = self._opened(self.manifest.path)
+                return self
+            except FileNotFoundError:
+                if read_manifest(self.folder).build == self.manifest.build:
+                    raise
+
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
+
+    def documents(self) -> Iterator[Doc]:
+        """All that are alive, in the order in which they came."""
+        return (s.docs[place] for s in self.segments for place in s.living.tolist())
+
+    def add(self, docs: Iterable[Doc]) -> Change:
+        """Add documents.
+
+        :raises DataError: If an id is there already, or comes twice; nothing is added.
+        """
+        return self._change(docs, (), replace=False)
+
+    def update(self, docs: Iterable[Doc]) -> Change:
+        """Add documents; those whose ids are there take the place of the old ones.
+
+        :raises DataError: If an id comes twice; nothing is changed.
+        """
+        return self._change(docs, (), replace=True)
+
+    def delete(self, ids: Iterable[str]) -> Change:
+        """Delete documents by their ids; says which were not there."""
+        return self._change(None, ids, replace=False)
+
+    def compact(self) -> Change:
+        """Make one segment of all, without what is dead."""
+        with self._amending() as draft:
+            segments = self._opened(draft.folder)
+            if len(segments) > 1 or any(len(s.dead) for s in segments):
+                self._merge(segments, draft)
+        self.refresh()
+        return Change()
+
+    def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
+        with self._amending() as draft:
+            segments = self._opened(draft.folder)
+            doomed, fresh = dict.fromkeys(ids), 0
+            if docs is not None:
+                made = self._written(docs, draft)
+                doomed, fresh = dict.fromkeys(made.ids), len(made)
+            dead = [s.find(doomed) for s in segments]
+            there = [i for found in dead for i in found]
+            if docs is not None and there and not replace:
+                raise DataError(
+                    f"{self.folder}: {len(there)} of {fresh} documents are there already ({', '.join(there[:3])}...); "
+                    "nothing was added. To replace them: rankpipe index update"
+                )
+            for segment, found in zip(segments, dead, strict=True):
+                self._bury(segment, found.values())
+            self._tidy(draft)
+        self.refresh()
+        if docs is None:
+            return Change(deleted=len(there), absent=tuple(i for i in doomed if i not in set(there)))
+        return Change(added=fresh - len(there), replaced=len(there))
+
+    @classmethod
+    def _bury(cls, segment: Segment, places: Iterable[int]) -> None:
+        if dead := sorted({*segment.dead.tolist(), *places}):
+            with write(segment.folder / "dead.npy", "wb") as f:
+                np.save(f, np.array(dead, np.int32))
+            cls.bury(segment, np.array(dead, np.int32), segment.folder)
+
+    def _tidy(self, draft: Draft) -> None:
+        """Merge segments of a size where they are many; rewrite those of which much is dead."""
+        while True:
+            segments = self._opened(draft.folder)
+            sizes = defaultdict(list)
+            for s in segments:
+                sizes[_size(len(s))].append(s)
+            many = [group for group in sizes.values() if len(group) >= FAN]
+            rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
+            if not (due := [*many, *rotten]):
+                return
+            self._merge(due[0], draft)
+
+    def _merge(self, segments: Sequence[Segment], draft: Draft) -> None:
+        if any(map(len, segments)):
+            with _segment(draft) as made:
+                self.merge(segments, made, self.manifest.recipe)
+        for s in segments:
+            shutil.rmtree(s.folder)
+
+    def _written(self, docs: Iterable[Doc], draft: Draft) -> Docs:
+        with _segment(draft) as made:
+            self.fill(docs, made, self.manifest.recipe)
+        return Docs(made.folder)
+
+    def _opened(self, folder: Path) -> list[Any]:
+        return [self.segment(f, self.manifest.recipe) for f in _folders(folder)]
+
+    @contextmanager
+    def _amending(self) -> Iterator[Draft]:
+        with amend(self.folder, kind=self.kind, format=FORMAT) as (self.manifest, draft):
+            yield draft
+            draft.facts = _facts(draft.folder, self._opened(draft.folder), self.manifest.facts.get("batches", 0) + 1)
+
+
+@contextmanager
+def _segment(draft: Draft, *, resume: bool = False) -> Iterator[Draft]:
+    """A new segment in a draft; its facts are kept in it."""
+    numbers = [int(f.name) for f in _folders(draft.folder)]
+    folder = draft.folder / f"{0 if resume else max(numbers, default=-1) + 1:06}"
+    folder.mkdir(exist_ok=resume)
+    made = Draft(folder)
+    yield made
+    (folder / "facts.json").write_text(json.dumps(made.facts))
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.iterdir() if f.is_dir())
+
+
+def _facts(folder: Path, segments: Sequence[Segment], batches: int) -> dict[str, Any]:
+    """What is worth knowing of an index: counts summed over its segments, all else as the last one says."""
+    facts: dict[str, Any] = {}
+    total: Counter[str] = Counter()
+    for made in _folders(folder):
+        told = json.loads((made / "facts.json").read_text("utf-8"))
+        facts |= told
+        total.update({k: v for k, v in told.items() if type(v) is int})
+    dead = sum(len(s.dead) for s in segments)
+    return {**facts, **total, "documents": total["documents"] - dead, "dead": dead, "segments": len(segments)} | (
+        {"batches": batches} if batches else {}
+    )
+
+
+def _size(documents: int) -> int:
+    """Which segments are of a size: those within a factor of :data:`FAN`."""
+    return int(np.log(max(documents, SMALL)) / np.log(FAN))
