@@ -91,6 +91,7 @@ class BM25(Living):
     """
 
     kind = "bm25"
+    counts = (*Living.counts, "words", "postings")
 
     @classmethod
     def build(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from abc import abstractmethod
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,6 +86,7 @@ class Living(Retriever):
     """
 
     kind: ClassVar[str]
+    counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
 
     def __init__(self, index: Path, k: int = 1000) -> None:
         if k < 1:
@@ -103,16 +104,13 @@ class Living(Retriever):
         with publish(folder, kind=cls.kind, format=FORMAT, recipe=recipe, data=data.data, resume=resume) as draft:
             with _segment(draft, resume=resume) as made:
                 cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
-            draft.facts = _facts(draft.folder, [Segment(made.folder)], 0)
+            draft.facts = cls._facts(draft.folder)
         return cls(folder)
 
     @classmethod
     @abstractmethod
     def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
-        """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of them.
-
-        Whole numbers among its facts are counts, and add up over segments.
-        """
+        """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of them."""
 
     @classmethod
     @abstractmethod
@@ -249,7 +247,15 @@ class Living(Retriever):
     def _amending(self) -> Iterator[Draft]:
         with amend(self.folder, kind=self.kind, format=FORMAT) as (self.manifest, draft):
             yield draft
-            draft.facts = _facts(draft.folder, self._opened(draft.folder), self.manifest.facts.get("batches", 0) + 1)
+            draft.facts = {**self._facts(draft.folder), "batches": self.manifest.facts.get("batches", 0) + 1}
+
+    @classmethod
+    def _facts(cls, folder: Path) -> dict[str, Any]:
+        """What is worth knowing: counts summed over the segments, all else as the last one says."""
+        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in _folders(folder)]
+        dead = sum(len(Segment(made).dead) for made in _folders(folder))
+        facts = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in cls.counts}
+        return {**facts, "documents": facts["documents"] - dead, "dead": dead, "segments": len(told)}
 
 
 @contextmanager
@@ -265,20 +271,6 @@ def _segment(draft: Draft, *, resume: bool = False) -> Iterator[Draft]:
 
 def _folders(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_dir())
-
-
-def _facts(folder: Path, segments: Sequence[Segment], batches: int) -> dict[str, Any]:
-    """What is worth knowing of an index: counts summed over its segments, all else as the last one says."""
-    facts: dict[str, Any] = {}
-    total: Counter[str] = Counter()
-    for made in _folders(folder):
-        told = json.loads((made / "facts.json").read_text("utf-8"))
-        facts |= told
-        total.update({k: v for k, v in told.items() if type(v) is int})
-    dead = sum(len(s.dead) for s in segments)
-    return {**facts, **total, "documents": total["documents"] - dead, "dead": dead, "segments": len(segments)} | (
-        {"batches": batches} if batches else {}
-    )
 
 
 def _size(documents: int) -> int:
