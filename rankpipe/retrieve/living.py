@@ -110,7 +110,7 @@ class Living(Retriever):
     @classmethod
     @abstractmethod
     def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
-        """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of them."""
+        """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of it."""
 
     @classmethod
     @abstractmethod
