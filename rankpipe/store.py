@@ -167,7 +167,11 @@ def read_manifest(folder: Path) -> Manifest:
     folder = Path(folder)  # a text will do
     path = folder / "manifest.json"
     if not path.exists():
-        hint = f"build it with: rankpipe index {folder}" if (folder / "recipe.yaml").exists() else "is the path right?"
+        hint = (
+            f"build it with: rankpipe index build {folder}"
+            if (folder / "recipe.yaml").exists()
+            else "is the path right?"
+        )
         raise ArtefactError(f"{folder}: nothing built here; {hint}")
     try:
         known = json.loads(path.read_text("utf-8"))
@@ -175,7 +179,7 @@ def read_manifest(folder: Path) -> Manifest:
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(f"{path}: damaged manifest ({error}); {_cure(folder)}") from None
+        raise ArtefactError(f"{path}: damaged manifest ({error}); {cure(folder)}") from None
 
 
 def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
@@ -189,13 +193,13 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
     if manifest.format != format:
         raise ArtefactError(
             f"{folder}: format {manifest.format}, this version reads {format} (made by rankpipe "
-            f"{manifest.versions.get('rankpipe')}); {_cure(folder)}"
+            f"{manifest.versions.get('rankpipe')}); {cure(folder)}"
         )
     faults = damages(manifest, checksums=manifest.size_bytes <= HASH_ON_OPEN_BYTES)
     if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
         return open_artefact(folder, kind=kind, format=format)
     if faults:
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {_cure(folder)}")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder)}")
     return manifest
 
 
@@ -228,9 +232,10 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
     return None
 
 
-def _cure(folder: Path) -> str:
+def cure(folder: Path) -> str:
+    """How to get a damaged artefact back."""
     if (folder / "recipe.yaml").exists():
-        return f"build it again with: rankpipe index {folder} --force"
+        return f"build it again with: rankpipe index build {folder} --force"
     return "build it again from its documents"
 
 

@@ -107,7 +107,7 @@ def test_absent_and_foreign_artefacts_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="nothing built here; is the path right"):
         open_artefact(tmp_path, kind="thing")
     (tmp_path / "recipe.yaml").write_text("data: x")
-    with pytest.raises(ArtefactError, match="build it with: rankpipe index"):
+    with pytest.raises(ArtefactError, match="build it with: rankpipe index build"):
         open_artefact(tmp_path, kind="thing")
     make(tmp_path)
     with pytest.raises(ArtefactError, match="holds a 'thing', not a 'bm25'"):

@@ -31,7 +31,6 @@ from rankpipe.retrieve.docs import Docs
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, amend, open_artefact, publish, read_manifest
 
-FORMAT = 2
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
@@ -86,6 +85,7 @@ class Living(Retriever):
     """
 
     kind: ClassVar[str]
+    format: ClassVar[int] = 2  # of the files
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
 
     def __init__(self, index: Path, k: int = 1000) -> None:
@@ -101,7 +101,7 @@ class Living(Retriever):
         :param recipe: how, with every argument; all that the segments to come will know of it.
         :param resume: go on from what an interrupted build has left.
         """
-        with publish(folder, kind=cls.kind, format=FORMAT, recipe=recipe, data=data.data, resume=resume) as draft:
+        with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=resume) as draft:
             with _segment(draft, resume=resume) as made:
                 cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
             draft.facts = cls._facts(draft.folder)
@@ -144,7 +144,7 @@ class Living(Retriever):
     def refresh(self) -> Self:
         """Open what is there now."""
         while True:
-            self.manifest = open_artefact(self.folder, kind=self.kind, format=FORMAT)
+            self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format)
             try:
                 self.segments = self._opened(self.manifest.path)
                 return self
@@ -245,7 +245,7 @@ class Living(Retriever):
 
     @contextmanager
     def _amending(self) -> Iterator[Draft]:
-        with amend(self.folder, kind=self.kind, format=FORMAT) as (self.manifest, draft):
+        with amend(self.folder, kind=self.kind, format=self.format) as (self.manifest, draft):
             yield draft
             draft.facts = {**self._facts(draft.folder), "batches": self.manifest.facts.get("batches", 0) + 1}
 
