@@ -28,6 +28,7 @@ from rankpipe.disk import write
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.parts import Part, folders, new_part
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, amend, open_artefact, publish, read_manifest
 
@@ -102,15 +103,19 @@ class Living(Retriever):
         :param resume: go on from what an interrupted build has left.
         """
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=resume) as draft:
-            with _segment(draft, resume=resume) as made:
+            with new_part(draft, folder, first=True, resume=resume) as made:
                 cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
             draft.facts = cls._facts(draft.folder)
         return cls(folder)
 
     @classmethod
     @abstractmethod
-    def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
+    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         """Make a segment: keep ``docs`` (:func:`~rankpipe.retrieve.docs.write_docs`), and what the kind makes of it."""
+
+    def more(self, docs: Iterable[Doc], draft: Part) -> None:
+        """Make a segment of documents that come to the index; a kind that holds a model already need not load it."""
+        self.fill(docs, draft, self.manifest.recipe)
 
     @classmethod
     @abstractmethod
@@ -122,7 +127,7 @@ class Living(Retriever):
         """For each query the best ``k`` hits of each segment."""
 
     @classmethod
-    def merge(cls, segments: Sequence[Any], draft: Draft, recipe: dict[str, Any]) -> None:
+    def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
         """Make one segment of what is alive in several; a kind that can do it without the texts does."""
         cls.fill((s.docs[place] for s in segments for place in s.living.tolist()), draft, recipe)
 
@@ -230,18 +235,18 @@ class Living(Retriever):
 
     def _merge(self, segments: Sequence[Segment], draft: Draft) -> None:
         if any(map(len, segments)):
-            with _segment(draft) as made:
+            with new_part(draft, self.folder) as made:
                 self.merge(segments, made, self.manifest.recipe)
         for s in segments:
             shutil.rmtree(s.folder)
 
     def _written(self, docs: Iterable[Doc], draft: Draft) -> Docs:
-        with _segment(draft) as made:
-            self.fill(docs, made, self.manifest.recipe)
+        with new_part(draft, self.folder) as made:
+            self.more(docs, made)
         return Docs(made.folder)
 
     def _opened(self, folder: Path) -> list[Any]:
-        return [self.segment(f, self.manifest.recipe) for f in _folders(folder)]
+        return [self.segment(f, self.manifest.recipe) for f in folders(folder)]
 
     @contextmanager
     def _amending(self) -> Iterator[Draft]:
@@ -252,25 +257,10 @@ class Living(Retriever):
     @classmethod
     def _facts(cls, folder: Path) -> dict[str, Any]:
         """What is worth knowing: counts summed over the segments, all else as the last one says."""
-        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in _folders(folder)]
-        dead = sum(len(Segment(made).dead) for made in _folders(folder))
+        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in folders(folder)]
+        dead = sum(len(Segment(made).dead) for made in folders(folder))
         facts = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in cls.counts}
         return {**facts, "documents": facts["documents"] - dead, "dead": dead, "segments": len(told)}
-
-
-@contextmanager
-def _segment(draft: Draft, *, resume: bool = False) -> Iterator[Draft]:
-    """A new segment in a draft; its facts are kept in it."""
-    numbers = [int(f.name) for f in _folders(draft.folder)]
-    folder = draft.folder / f"{0 if resume else max(numbers, default=-1) + 1:06}"
-    folder.mkdir(exist_ok=resume)
-    made = Draft(folder)
-    yield made
-    (folder / "facts.json").write_text(json.dumps(made.facts))
-
-
-def _folders(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.is_dir())
 
 
 def _size(documents: int) -> int:
