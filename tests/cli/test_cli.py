@@ -29,25 +29,11 @@ def rankpipe(tmp_path: Path) -> Rankpipe:
     return run
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        "",
-        "index",
-        "index build",
-        "index add",
-        "index delete",
-        "search",
-        "rerank",
-        "eval",
-        "compare",
-        "run",
-        "check",
-        "pull",
-        "data",
-        "tables",
-    ],
-)
+VERBS = ["", "index", "index build", "index add", "index delete", "search", "rerank", "eval", "compare", "run", "check",
+         "pull", "data", "tables"]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_without_arguments_shows_its_help(rankpipe: Rankpipe, verb: str) -> None:
     done = rankpipe(*verb.split(), code=2)
     assert "Usage: rankpipe" in done.stdout + done.stderr

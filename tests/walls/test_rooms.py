@@ -11,6 +11,7 @@ GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
     "device", "disk", "lines",
 }  # fmt: skip
+MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
     "errors": set(),
@@ -29,10 +30,12 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
     "device": {"catalog"},
+    "colbert": {"errors", "onnx", "st", "weights"},
+    "splade": {"catalog", "device", "lm", "onnx", "st", "weights"},
     "lm": GROUND,
     "datasets": GROUND,
-    "retrieve": GROUND | {"datasets", "lm"},
-    "rerank": GROUND | {"datasets", "lm"},
+    "retrieve": GROUND | MODELS | {"datasets", "lm"},
+    "rerank": GROUND | MODELS | {"datasets", "lm"},
     "measure": GROUND | {"datasets", "retrieve", "journal"},
     "__init__": {"data", "stage"},
 }
