@@ -15,7 +15,7 @@ from rankpipe.cli.search import opened_index
 from rankpipe.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from rankpipe.retrieve.living import Change, Living
+    from rankpipe.retrieve.index import Change, Index
 
 From = Annotated[str, typer.Option("--data", "-d", help=options.DATA_HELP)]
 
@@ -90,7 +90,7 @@ def export(
     show.emit(told, lambda: show.out.print(f"{len(living)} documents: {out}", highlight=False))
 
 
-def _change(folder: Path, change: Callable[[Living], Change]) -> None:
+def _change(folder: Path, change: Callable[[Index], Change]) -> None:
     living = _living(folder)
     done = change(living)
     facts = living.manifest.facts
@@ -107,11 +107,11 @@ def _change(folder: Path, change: Callable[[Living], Change]) -> None:
     show.emit(told, human)
 
 
-def _living(folder: Path) -> Living:
-    from rankpipe.retrieve.living import Living
+def _living(folder: Path) -> Index:
+    from rankpipe.retrieve.index import Index
 
     opened = opened_index(folder, 1)
-    if not isinstance(opened, Living):
+    if not isinstance(opened, Index):
         raise RecipeError([f"{folder}: an index of the kind {type(opened).__name__} cannot be changed; build it again"])
     return opened
 

@@ -14,7 +14,6 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -25,12 +24,11 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.disk import write
-from rankpipe.errors import DataError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.parts import Part, folders, new_part
-from rankpipe.stage import Retriever
-from rankpipe.store import Draft, amend, open_artefact, publish, read_manifest
+from rankpipe.store import Draft, publish
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
@@ -64,36 +62,11 @@ class Segment:
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
 
 
-@dataclass(frozen=True)
-class Change:
-    """What a batch of changes did."""
+class Living(Index):
+    """An index of segments, which its kinds fill and search."""
 
-    added: int = 0
-    replaced: int = 0
-    deleted: int = 0
-    absent: tuple[str, ...] = ()  # ids that were to be deleted, and were not there
-
-
-class Living(Retriever):
-    """An index in a folder that lives: one writer at a time, readers at any time.
-
-    An opened index stays what it was when it was opened, whatever is written meanwhile; :meth:`refresh` opens what is
-    there now, and so does every change made through it.
-
-    :param index: a folder made by ``build``.
-    :param k: hits a query, at most.
-    :raises ArtefactError: If there is no whole index of this kind in the folder.
-    """
-
-    kind: ClassVar[str]
-    format: ClassVar[int] = 2  # of the files
+    format = 2
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
-
-    def __init__(self, index: Path, k: int = 1000) -> None:
-        if k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
-        self.folder, self.k = Path(index), k
-        self.refresh()
 
     @classmethod
     def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:
@@ -146,16 +119,8 @@ class Living(Retriever):
             for query, found in zip(batch, self.find(batch), strict=True)
         ]
 
-    def refresh(self) -> Self:
-        """Open what is there now."""
-        while True:
-            self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format)
-            try:
-                self.segments = self._opened(self.manifest.path)
-                return self
-            except FileNotFoundError:
-                if read_manifest(self.folder).build == self.manifest.build:
-                    raise
+    def _open(self) -> None:
+        self.segments = self._opened(self.manifest.path)
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))
@@ -201,10 +166,7 @@ class Living(Retriever):
             dead = [s.find(doomed) for s in segments]
             there = [i for found in dead for i in found]
             if docs is not None and there and not replace:
-                raise DataError(
-                    f"{self.folder}: {len(there)} of {fresh} documents are there already ({', '.join(there[:3])}...); "
-                    "nothing was added. To replace them: rankpipe index update"
-                )
+                raise self._there(there, fresh)
             for segment, found in zip(segments, dead, strict=True):
                 self._bury(segment, found.values())
             self._tidy(draft)
@@ -250,9 +212,9 @@ class Living(Retriever):
 
     @contextmanager
     def _amending(self) -> Iterator[Draft]:
-        with amend(self.folder, kind=self.kind, format=self.format) as (self.manifest, draft):
+        with super()._amending() as draft:
             yield draft
-            draft.facts = {**self._facts(draft.folder), "batches": self.manifest.facts.get("batches", 0) + 1}
+            draft.facts = self._facts(draft.folder)
 
     @classmethod
     def _facts(cls, folder: Path) -> dict[str, Any]:

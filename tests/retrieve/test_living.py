@@ -13,7 +13,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
-from rankpipe.retrieve.living import Change
+from rankpipe.retrieve.index import Change
 
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "the", "lazy", "quick", "brown", "hedge"]
 TEXT = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
