@@ -19,6 +19,7 @@ from rankpipe.disk import write
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import best, write_docs
 from rankpipe.retrieve.living import Living, Segment
+from rankpipe.retrieve.parts import moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
@@ -159,15 +160,8 @@ class BM25(Living):
     @classmethod
     def merge(cls, segments: Sequence[Counted], draft: Draft, recipe: dict[str, Any]) -> None:  # noqa: ARG003
         """Merge postings; no text is read for its words again."""
-        for _ in write_docs((s.docs[place] for s in segments for place in s.living.tolist()), draft):
-            pass
-        parts, start = [], 0
-        for s in segments:
-            place = np.full(len(s.docs), -1, np.int64)
-            place[s.living] = np.arange(start, start + len(s))
-            parts.append((s.postings, place))
-            start += len(s)
-        merge(parts, draft.folder)
+        places = moved(segments, draft)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
         lengths = np.concatenate([s.lengths[s.living] for s in segments])
         np.save(draft.folder / "lengths.npy", lengths)
         draft.facts |= {"words": int(lengths.sum()), "postings": len(mapped(draft.folder / "docs.npy"))}

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rankpipe.errors import ArtefactError
+from rankpipe.retrieve.docs import write_docs
 from rankpipe.store import Draft, damages, read_manifest
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.living import Segment
 
 
 @dataclass
@@ -50,3 +59,15 @@ def new_part(draft: Draft, home: Path, *, first: bool = False, resume: bool = Fa
 def folders(index: Path) -> list[Path]:
     """Of the segments of an index, or of a draft of it, in the order in which they came."""
     return sorted(f for f in index.iterdir() if f.is_dir())
+
+
+def moved(segments: Sequence[Segment], draft: Draft) -> list[NDArray[np.int64]]:
+    """Keep the documents that are alive in several; of each segment's documents the new places, -1 where it is dead."""
+    deque(write_docs((s.docs[place] for s in segments for place in s.living.tolist()), draft), maxlen=0)
+    places, start = [], 0
+    for s in segments:
+        place = np.full(len(s.docs), -1, np.int64)
+        place[s.living] = np.arange(start, start + len(s))
+        places.append(place)
+        start += len(s)
+    return places
