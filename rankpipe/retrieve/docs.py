@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,14 @@ from rankpipe.retrieve.strings import Strings, mapped, write_strings
 from rankpipe.store import Draft
 
 CACHE_BYTES = 64 << 20
+
+
+class Texts(Protocol):
+    """Documents by position."""
+
+    def __getitem__(self, position: int, /) -> Doc:
+        """One of them."""
+        ...
 
 
 class Docs:
@@ -86,7 +95,7 @@ class Stored(Doc):
     __slots__ = ("_docs", "_place")
     __class__ = Doc  # type: ignore[assignment]
 
-    def __init__(self, id: str, docs: Docs, place: int) -> None:
+    def __init__(self, id: str, docs: Texts, place: int) -> None:
         object.__setattr__(self, "id", id)
         object.__setattr__(self, "_docs", docs)
         object.__setattr__(self, "_place", place)
@@ -114,25 +123,35 @@ def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     :raises DataError: If there is no document, an id comes twice, or a text has half a character (a lone surrogate).
         Of an id that comes twice a collection's own stream, which knows its file and line, is let speak first.
     """
-    docs, ids = iter(docs), dict[str, None]()
+    ids = dict[str, None]()
     offsets = array("q", [0])
     empty = 0
     with open(draft.folder / "docs.jsonl", "wb") as f:
-        for doc in docs:
-            if doc.id in ids:
-                deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
-                raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
-            ids[doc.id] = None
+        for doc, line in checked(docs, ids):
             empty += not doc.contents.strip()
-            offsets.append(offsets[-1] + f.write(_line(doc, len(ids))))
+            offsets.append(offsets[-1] + f.write(line))
             yield doc
-    if not ids:
-        raise DataError("the corpus is empty: there is nothing to index; is the path right?")
     np.save(draft.folder / "offsets.npy", np.array(offsets, np.int64))
     write_strings(draft.folder / "ids", ids)
     np.save(draft.folder / "precedence.npy", _precedence(list(ids)))
     spaced = sum(not i or any(c.isspace() for c in i) for i in ids)
     draft.facts |= {"documents": len(ids), "empty_texts": empty, "ids_with_white_space": spaced}
+
+
+def checked(docs: Iterable[Doc], ids: dict[str, None]) -> Iterator[tuple[Doc, bytes]]:
+    """The documents, each with its line of JSON in BEIR's layout, while their ids are noted in ``ids``.
+
+    :raises DataError: As :func:`write_docs`.
+    """
+    docs = iter(docs)
+    for doc in docs:
+        if doc.id in ids:
+            deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
+            raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
+        ids[doc.id] = None
+        yield doc, _line(doc, len(ids))
+    if not ids:
+        raise DataError("the corpus is empty: there is nothing to index; is the path right?")
 
 
 def best(scores: NDArray[np.float32], precedence: NDArray[np.int32], k: int) -> NDArray[np.intp]:
