@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rankpipe.disk import disk_errors
 from rankpipe.errors import ArtefactError
-from rankpipe.store import disk_errors
 
 
 def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from rankpipe.onnx import fitting, head
 from rankpipe.weights import quiet
 
 T = TypeVar("T", str, tuple[str, str])
-Kind = Literal["SentenceTransformer", "CrossEncoder", "MultiVectorEncoder"]
+Kind = Literal["SentenceTransformer", "CrossEncoder", "MultiVectorEncoder", "SparseEncoder"]
 
 
 @dataclass(frozen=True)

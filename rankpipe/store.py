@@ -8,25 +8,26 @@ a writer killed at any point leaves the old one.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.disk import disk_errors, fsync, lock, sha256, write
+from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
-REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 
 
 @dataclass(frozen=True)
@@ -75,30 +76,6 @@ class Draft:
 
 
 @contextmanager
-def write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that appears whole when the block ends, and not at all if it fails.
-
-    :raises DiskError: If the disk is full or the folder cannot be written; the old file is untouched.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(
-                part, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n"
-            ) as f:
-                yield f
-                f.flush()
-                os.fsync(f.fileno())
-            os.replace(part, path)
-            _fsync(path.parent)
-        except BaseException:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
 def publish(
     folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data, resume: bool = False
 ) -> Iterator[Draft]:
@@ -108,32 +85,75 @@ def publish(
     :raises ArtefactError: If another process is writing there.
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
-    started = datetime.now(UTC)
-    key = hashlib.sha256(json.dumps([kind, format, recipe, asdict(data)], default=str).encode()).hexdigest()[:12]
-    made, work = folder / "made", folder / "made" / f".work-{key}"
-    provenance = {"versions": versions(), "commit": commit()}  # git runs before the lock is held: no child keeps it
+    known = _Known(kind, format)
+    told = [kind, format, recipe, asdict(data)]
+    key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
+    work = folder / "made" / f".work-{key}"
     with disk_errors(folder), lock(folder):
         if resume:
-            _take_up(folder, work, key)
+            _take_up(folder, work)
         _sweep(folder, keep=work.name if resume else "")
         work.mkdir(parents=True, exist_ok=True)
         draft = Draft(work)
         yield draft
+        known.commit(folder, recipe, data, draft, {})
+
+
+@contextmanager
+def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifest, Draft]]:
+    """Change an artefact: the draft has all its files, which the block adds to, replaces or removes.
+
+    They are the old build's own (hard links): a file may be replaced by a new one, but never written into. A kill at
+    any point leaves the artefact as it was before the block or as it is after it.
+
+    :raises ArtefactError: If another process is writing there, or there is no whole artefact of this kind.
+    :raises DiskError: If the disk is full; what was there before is untouched.
+    """
+    known = _Known(kind, format)
+    with disk_errors(folder), lock(folder):
+        old = open_artefact(folder, kind=kind, format=format)
+        work = folder / "made" / ".work-amended"  # no build's name: none goes on from it
+        _sweep(folder)
+        work.mkdir(parents=True)
+        for name in old.files:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            _linked(old.path / name, work / name)
+        draft = Draft(work, dict(old.facts))
+        yield old, draft
+        kept = {n: s for n, s in old.files.items() if _same(old.path / n, work / n)}
+        known.commit(folder, old.recipe, old.data, draft, kept)
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What is known of an artefact before it is written. Made before the lock is held: git's process would keep it."""
+
+    kind: str
+    format: int
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    provenance: dict[str, Any] = field(default_factory=lambda: {"versions": versions(), "commit": commit()})
+
+    def commit(self, folder: Path, recipe: dict[str, Any], data: Data, draft: Draft, sums: Sums) -> None:
+        """Make the draft the artefact.
+
+        :param sums: of its files, as far as they are known already.
+        """
+        work, made = draft.folder, folder / "made"
         files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file()}
+        fresh = [p for n, p in files.items() if n not in sums]
         with working(f"checksums of {folder}"):
-            sums = {n: (p.stat().st_size, sha256(p)) for n, p in files.items()}
-        build = f"{key}-{started:%Y%m%dT%H%M%S%f}"
+            sums = {n: sums.get(n) or (p.stat().st_size, sha256(p)) for n, p in files.items()}
+        build = f"{work.name.removeprefix('.work-')}-{self.started:%Y%m%dT%H%M%S%f}"
         manifest = {
-            "kind": kind, "format": format, "build": build, "recipe": recipe,
-            "recipe_hash": digest(recipe), "data": asdict(data),
-            "facts": draft.facts, "files": sums,
-            **provenance, "created": f"{started:%Y-%m-%dT%H:%M:%SZ}",
-            "seconds": round((datetime.now(UTC) - started).total_seconds(), 3),
+            "kind": self.kind, "format": self.format, "build": build, "recipe": recipe,
+            "recipe_hash": digest(recipe), "data": asdict(data), "facts": draft.facts, "files": sums,
+            **self.provenance, "created": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
+            "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
         }  # fmt: skip
-        for path in (*files.values(), *(p for p in work.rglob("*") if p.is_dir()), work):
-            _fsync(path)
+        for path in (*fresh, *(p for p in work.rglob("*") if p.is_dir()), work):
+            fsync(path)
         os.rename(work, made / build)
-        _fsync(made)
+        fsync(made)
         with write(folder / "manifest.json") as f:
             json.dump(manifest, f, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         _sweep(folder, keep=build)
@@ -147,7 +167,11 @@ def read_manifest(folder: Path) -> Manifest:
     folder = Path(folder)  # a text will do
     path = folder / "manifest.json"
     if not path.exists():
-        hint = f"build it with: rankpipe index {folder}" if (folder / "recipe.yaml").exists() else "is the path right?"
+        hint = (
+            f"build it with: rankpipe index build {folder}"
+            if (folder / "recipe.yaml").exists()
+            else "is the path right?"
+        )
         raise ArtefactError(f"{folder}: nothing built here; {hint}")
     try:
         known = json.loads(path.read_text("utf-8"))
@@ -155,7 +179,7 @@ def read_manifest(folder: Path) -> Manifest:
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(f"{path}: damaged manifest ({error}); {_cure(folder)}") from None
+        raise ArtefactError(f"{path}: damaged manifest ({error}); {cure(folder)}") from None
 
 
 def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
@@ -169,10 +193,13 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
     if manifest.format != format:
         raise ArtefactError(
             f"{folder}: format {manifest.format}, this version reads {format} (made by rankpipe "
-            f"{manifest.versions.get('rankpipe')}); {_cure(folder)}"
+            f"{manifest.versions.get('rankpipe')}); {cure(folder)}"
         )
-    if faults := damages(manifest, checksums=manifest.size_bytes <= HASH_ON_OPEN_BYTES):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {_cure(folder)}")
+    faults = damages(manifest, checksums=manifest.size_bytes <= HASH_ON_OPEN_BYTES)
+    if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
+        return open_artefact(folder, kind=kind, format=format)
+    if faults:
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder)}")
     return manifest
 
 
@@ -205,56 +232,14 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
     return None
 
 
-@contextmanager
-def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
-
-    :param wait: wait for the holder to end, however long that takes, instead of refusing.
-    :raises ArtefactError: If another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as f:
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
-        yield
-
-
-def cache_folder() -> Path:
-    """Where fetched files are kept: ``$RANKPIPE_CACHE``, or ``rankpipe`` in the user's cache folder. Makes nothing."""
-    if own := os.environ.get("RANKPIPE_CACHE"):
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankpipe"
-
-
-@contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into a DiskError that names the place."""
-    try:
-        yield
-    except OSError as error:
-        cut_short = error.errno is None and str(error).endswith(" written")  # all that numpy says of a full disk
-        if error.errno in FULL or cut_short:
-            raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error
-        if error.errno in REFUSED:
-            raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
-        raise
-
-
-def sha256(path: Path) -> str:
-    """A file's checksum, hexadecimal."""
-    with open(path, "rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-def _cure(folder: Path) -> str:
+def cure(folder: Path) -> str:
+    """How to get a damaged artefact back."""
     if (folder / "recipe.yaml").exists():
-        return f"build it again with: rankpipe index {folder} --force"
+        return f"build it again with: rankpipe index build {folder} --force"
     return "build it again from its documents"
 
 
-def _sweep(folder: Path, keep: str) -> None:
+def _sweep(folder: Path, keep: str = "") -> None:
     """Remove builds that no manifest names: older ones, and what killed writers left."""
     with suppress(ArtefactError):
         keep += " " + read_manifest(folder).build
@@ -265,11 +250,12 @@ def _sweep(folder: Path, keep: str) -> None:
         left.unlink()
 
 
-def _take_up(folder: Path, work: Path, key: str) -> None:
+def _take_up(folder: Path, work: Path) -> None:
     """Make an interrupted build ready to go on, also one killed just before its manifest; torn files away."""
     named = ""
     with suppress(ArtefactError):
         named = read_manifest(folder).build
+    key = work.name.removeprefix(".work-")
     whole = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
     if whole and not work.exists():
         os.rename(whole[0], work)
@@ -277,9 +263,15 @@ def _take_up(folder: Path, work: Path, key: str) -> None:
         torn.unlink()
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _linked(old: Path, new: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        os.link(old, new)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(old, new)
+
+
+def _same(old: Path, new: Path) -> bool:
+    return new.exists() and old.samefile(new)

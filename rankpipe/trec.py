@@ -15,8 +15,8 @@ from pathlib import Path
 from struct import pack, unpack
 
 from rankpipe.data import Ranking
+from rankpipe.disk import write
 from rankpipe.errors import DataError
-from rankpipe.store import write
 
 Run = dict[str, dict[str, float]]
 Qrels = dict[str, dict[str, int]]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from rankpipe.disk import lock, write
 from rankpipe.errors import ArtefactError, DiskError
 from rankpipe.provenance import commit, digest
-from rankpipe.store import Data, damages, lock, open_artefact, publish, read_manifest, staleness, write
+from rankpipe.store import Data, damages, open_artefact, publish, read_manifest, staleness
 
 DATA = Data("docs", "abc")
 
@@ -106,7 +107,7 @@ def test_absent_and_foreign_artefacts_are_named(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="nothing built here; is the path right"):
         open_artefact(tmp_path, kind="thing")
     (tmp_path / "recipe.yaml").write_text("data: x")
-    with pytest.raises(ArtefactError, match="build it with: rankpipe index"):
+    with pytest.raises(ArtefactError, match="build it with: rankpipe index build"):
         open_artefact(tmp_path, kind="thing")
     make(tmp_path)
     with pytest.raises(ArtefactError, match="holds a 'thing', not a 'bm25'"):
@@ -128,7 +129,7 @@ def test_staleness_says_why(tmp_path: Path) -> None:
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
-    code = "import sys, time, pathlib; from rankpipe.store import lock\nwith lock(pathlib.Path(sys.argv[1])):\n"
+    code = "import sys, time, pathlib; from rankpipe.disk import lock\nwith lock(pathlib.Path(sys.argv[1])):\n"
     code += " print('held', flush=True); time.sleep(60)"
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout

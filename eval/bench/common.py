@@ -13,10 +13,10 @@ from statistics import median
 from time import perf_counter
 from typing import Any, Generic, TypeVar
 
+from rankpipe.disk import write
 from rankpipe.measure.results import machine
 from rankpipe.measure.tables import table
 from rankpipe.provenance import PACKAGES, commit, versions
-from rankpipe.store import write
 
 T = TypeVar("T")
 Row = dict[str, Any]  # flat: text, numbers, yes or no

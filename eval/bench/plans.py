@@ -24,6 +24,7 @@ from common import HERE, Row, file
 from torch import set_num_threads
 
 from rankpipe import Ranking, evaluate, open_dataset
+from rankpipe.disk import write
 from rankpipe.lm.hf import HF
 from rankpipe.measure import svg
 from rankpipe.rerank import plans
@@ -32,7 +33,6 @@ from rankpipe.rerank.fit import Fitted, Passage, fit, written_tokens
 from rankpipe.rerank.plans import Planner, Windows
 from rankpipe.rerank.prompts import named
 from rankpipe.retrieve.runs import RunFile
-from rankpipe.store import write
 from rankpipe.trec import Qrels
 
 DATA, RUN, CROSS, MEASURE = "trec-dl19-pool", "runs/BM25.trec", "minilm-l12", "nDCG@10"

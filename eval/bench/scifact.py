@@ -163,7 +163,7 @@ def hybrid(data: Dataset, scratch: Path, words: Sequence[Ranking], times: int) -
     queries = data.queries
     built = race({OURS: clocked(lambda: Dense.build(data, scratch / "dense", model="minilm"))}, 1)
     dense = built[OURS].made
-    dense.encoder  # noqa: B018  loads the model
+    dense.model  # noqa: B018  loads it
     vectors = race({OURS: clocked(lambda: [*dense(queries)])}, times)
     fuse = Fuse(Given(words), Given(vectors[OURS].made))
     fused = race({OURS: clocked(lambda: [*fuse(queries)])}, times)
@@ -172,7 +172,7 @@ def hybrid(data: Dataset, scratch: Path, words: Sequence[Ranking], times: int) -
     evaluated = race({OURS: clocked(lambda: evaluate(to_run(made), data.qrels, MEASURES))}, times)
     asked = f"{len(queries)} queries"
     return [
-        *against("build dense", built, f"{len(dense.docs):,} documents"),
+        *against("build dense", built, f"{len(dense):,} documents"),
         *against("search dense", vectors, asked, quality({OURS: to_run(vectors[OURS].made)}, data)),
         *against("fuse", fused, asked, quality({OURS: to_run(made)}, data)),
         *against("write run", written, f"{sum(len(r.hits) for r in made):,} hits"),

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from rankpipe import store
+from rankpipe import disk
 from rankpipe.cli import show
 from rankpipe.errors import ArtefactError, DiskError
 
@@ -43,7 +43,7 @@ class Work:
         while isinstance(lm, Cached):
             lm.book.close()
             lm = lm.lm  # one inside may have this very run's answers open
-        with store.disk_errors(self.out):
+        with disk.disk_errors(self.out):
             _remove(answers(self.out))
             os.replace(self.answers, answers(self.out))
         show.remark(f"to make it again without the model: --replay {self.out}")
@@ -69,7 +69,7 @@ def writable(out: Path | None) -> None:
         return
     if out.is_dir():
         raise DiskError(f"{out}: a folder; name a file in it")
-    with store.disk_errors(out):
+    with disk.disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=out.parent):
             pass

@@ -44,7 +44,7 @@ def _furnish(folder: Path, with_llm: bool) -> Path:
 
     import yaml
 
-    from rankpipe.store import write
+    from rankpipe.disk import write
 
     source = Path(str(files("rankpipe") / "demo"))
     for recipe in source.rglob("recipe.yaml"):

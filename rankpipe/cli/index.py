@@ -1,28 +1,22 @@
-"""index, search."""
+"""index build, info, verify."""
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rankpipe.cli import app, beside, options, rankings_out, show
+from rankpipe.cli import app, options, show
 from rankpipe.errors import ArtefactError, DataError
-from rankpipe.stage import Retriever
+
+index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
+app.add_typer(index, name="index")
+Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
 
-class Fusion(StrEnum):
-    """Fuse's methods, as choices on the command line."""
-
-    rrf = "rrf"
-    minmax = "minmax"
-    zscore = "zscore"
-
-
-@show.verb(app, "index")
-def index(
+@show.verb(index, "build")
+def build(
     folder: Annotated[Path, typer.Argument(help="The index: a folder to make, or one with a recipe.yaml.")],
     data: options.DataOrNone = None,
     split: options.Split = "test",
@@ -30,20 +24,16 @@ def index(
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Check every byte of an index; build nothing.")] = False,
 ) -> None:
     """Build an index from a collection.
 
-    rankpipe index my-index --data path/to/beir-folder
-    rankpipe index my-vectors --data corpus.jsonl --use dense --set model=bge-small
-    rankpipe index indexes/pydocs-bm25
+    rankpipe index build my-index --data path/to/beir-folder
+    rankpipe index build my-vectors --data corpus.jsonl --use dense --set model=bge-small
+    rankpipe index build indexes/pydocs-bm25
     """
     from rankpipe import store
     from rankpipe.retrieve import shelf
 
-    if verify:
-        _verify(folder)
-        return
     written = folder / "recipe.yaml"
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
@@ -71,12 +61,37 @@ def index(
     show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts}, human)
 
 
-def _verify(folder: Path) -> None:
+@show.verb(index, "info")
+def info(folder: Folder) -> None:
+    """Say what an index is: what it was made from, how, and how large it is.
+
+    rankpipe index info my-index
+    """
+    from rankpipe import store
+
+    made = store.read_manifest(folder)
+    facts = {**made.facts, "size_bytes": made.size_bytes, "created": made.created, "commit": made.commit}
+    told = {"index": str(folder), "kind": made.kind, "data": made.data.name, "recipe": made.recipe, **facts}
+
+    def human() -> None:
+        recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
+        rows = [("recipe", recipe), *facts.items()]
+        show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", " "), rows, text=(" ",))
+
+    show.emit(told, human)
+
+
+@show.verb(index, "verify")
+def verify(folder: Folder) -> None:
+    """Check every byte of an index against the checksums it was written with.
+
+    rankpipe index verify my-index
+    """
     from rankpipe import store
 
     made = store.read_manifest(folder)
     if faults := store.damages(made):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; build it again: rankpipe index {folder} --force")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
 
@@ -91,51 +106,7 @@ def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
 def _write_recipe(path: Path, tree: dict[str, Any]) -> None:
     import yaml
 
-    from rankpipe import store
+    from rankpipe import disk
 
-    with store.write(path) as f:
+    with disk.write(path) as f:
         yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
-
-
-@show.verb(app, "search")
-def search(
-    index: Annotated[Path, typer.Argument(help="The folder of an index.")],
-    question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
-    others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
-    data: options.DataOrNone = None,
-    split: options.Split = "test",
-    topics: options.Topics = None,
-    k: options.K = None,
-    fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
-    out: options.Out = None,
-) -> None:
-    """Search one index, or several fused.
-
-    rankpipe search my-index "how do I run a function every hour"
-    rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
-    """
-    from rankpipe.data import Query
-    from rankpipe.progress import track
-    from rankpipe.retrieve.fuse import Fuse
-
-    if (question is None) == (data is None and topics is None):
-        raise DataError("say what to search for: either a question, or many by --data or --topics")
-    beside.writable(out)
-    k = k or (10 if out is None else 1000)
-    opened = [_open(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
-    retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)
-    queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
-    rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
-    rankings_out.tell(rankings, out)
-
-
-def _open(folder: Path, k: int) -> Retriever:
-    """The index in a folder, opened by the component that made it."""
-    from rankpipe import store
-    from rankpipe.catalog import find
-    from rankpipe.retrieve import shelf
-
-    if shelf.outdated(folder):
-        show.warn(f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index {folder}")
-    opened: Retriever = find(store.read_manifest(folder).kind)(folder, k=k)
-    return opened

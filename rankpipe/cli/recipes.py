@@ -60,8 +60,8 @@ def tables(
 
     rankpipe tables README.md docs/*.md
     """
+    from rankpipe.disk import write
     from rankpipe.measure.tables import rewrite
-    from rankpipe.store import write
 
     stale = []
     for path in files:

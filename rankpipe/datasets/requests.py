@@ -16,8 +16,8 @@ from typing import Any
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets.records import DOC_ID, DOC_TEXT, QUERY_ID, asked, identifier, parse, text
+from rankpipe.disk import write
 from rankpipe.errors import DataError
-from rankpipe.store import write
 from rankpipe.trec import lines
 
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
+from rankpipe.disk import disk_errors
 from rankpipe.errors import ArtefactError, DiskError
-from rankpipe.store import disk_errors
 
 OURS, FORMAT = 0x52504C4D, 1  # what the file says it is (application_id), and how its table looks (user_version)
 PATIENCE_S = 60  # how long another process may hold the file

@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rankpipe import recipe, store, trec, weights
+from rankpipe import disk, recipe, store, trec, weights
 from rankpipe.catalog import find
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
@@ -240,15 +240,15 @@ def _code(source: Path) -> list[str]:
     """Checksums of a component's module; of ours also of all in its room (prompts, plans, ...) and the ground floor."""
     house = Path(recipe.__file__).parent
     if not source.is_relative_to(house):
-        return [store.sha256(source)]
+        return [disk.sha256(source)]
     files = {*source.parent.rglob("*.py"), *source.parent.rglob("*.yaml"), *house.glob("*.py")}
-    return [store.sha256(file) for file in sorted(files)]
+    return [disk.sha256(file) for file in sorted(files)]
 
 
 def _content(path: Path) -> str:
     if not path.exists():
         raise DataError(f"{path}: no such file or folder")
-    return weights.identity(path) if path.is_dir() else store.sha256(path)
+    return weights.identity(path) if path.is_dir() else disk.sha256(path)
 
 
 def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:

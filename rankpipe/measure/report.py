@@ -8,12 +8,12 @@ from html import escape
 from pathlib import Path
 
 from rankpipe.data import Doc
+from rankpipe.disk import write
 from rankpipe.measure import svg
 from rankpipe.measure.compare import Change, Comparison, changes, decisive, interval
 from rankpipe.measure.ranking import Evaluation, evaluate
 from rankpipe.measure.results import Cost
 from rankpipe.measure.tables import figure
-from rankpipe.store import write
 from rankpipe.trec import Qrels, Run, ordered
 
 RECALLS = [f"IPrec@{i / 10}" for i in range(11)]

@@ -13,11 +13,12 @@ from typing import Any
 
 from rankpipe.catalog import near
 from rankpipe.data import Ranking, Step
+from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.measure.compare import interval
 from rankpipe.measure.ranking import Evaluation
 from rankpipe.provenance import commit, versions
-from rankpipe.store import Data, write
+from rankpipe.store import Data
 
 
 @dataclass(frozen=True)

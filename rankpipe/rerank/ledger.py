@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from rankpipe import lines, store
+from rankpipe import disk, lines
 from rankpipe.lm import Chat
 
 KINDS = ("ok", "wrong_format", "repetition", "missing_documents")
@@ -63,9 +63,9 @@ def kept(path: Path, known: Container[str] = ()) -> Iterator[None]:
     :param known: queries (ids) that are not asked again; what the file says of them stays, and nothing else does.
     """
     old = [e for e in read(path) if e.query in known]
-    with store.write(path) as f:
+    with disk.write(path) as f:
         f.writelines(map(_line, old))
-    with store.disk_errors(path), open(path, "a", encoding="utf-8") as f:
+    with disk.disk_errors(path), open(path, "a", encoding="utf-8") as f:
 
         def write(entry: Entry) -> None:
             f.write(_line(entry))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rankpipe.data import Ranking, Step
+from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import track
 from rankpipe.rerank.features import Statistics, chosen, unknown
@@ -20,7 +21,7 @@ from rankpipe.rerank.learners import LEARNERS, Examples, LambdaMART, Learner, Sc
 from rankpipe.rerank.scores import rescored
 from rankpipe.rerank.signals import BATCH, Signals, identities
 from rankpipe.stage import Reranker
-from rankpipe.store import Data, open_artefact, publish, write
+from rankpipe.store import Data, open_artefact, publish
 from rankpipe.trec import Qrels
 
 KIND = "ltr"

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rankpipe import st, weights
 from rankpipe.catalog import need, require
 from rankpipe.data import Ranking, Step
-from rankpipe.device import default_device
 from rankpipe.errors import RecipeError
-from rankpipe.lm.local import in_batches, loaded
-from rankpipe.onnx import fitting
 from rankpipe.rerank.scores import rescored
+from rankpipe.splade import Splade
 from rankpipe.stage import Reranker
-
-T = TypeVar("T")
-BATCH_TOKENS = 2048  # computed at once, of 30,522 logits each: 250 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,27 +84,3 @@ class Sparse(Reranker):
             self.name, calls=len(scored), tokens_in=sum(s.tokens for s in scored), cut=sum(s.cut for s in scored)
         )
         return rescored(ranking, [s.score for s in scored], self.model).noting(cost)
-
-
-class Splade:
-    """A masked language model that gives every text a weight for each word of its vocabulary."""
-
-    def __init__(self, name: str, folder: Path, max_length: int | None = None) -> None:
-        transformers = need("transformers", name="this sparse model", extra="lm")
-        self.name, self.max_seq_length = name, fitting(folder, max_length)
-        self.tokenizer = loaded(transformers.AutoTokenizer, folder, local_files_only=True)
-        model = loaded(transformers.AutoModelForMaskedLM, folder, local_files_only=True, dtype="float32")
-        self._model = model.to(default_device()).eval()
-
-    def run(self, told: st.Measured[str], use: Callable[[Sequence[int], Any], list[T]]) -> list[T]:
-        """What ``use`` makes of each text's weights; it is given a batch's positions and (texts, vocabulary)."""
-        ids = self.tokenizer(told.texts, truncation=True, max_length=self.max_seq_length)["input_ids"]
-        return in_batches(
-            ids, lambda places: use(places, self._weights([ids[i] for i in places])), BATCH_TOKENS, self.name
-        )
-
-    def _weights(self, ids: Sequence[Sequence[int]]) -> Any:
-        given = self.tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._model.device)
-        logits = self._model(**given).logits  # (B, T, vocabulary)
-        unseen = given["attention_mask"][:, :, None] == 0
-        return logits.masked_fill_(unseen, 0.0).amax(1).relu_().log1p_()  # the logarithm rises: as well last

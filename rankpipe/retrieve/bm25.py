@@ -1,54 +1,98 @@
-"""BM25 over words: an inverted index made in bounded memory, scored by bm25s from a memory map."""
+"""BM25 over words: an inverted index made in bounded memory, searched from a memory map, that lives."""
 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Query, Ranking
+from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
+from rankpipe.disk import write
 from rankpipe.errors import RecipeError
-from rankpipe.progress import track
-from rankpipe.retrieve.docs import Docs, best, write_docs
-from rankpipe.retrieve.postings import Spill
+from rankpipe.retrieve.docs import best, write_docs
+from rankpipe.retrieve.living import Living, Segment
+from rankpipe.retrieve.parts import moved
+from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.words import Words
-from rankpipe.stage import Retriever
-from rankpipe.store import Draft, open_artefact, publish
+from rankpipe.store import Draft
 
 # idf of a term from its document frequency and the number of documents (Kamphuis et al. 2020, table 1)
-IDF: dict[str, Callable[[Any, int], Any]] = {
-    "lucene": lambda df, n: np.log(1 + (n - df + 0.5) / (df + 0.5)),
-    "robertson": lambda df, n: np.log(np.maximum((n - df + 0.5) / (df + 0.5), 1)),  # never negative, as in bm25s
-    "atire": lambda df, n: np.log(n / df),
+IDF: dict[str, Callable[[int, int], float]] = {
+    "lucene": lambda df, n: math.log(1 + (n - df + 0.5) / (df + 0.5)),
+    "robertson": lambda df, n: math.log(max((n - df + 0.5) / (df + 0.5), 1)),  # never negative, as in bm25s
+    "atire": lambda df, n: math.log(n / df),
 }
+ABOVE = 1 + 1e-6  # bounds are to hold after rounding
 
 
-class BM25(Retriever):
+class Counted(Segment):
+    """Postings with counts, and how long the documents are."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.postings = Postings(folder)
+        self.lengths: NDArray[np.int32] = mapped(folder / "lengths.npy")  # (documents,) words
+        self.words = int(self.lengths.sum()) - int(self.lengths[self.dead].sum())  # of what is alive
+        lost = folder / "lost.npy"
+        self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
+        self.norms: NDArray[np.float32] = np.empty(0, np.float32)  # (documents,), for the index as a whole
+        self.sums = np.zeros(len(self.docs))
+
+    def frequency(self, term: int | None) -> int:
+        """How many documents that are alive have the term."""
+        if term is None:
+            return 0
+        lies = self.postings.of(term)
+        return lies.stop - lies.start - int(self.lost.get(term, 0))
+
+    def weighted(self, term: int, weight: float) -> Weighted:
+        """The term, to be searched for."""
+        lies, top = self.postings.of(term), float(self.postings.tops[term])
+        docs, counts = self.postings.docs[lies], self.postings.values[lies]
+        bound = weight * top / (top + self.least) * ABOVE
+        return Weighted(docs, partial(_scores, docs, counts, self.norms, np.float32(weight)), bound)
+
+    def weigh(self, k1: float, b: float, mean: float) -> None:
+        """What a document's length does to its counts, in an index of this mean length."""
+        self.norms = (k1 * (1 - b + b * self.lengths / max(mean, 1e-9))).astype(np.float32)
+        self.least = float(self.norms.min())
+
+
+def _scores(
+    docs: NDArray[np.int32],
+    counts: NDArray[Any],
+    norms: NDArray[np.float32],
+    weight: np.float32,
+    some: slice | NDArray[np.intp],
+) -> NDArray[np.float32]:
+    count = counts[some].astype(np.float32)
+    return weight * count / (count + norms[docs[some]])  # type: ignore[no-any-return]
+
+
+class BM25(Living):
     """Finds documents by the words they share with the query (Robertson et al. 1994; Kamphuis et al. 2020).
 
-    Only documents with a score above 0 are hits: a query without a known word has none.
+    Only documents with a score above 0 are hits: a query without a known word has none. Statistics (document
+    frequencies, the mean length) are those of all documents that are alive, so that an index which documents were added
+    to and deleted from gives the scores of one built from what is left.
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :raises ArtefactError: If there is no whole BM25 index in the folder.
     """
 
-    def __init__(self, index: Path, k: int = 1000) -> None:
-        import bm25s
-
-        if k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
-        self.k, self.manifest = k, open_artefact(index, kind="bm25")
-        recipe, path = self.manifest.recipe, self.manifest.path
-        self.docs = Docs(path)
-        self._words = Words(recipe["stemmer"], recipe["stopwords"])
-        self._scorer = bm25s.BM25.load(path / "bm25s", mmap=True, show_progress=False)
+    kind = "bm25"
+    counts = (*Living.counts, "words", "postings")
 
     @classmethod
     def build(
@@ -71,14 +115,9 @@ class BM25(Retriever):
         :raises DataError: If there is no document, or an id comes twice.
         :raises RecipeError: If an argument is out of its range.
         """
-        words = cls.check(k1=k1, b=b, stemmer=stemmer, stopwords=stopwords, method=method)
+        cls.check(k1=k1, b=b, stemmer=stemmer, stopwords=stopwords, method=method)
         recipe = {"use": "bm25", "k1": k1, "b": b, "stemmer": stemmer, "stopwords": stopwords, "method": method}
-        with publish(folder, kind="bm25", recipe=recipe, data=data.data) as draft:
-            vocabulary: dict[str, int] = {}
-            spill = Spill(draft.folder / "spill.bin")
-            spill.fill(_counted(data, draft, words, vocabulary))
-            _invert(spill, vocabulary, draft, k1=k1, b=b, method=method)
-        return cls(folder)
+        return cls.make(data, folder, recipe)
 
     @staticmethod
     def check(*, k1: float, b: float, stemmer: str, stopwords: str, method: str) -> Words:
@@ -101,47 +140,72 @@ class BM25(Retriever):
             raise RecipeError(faults)
         return words
 
-    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Score every document that has a word of the query."""
-        return [self._search(query) for query in batch]
+    @classmethod
+    def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
+        """Count words."""
+        words, lengths = Words(recipe["stemmer"], recipe["stopwords"]), array("i")
 
-    def _search(self, query: Query) -> Ranking:
-        known = self._scorer.vocab_dict
-        terms = [known[word] for word in self._words(query.text) if word in known]
-        if not terms:
-            return Ranking(query)
-        scores: NDArray[np.float32] = self._scorer.get_scores_from_ids(terms)  # (N,)
-        found = np.flatnonzero(scores > 0)
-        top = found[best(scores[found], self.docs.precedence[found], self.k)]
-        return Ranking(query, self.docs.hits(top, scores[top]))
+        def counted() -> Iterator[Counter[str]]:
+            for doc in write_docs(docs, draft):
+                counts = Counter(words(doc.contents))
+                lengths.append(counts.total())
+                yield counts
 
+        spill = Spill(draft.folder / "spill.bin")
+        spill.fill(counted())
+        spill.invert(draft.folder)
+        np.save(draft.folder / "lengths.npy", np.array(lengths, np.int32))
+        draft.facts |= {"words": sum(lengths), "postings": sum(spill.distinct)}
 
-def _counted(data: Dataset, draft: Draft, words: Words, vocabulary: dict[str, int]) -> Iterator[dict[int, int]]:
-    """How often each term is in each document; new words are given the next number in ``vocabulary``."""
-    for doc in track(write_docs(data.docs(), draft), f"BM25 index of {data.name}", data.count):
-        counts = Counter(words(doc.contents))
-        yield {vocabulary.setdefault(word, len(vocabulary)): count for word, count in counts.items()}
+    @classmethod
+    def merge(cls, segments: Sequence[Counted], draft: Draft, recipe: dict[str, Any]) -> None:  # noqa: ARG003
+        """Merge postings; no text is read for its words again."""
+        places = moved(segments, draft)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
+        lengths = np.concatenate([s.lengths[s.living] for s in segments])
+        np.save(draft.folder / "lengths.npy", lengths)
+        draft.facts |= {"words": int(lengths.sum()), "postings": len(mapped(draft.folder / "docs.npy"))}
 
+    @classmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Counted:  # noqa: ARG003
+        """A segment."""
+        return Counted(folder)
 
-def _invert(spill: Spill, vocabulary: dict[str, int], draft: Draft, *, k1: float, b: float, method: str) -> None:
-    """Weigh the postings, and keep them as bm25s does."""
-    import bm25s
+    @classmethod
+    def bury(cls, segment: Counted, dead: NDArray[np.int32], folder: Path) -> None:
+        """Note how many documents each term has lost."""
+        gone = np.zeros(len(segment.docs), bool)
+        gone[dead] = True
+        lost = np.flatnonzero(gone[segment.postings.docs])
+        terms, counts = np.unique(np.searchsorted(segment.postings.starts, lost, side="right") - 1, return_counts=True)
+        with write(folder / "lost.npy", "wb") as f:
+            np.save(f, np.stack([terms, counts]))
 
-    lengths = np.array(spill.lengths, np.float64)  # (documents,)
-    frequencies = spill.frequencies(len(vocabulary))  # (terms,)
-    idf = IDF[method](frequencies, len(lengths))
-    saturation = k1 * (1 - b + b * lengths / max(lengths.mean(), 1e-9))  # (documents,)
+    def refresh(self) -> Self:
+        """Open what is there now, with its statistics."""
+        super().refresh()
+        recipe = self.manifest.recipe
+        self._words = Words(recipe["stemmer"], recipe["stopwords"])
+        mean = sum(s.words for s in self.segments) / max(len(self), 1)
+        for s in self.segments:
+            s.weigh(recipe["k1"], recipe["b"], mean)
+        return self
 
-    def weigh(terms: NDArray[np.int64], docs: NDArray[np.int64], counts: NDArray[np.int32]) -> NDArray[np.float32]:
-        gain = k1 + 1 if method == "atire" else 1.0
-        weights: NDArray[np.float32] = (idf[terms] * gain * counts / (counts + saturation[docs])).astype(np.float32)
-        return weights
+    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+        """Score the documents that have a word of the query, as far as they may be among the best."""
+        return map(self._find, queries)
 
-    made = spill.invert(frequencies, weigh, draft.folder)
-    scorer = bm25s.BM25(k1=k1, b=b, method=method)
-    scorer.scores = {"data": made.weights, "indices": made.docs, "indptr": made.starts, "num_docs": len(lengths)}
-    scorer.vocab_dict, scorer.nonoccurrence_array = vocabulary, None
-    scorer.save(draft.folder / "bm25s", show_progress=False)
-    for scratch in ("spill.bin", "docs.npy", "weights.npy"):
-        (draft.folder / scratch).unlink()
-    draft.facts |= {"terms": len(vocabulary), "words": int(lengths.sum()), "postings": len(made.docs)}
+    def _find(self, query: Query) -> Iterator[Sequence[Hit]]:
+        recipe, n = self.manifest.recipe, len(self)
+        gain = recipe["k1"] + 1 if recipe["method"] == "atire" else 1.0
+        terms: list[tuple[float, str, list[int | None]]] = []
+        for word, times in Counter(self._words(query.text)).items():
+            numbers = [s.postings.terms.find(word) for s in self.segments]
+            if frequency := sum(s.frequency(t) for s, t in zip(self.segments, numbers, strict=True)):
+                terms.append((times * gain * IDF[recipe["method"]](frequency, n), word, numbers))
+        terms.sort(key=lambda term: (-term[0], term[1]))
+        for i, s in enumerate(self.segments):
+            asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
+            found, scores = candidates(asked, self.k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], self.k)
+            yield s.docs.hits(found[top], scores[top])

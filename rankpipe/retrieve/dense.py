@@ -3,191 +3,213 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
-import numpy as np
-
-from rankpipe.catalog import find
-from rankpipe.data import Doc, Query, Ranking
+from rankpipe.catalog import near
+from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
-from rankpipe.errors import ArtefactError, ModelError, RecipeError
-from rankpipe.progress import track
-from rankpipe.retrieve.docs import Docs, write_docs
-from rankpipe.retrieve.encode import Encoder, Pooling, Said, encoder
-from rankpipe.retrieve.nearest import Exact, Faiss, Nearest, Vectors
-from rankpipe.stage import Retriever
-from rankpipe.store import Draft, open_artefact, publish, write
+from rankpipe.errors import RecipeError
+from rankpipe.retrieve import approximate, embed
+from rankpipe.retrieve.docs import write_docs
+from rankpipe.retrieve.encode import OWN, Encoder, Pooling, Said, encoder
+from rankpipe.retrieve.encoded import Encoded, Model
+from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.nearest import Exact, Field, Nearest
+from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.vectors import STORES, Store
+
+LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
+PROMPTS = ("query", "document")
 
 
-class Dense(Retriever):
+class Embedded(Segment):
+    """Documents and their vectors."""
+
+    def __init__(self, folder: Path, store: str, device: str) -> None:
+        super().__init__(folder)
+        self.store, self.device = store, device
+
+    @cached_property
+    def field(self) -> Field:
+        """What is searched."""
+        longest = embed.Saved.of(self.folder).longest
+        return Field(STORES[self.store](self.folder), longest, self.docs.precedence, self.alive)
+
+    @cached_property
+    def nearest(self) -> Nearest:
+        """How it is searched: by FAISS if it has an index."""
+        if (self.folder / "faiss.json").exists():
+            return approximate.Faiss.opened(self.field, self.folder, self.device)
+        return Exact(self.field)
+
+
+class Dense(Encoded[Encoder]):
     """Finds documents whose vectors are near the query's (Karpukhin et al. 2020, DPR); higher scores are nearer.
 
     The score is the inner product, which is the cosine for models that normalise. An empty query has no hits. The
-    model is loaded at the first search. On macOS, FAISS and torch each bring an OpenMP and may crash in one process
-    (facebookresearch/faiss#2317): build with ``factory="exact"`` there, which needs no FAISS.
+    model is loaded at the first search or addition. A search is exact unless the index was built with a ``factory`` or
+    a ``recall``; its scores are those of an index that was built of the same documents at once, to the last bit.
+
+    On macOS, FAISS and torch each bring an OpenMP and may crash in one process (facebookresearch/faiss#2317); exact
+    search needs no FAISS.
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
+    :param device: where FAISS searches: "cpu", "cuda" (with faiss-gpu) or "cuda:1"; where the index was built, if None.
     :raises ArtefactError: If there is no whole dense index in the folder.
     """
 
-    def __init__(self, index: Path, k: int = 1000) -> None:
-        if k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
-        self.k, self.manifest = k, open_artefact(index, kind="dense")
-        self.docs = Docs(self.manifest.path)
-        self._nearest: Nearest = (Exact if self.manifest.recipe["factory"] == "exact" else Faiss)(self.manifest.path)
+    kind = "dense"
+
+    def __init__(self, index: Path, k: int = 1000, device: str | None = None) -> None:
+        self.device = device
+        super().__init__(index, k)
 
     @classmethod
     def build(
         cls,
         data: Dataset,
         folder: Path,
+        /,
         *,
         model: str = "bge-small",
         max_length: int | None = None,
         pooling: Pooling | None = None,
-        query_prompt: str | None = None,
-        doc_prompt: str | None = None,
-        factory: str = "Flat",
-        shard: int = 4096,
+        prompts: dict[str, str] | None = None,
+        store: Store = "float32",
+        dimension: int | None = None,
+        factory: str = "exact",
+        recall: float | None = None,
+        train: int = 200_000,
+        device: str = "cpu",
     ) -> Dense:
-        """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard.
+        """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard, and one
+        over an older index of the same encoder takes the vectors of unchanged texts from that.
 
         :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
             encoder as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param pooling: of token vectors into one, "cls" or "mean"; as the model's files say by default.
-        :param query_prompt: put before a question; the model's own by default.
-        :param doc_prompt: put before a document; the model's own by default.
+        :param prompts: what is put before a "query" and a "document"; the model's own by default.
+        :param store: how numbers are kept: "float32", "float16", "int8", or "binary", which is searched by signs and
+            scored by int8.
+        :param dimension: how many dimensions are kept, the first ones, for models that are trained for that; all by
+            default.
         :param factory: "exact" (a memory map, no FAISS), or any index FAISS can make: "Flat", "HNSW32", "IVF256,PQ48".
-            FAISS holds its index in memory while building: documents x dimension x 4 bytes for "Flat".
-        :param shard: documents encoded between two savings; sorted by length within it.
+            Segments of under 10,000 documents that are added later are searched exactly.
+        :param recall: the share of the ten nearest documents that FAISS is to find, by which its efSearch or nprobe is
+            set; 0.95 by default. With ``factory="exact"``, and 10,000 documents or more, a factory is picked for it.
+        :param train: documents that FAISS trains on, at most.
+        :param device: where FAISS trains, builds and searches; "cuda" with faiss-gpu.
         :raises DataError: If there is no document, or an id comes twice.
         :raises ModelError: If a vector is not finite.
-        :raises RecipeError: If FAISS cannot make such an index.
+        :raises RecipeError: If an argument is out of its range, or FAISS cannot make such an index.
+        :raises MissingExtra: If ``device`` is a GPU, and FAISS is the one for CPUs.
         """
-        if shard < 1:
-            raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
-        said = Said(pooling, query_prompt, doc_prompt)
-        options = {"model": model, "max_length": max_length, **said._asdict(), "factory": factory, "shard": shard}
-        with publish(folder, kind="dense", recipe={"use": "dense", **options}, data=data.data, resume=True) as draft:
-            encode = _encoder(model, max_length, said)
-            docs = track(write_docs(data.docs(), draft), f"dense index of {data.name}", data.count)
-            _encode_all(docs, encode, draft, shard)
-            if factory != "exact" and not (draft.folder / "faiss.index").exists():
-                Faiss.build(draft.folder, factory)
-            if factory != "exact":
-                (draft.folder / "vectors.npy").unlink(missing_ok=True)
-        return cls(folder)
+        options: dict[str, Any] = {
+            "model": model, "max_length": max_length, "pooling": pooling, "prompts": prompts, "store": store,
+            "dimension": dimension, "factory": factory, "recall": recall, "train": train, "device": device,
+        }  # fmt: skip
+        cls.check(**options)
+        approximate.gpu(device)
+        return cls.make(data, folder, {"use": "dense", **options}, resume=True)
 
-    @cached_property
-    def encoder(self) -> Encoder:
-        """The model that made the index.
+    @staticmethod
+    def check(
+        *,
+        prompts: dict[str, str] | None,
+        store: str,
+        dimension: int | None,
+        recall: float | None,
+        train: int,
+        **_: Any,
+    ) -> None:
+        """Refuse arguments that are out of their range.
 
-        :raises ArtefactError: If the model's files are no longer those the index was made with.
+        :raises RecipeError: Says all faults.
         """
-        recipe, facts = self.manifest.recipe, self.manifest.facts
-        said = Said(*(recipe.get(option) for option in Said._fields))
-        made = _encoder(recipe["model"], recipe["max_length"], said)
-        if made.identity != facts["identity"]:
-            raise ArtefactError(
-                f"{self.manifest.folder}: its vectors are of {facts['identity']}, but {recipe['model']!r} is now "
-                f"{made.identity}; build it again, or bring that model back"
-            )
-        return made
-
-    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Encode the queries together, and look up the nearest documents."""
-        asked = [query for query in batch if query.text.strip()]
-        if not asked:
-            return [Ranking(query) for query in batch]
-        vectors = self.encoder.encode_queries([query.text for query in asked])  # (Q, dimension)
-        found = iter(self._nearest.search(vectors, self.k, self.docs.precedence))
-        return [Ranking(query, self.docs.hits(*next(found)) if query.text.strip() else ()) for query in batch]
-
-
-def _encoder(model: str, max_length: int | None, said: Said) -> Encoder:
-    if ":" in model:
-        if given := [option for option, value in said._asdict().items() if value is not None]:
-            raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
-        named: Encoder = find(model)(max_length=max_length)
-        return named
-    return encoder(model, max_length, said=said)
-
-
-@dataclass
-class Saved:
-    """What of ``vectors.npy`` is on the disk for sure, and by which model; kept beside it in ``encoded.json``."""
-
-    identity: str
-    rows: int = 0
-    truncated: int = 0
+        faults = [f"prompts: no {role!r}{near(role, [*PROMPTS])}" for role in prompts or () if role not in PROMPTS]
+        if store not in STORES:
+            faults.append(f"store: {store!r} is not one of {', '.join(STORES)}")
+        if dimension is not None and dimension < 1:
+            faults.append(f"dimension: {dimension}; expected 1 or more")
+        if recall is not None and not 0 < recall <= 1:
+            faults.append(f"recall: {recall}; expected more than 0, at most 1")
+        if train < 1:
+            faults.append(f"train: {train} documents; expected 1 or more")
+        if faults:
+            raise RecipeError(faults)
 
     @classmethod
-    def of(cls, folder: Path, identity: str) -> Saved:
-        """As an interrupted build left it; nothing, if another model had made it."""
-        path = folder / "encoded.json"
-        saved = cls(**json.loads(path.read_text("utf-8"))) if path.exists() else cls(identity)
-        return saved if saved.identity == identity else cls(identity)
+    def opened(cls, model: str, max_length: int | None) -> Encoder:
+        """The encoder of this name."""
+        return encoder(model, max_length)
 
-    def keep(self, folder: Path) -> None:
-        """Write it down."""
-        with write(folder / "encoded.json") as f:
-            json.dump(asdict(self), f)
+    @classmethod
+    def load(cls, recipe: dict[str, Any]) -> Model[Encoder]:
+        """The encoder of a recipe, with its pooling and prompts."""
+        prompts = recipe.get("prompts") or {}
+        said = Said(recipe.get("pooling"), prompts.get("query"), prompts.get("document"))
+        if said == OWN:
+            return super().load(recipe)
+        if ":" in (model := recipe["model"]):
+            given = [option for option in ("pooling", "prompts") if recipe.get(option)]
+            raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
+        made = encoder(model, recipe["max_length"], said=said)
+        return Model(made, made.identity)
+
+    @classmethod
+    def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[Encoder]) -> None:
+        """Encode what is new, and have FAISS index it, if it is for FAISS."""
+        way = embed.Embedding(model.encoder, recipe)
+        if embed.Saved.of(draft.folder).way != way.way:
+            (draft.folder / "faiss.json").unlink(missing_ok=True)
+        embed.embed(write_docs(docs, draft), way, draft)
+        _index(draft, recipe)
+
+    @classmethod
+    def merge(cls, segments: Sequence[Embedded], draft: Part, recipe: dict[str, Any]) -> None:
+        """Copy vectors; nothing is encoded again."""
+        moved(segments, draft)
+        embed.copy([(s.folder, s.living) for s in segments], STORES[recipe["store"]], draft.folder)
+        told = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
+        embed.note(draft, {k: told[k] for k in ("model", "identity", "dimension", "store")})
+        _index(draft, recipe)
+
+    @classmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Embedded:
+        """A segment."""
+        return Embedded(folder, recipe["store"], recipe["device"])
+
+    def _open(self) -> None:
+        super()._open()
+        for s in self.segments:
+            s.device = self.device or s.device
+
+    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+        """Encode the queries together, and look up the nearest documents of each segment."""
+        asked = [query.text for query in queries if query.text.strip()]
+        if not asked or not self.segments:
+            return [()] * len(queries)
+        vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
+        found = [(s.docs, iter(s.nearest.search(vectors, self.k))) for s in self.segments]
+        return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 
-def _encode_all(docs: Iterable[Doc], encode: Encoder, draft: Draft, shard: int) -> None:
-    """Append shard after shard to ``vectors.npy``, passing over those that an interrupted build has saved."""
-    saved = Saved.of(draft.folder, encode.identity)
-    before, seconds = saved.rows, 0.0
-    if not before:
-        (draft.folder / "faiss.index").unlink(missing_ok=True)
-    for first, part in _shards(docs, shard):
-        if first + len(part) > saved.rows:
-            start = perf_counter()
-            made = _vectors(part, encode)
-            saved.truncated += encode.truncated
-            _append(draft.folder / "vectors.npy", first, made)
-            saved.rows = first + len(part)
-            saved.keep(draft.folder)
-            seconds += perf_counter() - start
-    draft.facts |= {
-        "model": encode.name, "identity": encode.identity, "dimension": encode.dimension, "dtype": "float32",
-        "metric": "inner product", "truncated_texts": saved.truncated,
-    }  # fmt: skip
-    if saved.rows > before:
-        draft.facts["documents_per_second"] = round((saved.rows - before) / seconds, 1)
-
-
-def _shards(docs: Iterable[Doc], size: int) -> Iterator[tuple[int, list[Doc]]]:
-    stream, first = iter(docs), 0
-    while part := list(islice(stream, size)):
-        yield first, part
-        first += len(part)
-
-
-def _vectors(docs: Sequence[Doc], encode: Encoder) -> Vectors:
-    vectors = np.ascontiguousarray(encode.encode_docs([doc.contents for doc in docs]), np.float32)
-    if not (finite := np.isfinite(vectors).all(axis=1)).all():
-        bad = docs[int(np.argmin(finite))]
-        raise ModelError(f"{encode.name}: the vector of document {bad.id!r} is not finite; try another number format")
-    return vectors
-
-
-def _append(path: Path, row: int, vectors: Vectors) -> None:
-    """Write ``vectors`` at ``row``, dropping what an interrupted write left there. The file is whole after each."""
-    with open(path, "r+b" if row else "wb") as f:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (row + len(vectors), vectors.shape[1])}
-        np.lib.format.write_array_header_1_0(f, header)  # leaves room for any number of rows
-        f.seek(f.tell() + row * vectors.shape[1] * 4)
-        f.truncate()
-        f.write(vectors.astype("<f4", copy=False).tobytes())
-        f.flush()
-        os.fsync(f.fileno())
+def _index(draft: Part, recipe: dict[str, Any]) -> None:
+    """Have FAISS index a segment, if it is one for FAISS."""
+    large = draft.facts["documents"] >= LEAST
+    if recipe["factory"] == "exact":
+        wanted = large and recipe.get("recall") is not None
+    else:
+        wanted = large or draft.first
+    told = draft.folder / "faiss.json"
+    if wanted and not told.exists():
+        field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
+        how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
+        approximate.build(field, draft.folder, **how)
+    if wanted:
+        draft.facts |= json.loads(told.read_text("utf-8"))

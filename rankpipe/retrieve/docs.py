@@ -1,7 +1,7 @@
 """The texts an index keeps, and which of two documents comes first where their scores are equal.
 
-``docs.jsonl`` has one document a line in BEIR's layout, ``offsets.npy`` (N + 1,) where each line begins, and
-``precedence.npy`` (N,) each document's place when the ids are sorted falling, as trec_eval breaks ties.
+``docs.jsonl`` has one document a line in BEIR's layout, ``offsets.npy`` (N + 1,) where each line begins, ``ids`` the
+ids, and ``precedence.npy`` (N,) each document's place when the ids are sorted falling, as trec_eval breaks ties.
 """
 
 from __future__ import annotations
@@ -10,18 +10,27 @@ import json
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.data import Doc, Hit
 from rankpipe.errors import DataError
+from rankpipe.retrieve.strings import Strings, mapped, write_strings
 from rankpipe.store import Draft
 
 CACHE_BYTES = 64 << 20
+
+
+class Texts(Protocol):
+    """Documents by position."""
+
+    def __getitem__(self, position: int, /) -> Doc:
+        """One of them."""
+        ...
 
 
 class Docs:
@@ -34,8 +43,9 @@ class Docs:
     def __init__(self, folder: Path, cache_bytes: int = CACHE_BYTES) -> None:
         with open(folder / "docs.jsonl", "rb") as f:
             self._lines = mmap(f.fileno(), 0, access=ACCESS_READ)
-        self._offsets = np.load(folder / "offsets.npy", mmap_mode="r")
-        self.precedence: NDArray[np.int32] = np.load(folder / "precedence.npy", mmap_mode="r")
+        self._offsets = mapped(folder / "offsets.npy")
+        self.precedence: NDArray[np.int32] = mapped(folder / "precedence.npy")
+        self.ids = Strings(folder / "ids")
         self._ready: dict[int, Doc] = {}
         self._ready_bytes, self._cache_bytes = 0, cache_bytes
 
@@ -51,12 +61,17 @@ class Docs:
 
     def hits(self, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[Hit, ...]:
         """The documents at these positions with their scores; the order is the caller's (see :func:`best`)."""
-        return tuple(map(Hit, map(self.__getitem__, positions.tolist()), scores.tolist()))
+        ids = self.ids
+        return tuple(
+            Hit(Stored(ids[place], self, place), score)
+            for place, score in zip(positions.tolist(), scores.tolist(), strict=True)
+        )
 
-    @cached_property
-    def ids(self) -> tuple[str, ...]:
-        """All document ids, by position."""
-        return tuple(doc.id for doc in self)
+    def find(self, ids: Iterable[str]) -> dict[str, int]:
+        """Where the documents of these ids are; those that are not there are left out."""
+        if self.ids.order is None:
+            self.ids.order = np.argsort(self.precedence)[::-1].astype(np.int32)
+        return {i: place for i in ids if (place := self.ids.find(i)) is not None}
 
     def _read(self, position: int) -> Doc:
         size = int(self._offsets[position + 1] - self._offsets[position])
@@ -71,6 +86,34 @@ class Docs:
         return Doc(line["_id"], line["text"], line["title"])
 
 
+class Stored(Doc):
+    """A document of an index, whose title and text are read when they are first asked for.
+
+    It passes for a :class:`Doc`, so that it equals one, and replacing a field of it or pickling it makes one.
+    """
+
+    __slots__ = ("_docs", "_place")
+    __class__ = Doc  # type: ignore[assignment]
+
+    def __init__(self, id: str, docs: Texts, place: int) -> None:
+        object.__setattr__(self, "id", id)
+        object.__setattr__(self, "_docs", docs)
+        object.__setattr__(self, "_place", place)
+
+    @property
+    def text(self) -> str:  # type: ignore[override]
+        """As stored."""
+        return self._docs[self._place].text
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        """As stored; "" if it has none."""
+        return self._docs[self._place].title
+
+    def __reduce__(self) -> tuple[type[Doc], tuple[str, str, str]]:
+        return Doc, (self.id, self.text, self.title)
+
+
 def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     """Keep the documents in ``draft`` while they pass by, so that whoever indexes them reads the corpus once.
 
@@ -80,24 +123,35 @@ def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     :raises DataError: If there is no document, an id comes twice, or a text has half a character (a lone surrogate).
         Of an id that comes twice a collection's own stream, which knows its file and line, is let speak first.
     """
-    docs, ids = iter(docs), dict[str, None]()
+    ids = dict[str, None]()
     offsets = array("q", [0])
     empty = 0
     with open(draft.folder / "docs.jsonl", "wb") as f:
-        for doc in docs:
-            if doc.id in ids:
-                deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
-                raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
-            ids[doc.id] = None
+        for doc, line in checked(docs, ids):
             empty += not doc.contents.strip()
-            offsets.append(offsets[-1] + f.write(_line(doc, len(ids))))
+            offsets.append(offsets[-1] + f.write(line))
             yield doc
-    if not ids:
-        raise DataError("the corpus is empty: there is nothing to index; is the path right?")
     np.save(draft.folder / "offsets.npy", np.array(offsets, np.int64))
+    write_strings(draft.folder / "ids", ids)
     np.save(draft.folder / "precedence.npy", _precedence(list(ids)))
     spaced = sum(not i or any(c.isspace() for c in i) for i in ids)
     draft.facts |= {"documents": len(ids), "empty_texts": empty, "ids_with_white_space": spaced}
+
+
+def checked(docs: Iterable[Doc], ids: dict[str, None]) -> Iterator[tuple[Doc, bytes]]:
+    """The documents, each with its line of JSON in BEIR's layout, while their ids are noted in ``ids``.
+
+    :raises DataError: As :func:`write_docs`.
+    """
+    docs = iter(docs)
+    for doc in docs:
+        if doc.id in ids:
+            deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
+            raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
+        ids[doc.id] = None
+        yield doc, _line(doc, len(ids))
+    if not ids:
+        raise DataError("the corpus is empty: there is nothing to index; is the path right?")
 
 
 def best(scores: NDArray[np.float32], precedence: NDArray[np.int32], k: int) -> NDArray[np.intp]:

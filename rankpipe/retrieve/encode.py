@@ -41,8 +41,8 @@ class Encoder(Protocol):
         ...
 
     @property
-    def truncated(self) -> int:
-        """Texts that the last call had to shorten."""
+    def cut(self) -> Sequence[bool]:
+        """Which of its texts the last call had to shorten."""
         ...
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
@@ -103,7 +103,7 @@ class OnnxEncoder:
     def __init__(self, name: str, folder: Path, max_length: int | None = None, said: Said = OWN) -> None:
         known = weights.find(name)
         self.name, self.identity = name, weights.identity(folder)
-        self.truncated = 0
+        self.cut: list[bool] = []
         self._model = OnnxModel(folder, max_length)
         self._pooling, self._normalise = top(folder, known, said.pooling)
         own = read_json(folder / "config_sentence_transformers.json").get("prompts", {})
@@ -123,11 +123,11 @@ class OnnxEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str) -> Vectors:
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        self.truncated = 0
+        self.cut = []
         rows = track(self._model.run([prompt + text for text in texts]), f"vectors of {self.name}", len(texts))
         for i, row in enumerate(rows):
             vectors[i] = row.values[0] if self._pooling == "cls" else row.values.mean(axis=0)
-            self.truncated += row.cut
+            self.cut.append(row.cut)
         return unit(vectors) if self._normalise else vectors
 
 
@@ -144,7 +144,7 @@ class TorchEncoder:
     ) -> None:
         require("sentence_transformers", name=f"the encoder {name}", extra="st")
         self.name, self.identity = name, weights.identity(folder)
-        self.truncated = 0
+        self.cut: list[bool] = []
         chosen = native_dtype(default_device()) if dtype == "auto" else dtype
         self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
         if said.pooling:
@@ -163,7 +163,7 @@ class TorchEncoder:
 
     def _encode(self, texts: Sequence[str], prompt: str, encode: Callable[..., Any]) -> Vectors:
         told = st.measured(self._model, [prompt + text for text in texts])
-        self.truncated = sum(told.cut)
+        self.cut = told.cut
         if not texts:
             return np.empty((0, self.dimension), np.float32)
         bare = [text[len(prompt) :] for text in told.texts]

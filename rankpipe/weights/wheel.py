@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from rankpipe.catalog import installed
+from rankpipe.disk import sha256
 from rankpipe.errors import MissingWeights
 from rankpipe.progress import working
-from rankpipe.store import sha256
 from rankpipe.weights.table import Model, Wheel
 
 

@@ -29,9 +29,11 @@ def rankpipe(tmp_path: Path) -> Rankpipe:
     return run
 
 
-@pytest.mark.parametrize(
-    "verb", ["", "index", "search", "rerank", "fit", "eval", "compare", "run", "check", "pull", "data", "tables"]
-)
+VERBS = ["", "index", "index build", "index add", "index delete", "search", "rerank", "fit", "eval", "compare", "run",
+         "check", "pull", "data", "tables"]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_without_arguments_shows_its_help(rankpipe: Rankpipe, verb: str) -> None:
     done = rankpipe(*verb.split(), code=2)
     assert "Usage: rankpipe" in done.stdout + done.stderr
@@ -42,8 +44,8 @@ def test_version(rankpipe: Rankpipe) -> None:
 
 
 def test_index_search_rerank_eval_compare(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
-    rankpipe("index", "words", "--data", tiny_path)
-    assert "is current" in rankpipe("index", "words").stdout
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    assert "is current" in rankpipe("index", "build", "words").stdout
     assert rankpipe("search", "words", "tea").stdout
     rankpipe("search", "words", "--data", tiny_path, "-k", 50, "--out", "a.trec")
     fake = ("--use", "listwise", "--set", "lm={use: fake}", "--set", "plan={use: single, size: 5}")
@@ -61,7 +63,7 @@ def test_index_search_rerank_eval_compare(rankpipe: Rankpipe, tiny_path: Path, t
 
 
 def test_json_goes_in_and_out(rankpipe: Rankpipe, tiny_path: Path) -> None:
-    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("index", "build", "words", "--data", tiny_path)
     rankpipe("search", "words", "--data", tiny_path, "--out", "a.jsonl")
     rankpipe("rerank", "a.jsonl", "--use", "top", "--set", "k=2", "--out", "b.jsonl")
     made = json.loads(rankpipe("search", "words", "tea", "--json").stdout)
@@ -73,7 +75,7 @@ def test_single_files_of_trec(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Pat
     (tmp_path / "topics.txt").write_text("<top>\n<num> Number: 7\n<title> causes of high tides\n</top>\n")
     (tmp_path / "qrels.txt").write_text("7 0 tide-1 1\n")
     corpus = tiny_path / "corpus.jsonl"
-    rankpipe("index", "words", "--data", corpus)
+    rankpipe("index", "build", "words", "--data", corpus)
     rankpipe("search", "words", "--topics", "topics.txt", "--out", "a.trec")
     fake = ("--use", "listwise", "--set", "lm={use: fake}")
     rankpipe("rerank", "a.trec", "--data", corpus, "--topics", "topics.txt", *fake, "--out", "b.trec")
@@ -88,7 +90,7 @@ def test_splits_and_policies(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path
     (tmp_path / "mine" / "qrels" / "test.tsv").rename(tmp_path / "mine" / "qrels" / "dev.tsv")
     assert "it has dev" in rankpipe("data", "mine", code=4).stderr
     assert json.loads(rankpipe("data", "mine", "--split", "dev", "--json").stdout)["judged"] == 8
-    rankpipe("index", "words", "--data", "mine", "--split", "dev", "--titles", "drop")
+    rankpipe("index", "build", "words", "--data", "mine", "--split", "dev", "--titles", "drop")
     assert "titles: drop" in (tmp_path / "words" / "recipe.yaml").read_text()
     hits = json.loads(rankpipe("search", "words", "moon", "--json").stdout)["rankings"][0]["hits"]
     assert {h["title"] for h in hits} == {""}
@@ -111,12 +113,12 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("index", "new"), 4, "name a collection with --data"),
-        (("index", "new", "--data", "nowhere"), 4, "nowhere: no such path"),
-        (("index", "new", "--data", "TINY", "--use", "bm52"), 3, "did you mean bm25"),
-        (("index", "new", "--data", "TINY", "--set", "k9=1"), 3, "bm25: no argument 'k9'; it takes k1, b,"),
-        (("index", "new", "--data", "TINY", "--set", "k1"), 3, "expected KEY=VALUE"),
-        (("index", "new", "--data", "TINY", "--set", "k1=many"), 3, "k1: 'many' is a str, expected float"),
+        (("index", "build", "new"), 4, "name a collection with --data"),
+        (("index", "build", "new", "--data", "nowhere"), 4, "nowhere: no such path"),
+        (("index", "build", "new", "--data", "TINY", "--use", "bm52"), 3, "did you mean bm25"),
+        (("index", "build", "new", "--data", "TINY", "--set", "k9=1"), 3, "bm25: no argument 'k9'; it takes k1, b,"),
+        (("index", "build", "new", "--data", "TINY", "--set", "k1"), 3, "expected KEY=VALUE"),
+        (("index", "build", "new", "--data", "TINY", "--set", "k1=many"), 3, "k1: 'many' is a str, expected float"),
         (("search", "nothing", "q"), 6, "nothing built here"),
         (("search", "nothing"), 4, "either a question, or many by --data"),
         (("eval", "none.trec", "--data", "TINY"), 4, "none.trec: no such file"),
@@ -126,12 +128,12 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("data", "beir/scifacts/test"), 4, "did you mean"),
         (("pull", "no-such-model"), 5, "no-such-model"),
         (("doctor", "rocket"), 4, "no part 'rocket'"),
-        (("index", "new", "--nonsense"), 2, "No such option"),
-        (("index", "new", "--data", "TINY", "--set", "k1={"), 3, "the value is no YAML"),
+        (("index", "build", "new", "--nonsense"), 2, "No such option"),
+        (("index", "build", "new", "--data", "TINY", "--set", "k1={"), 3, "the value is no YAML"),
         (("rerank", "a.trec", "--data", "TINY", "--use", "top", "--set", "k=0"), 3, "k: 0 hits; expected 1 or more"),
         (("rerank", "a.trec", "--data", "TINY", "--use", "listwise", "--set", "lm=3"), 3, "lm: 3 is no language model"),
         (("tables", "nothing.md"), 4, "nothing.md: no such file"),
-        (("index", "/dev/null/new", "--data", "TINY"), 8, "cannot be written"),
+        (("index", "build", "/dev/null/new", "--data", "TINY"), 8, "cannot be written"),
     ],
 )
 def test_errors_say_what_and_the_cure(
@@ -187,27 +189,27 @@ def test_doctor_tries(rankpipe: Rankpipe) -> None:
 
 
 def test_an_index_is_not_replaced_by_another_recipe(rankpipe: Rankpipe, tiny_path: Path) -> None:
-    rankpipe("index", "words", "--data", tiny_path)
-    done = rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", code=6)
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    done = rankpipe("index", "build", "words", "--data", tiny_path, "--set", "k1=2.0", code=6)
     assert "--force" in done.stderr
-    rankpipe("index", "words", "--data", tiny_path, "--set", "k1=2.0", "--force")
+    rankpipe("index", "build", "words", "--data", tiny_path, "--set", "k1=2.0", "--force")
 
 
 def test_a_build_that_fails_leaves_the_recipe(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"_id": "a", "text": "x"}\n{"_id": "a", "text": "y"}\n')
-    rankpipe("index", "words", "--data", "bad.jsonl", code=4)
+    rankpipe("index", "build", "words", "--data", "bad.jsonl", code=4)
     assert not (tmp_path / "words" / "recipe.yaml").exists()
-    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("index", "build", "words", "--data", tiny_path)
     before = (tmp_path / "words" / "recipe.yaml").read_text()
-    rankpipe("index", "words", "--data", "bad.jsonl", "--force", code=4)
+    rankpipe("index", "build", "words", "--data", "bad.jsonl", "--force", code=4)
     assert (tmp_path / "words" / "recipe.yaml").read_text() == before
-    assert "is current" in rankpipe("index", "words").stdout
+    assert "is current" in rankpipe("index", "build", "words").stdout
 
 
 def test_an_index_whose_documents_changed_says_so(rankpipe: Rankpipe, tmp_path: Path) -> None:
     corpus = tmp_path / "c.jsonl"
     corpus.write_text('{"_id": "a", "text": "high water"}\n')
-    rankpipe("index", "words", "--data", "c.jsonl")
+    rankpipe("index", "build", "words", "--data", "c.jsonl")
     assert "have changed" not in rankpipe("search", "words", "water").stderr
     corpus.write_text('{"_id": "a", "text": "low water"}\n')
     os.utime(corpus, (time.time() + 5, time.time() + 5))
@@ -215,20 +217,20 @@ def test_an_index_whose_documents_changed_says_so(rankpipe: Rankpipe, tmp_path: 
 
 
 def test_every_byte_of_an_index_can_be_verified(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
-    rankpipe("index", "words", "--data", tiny_path)
-    assert "as they were written" in rankpipe("index", "words", "--verify").stdout
-    [docs] = (tmp_path / "words" / "made").glob("*/docs.jsonl")
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    assert "as they were written" in rankpipe("index", "verify", "words").stdout
+    [docs] = (tmp_path / "words" / "made").glob("*/*/docs.jsonl")
     content = bytearray(docs.read_bytes())
     content[10] ^= 1
     docs.write_bytes(content)
-    assert "docs.jsonl is damaged" in rankpipe("index", "words", "--verify", code=6).stderr
+    assert "docs.jsonl is damaged" in rankpipe("index", "verify", "words", code=6).stderr
 
 
 def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text(
         '{"_id": "mein Dokument ☕", "text": "tea leaves"}\n{"_id": "b", "text": "bread"}\n'
     )
-    rankpipe("index", "words", "--data", "c.jsonl")
+    rankpipe("index", "build", "words", "--data", "c.jsonl")
     made = json.loads(rankpipe("search", "words", "tea", "--json").stdout)
     assert made["rankings"][0]["hits"][0]["docid"] == "mein Dokument ☕"
     done = rankpipe("search", "words", "tea", "--out", "a.trec", code=4)
@@ -252,7 +254,7 @@ def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text("".join(rows))
     rankpipe("index", "small", "--data", "c.jsonl")
     before = rankpipe("search", "small", "word5 word7", "--json").stdout
-    [whole] = [path.stat().st_size for path in (tmp_path / "small" / "made").glob("*/docs.jsonl")]
+    [whole] = [path.stat().st_size for path in (tmp_path / "small" / "made").glob("*/*/docs.jsonl")]
     inside = 0
     for part in (0.0, 0.4, 0.99):  # of the texts: at the first, amid them, and when the postings are sorted
         started = time.time()
@@ -275,3 +277,28 @@ def test_help_is_quick_to_import() -> None:
     code += "try: main()\nexcept SystemExit: pass\n"
     code += "heavy = {'torch', 'faiss', 'numpy', 'scipy', 'bm25s'} & set(sys.modules); assert not heavy, heavy"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
+
+
+def test_an_index_lives(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    (tmp_path / "more.jsonl").write_text('{"_id": "new", "text": "a zebra crossing"}\n')
+    assert "1 added; 21 documents" in rankpipe("index", "add", "words", "--data", "more.jsonl").stdout
+    again = rankpipe("index", "add", "words", "--data", "more.jsonl", code=4)
+    assert "1 of 1 documents are there already (new...)" in again.stderr
+    (tmp_path / "more.jsonl").write_text('{"_id": "new", "text": "a zebra and an okapi"}\n{"_id": "b", "text": "x"}\n')
+    assert "1 added, 1 replaced; 22" in rankpipe("index", "update", "words", "--data", "more.jsonl").stdout
+    hits = json.loads(rankpipe("search", "words", "okapi zebra", "--json").stdout)["rankings"][0]["hits"]
+    assert [(h["docid"], h["text"]) for h in hits] == [("new", "a zebra and an okapi")]
+    (tmp_path / "gone.txt").write_text("new\nnobody\n")
+    done = rankpipe("index", "delete", "words", "b", "--ids", "gone.txt")
+    assert ("2 deleted; 20 documents" in done.stdout, "1 were not there: nobody" in done.stderr) == (True, True)
+    told = json.loads(rankpipe("index", "info", "words", "--json").stdout)
+    assert (told["documents"], told["batches"], told["kind"]) == (20, 3, "bm25")
+    assert "20 documents" in rankpipe("index", "compact", "words").stdout
+    assert "as they were written" in rankpipe("index", "verify", "words").stdout
+    rankpipe("index", "export", "words", "--out", "out.jsonl")
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 20
+    assert "loses them" in rankpipe("index", "build", "words", code=6).stderr
+    assert rankpipe("search", "words", "okapi").stdout.count("okapi") == 1  # the question
+    rankpipe("index", "delete", "words", code=4)
+    rankpipe("index", "build", "words", "--force")

@@ -12,7 +12,7 @@ FAKE = ("--use", "listwise", "--set", "lm={use: fake, noise: 1}", "--set", "plan
 
 
 def test_probe(rankpipe: Rankpipe, tiny_path: Path) -> None:
-    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("index", "build", "words", "--data", tiny_path)
     rankpipe("search", "words", "--data", tiny_path, "--out", "a.trec")
     first = ("probe", "a.trec", "--data", tiny_path)
     made = json.loads(rankpipe(*first, *FAKE, "--shuffles", 3, "--json").stdout)

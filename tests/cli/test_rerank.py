@@ -26,7 +26,7 @@ FAKE = ("--use", "listwise", "--set", "lm={use: fake}", "--set", "plan={use: sli
 @pytest.fixture
 def first(rankpipe: Rankpipe, tiny_path: Path) -> tuple[object, ...]:
     """A run of BM25, and how it is reranked."""
-    rankpipe("index", "words", "--data", tiny_path)
+    rankpipe("index", "build", "words", "--data", tiny_path)
     rankpipe("search", "words", "--data", tiny_path, "--out", "a.trec")
     return ("rerank", "a.trec", "--data", tiny_path)
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import rankpipe
-from rankpipe import Query, store, trec
+from rankpipe import Query, disk, store, trec
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.measure.experiment import Experiment, _code
 from rankpipe.measure.results import expected
@@ -211,7 +211,7 @@ def test_the_code_of_our_stages_is_their_room_and_the_ground_floor() -> None:
     files = [f for f in root.rglob("*") if f.is_relative_to(root / "rerank") and f.suffix in (".py", ".yaml")]
     files += [f for f in root.iterdir() if f.suffix == ".py"]
     assert len(files) > 20
-    assert sorted(_code(root / "rerank" / "listwise.py")) == sorted(store.sha256(f) for f in files)
+    assert sorted(_code(root / "rerank" / "listwise.py")) == sorted(disk.sha256(f) for f in files)
 
 
 def test_a_changed_corpus_rebuilds_the_index(house: Path) -> None:

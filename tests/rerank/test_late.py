@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from rankpipe import weights
+from rankpipe.colbert import Read, TokenEncoder
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.rerank.late import Late, Read, TokenEncoder, maxsim
+from rankpipe.rerank.late import Late, maxsim
 
 PASSAGES = {
     "bananas": "Bananas are yellow when they are ripe.",

@@ -24,7 +24,7 @@ class Hashed:
     made: ClassVar[int] = 0
 
     def __init__(self, max_length: int | None = None) -> None:
-        self.max_length, self.truncated = max_length, 0
+        self.max_length, self.cut = max_length, list[bool]()
         Hashed.made += 1
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -32,12 +32,23 @@ class Hashed:
 
     def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         Hashed.encoded += texts
-        self.truncated = sum(len(text.split()) > 50 for text in texts)
+        self.cut = [len(text.split()) > 50 for text in texts]
         return np.array([self._vector(text) for text in texts], np.float32)
 
-    def _vector(self, text: str) -> list[int]:
+    def _vector(self, text: str) -> list[int] | NDArray[np.float32]:
         kinds = [zlib.crc32(word.encode()) % self.dimension for word in text.lower().split()]
         return [kinds.count(i) for i in range(self.dimension)]
+
+
+class Drawn(Hashed):
+    """The sum of a vector drawn for each word, one long: numbers as real encoders make them, that round."""
+
+    name, identity, dimension = "drawn", "drawn-1", 24
+
+    def _vector(self, text: str) -> NDArray[np.float32]:
+        words = [np.random.default_rng(zlib.crc32(w.encode())).standard_normal(24) for w in text.lower().split()]
+        made = sum(words, np.zeros(24))
+        return (made / max(float(np.linalg.norm(made)), 1e-9)).astype(np.float32)
 
 
 class Slow(Hashed):
@@ -67,6 +78,13 @@ class Broken(Hashed):
         vectors = super().encode_docs(texts)
         vectors[["bad" in text for text in texts]] = np.nan
         return vectors
+
+
+class Loud(Hashed):
+    """Makes numbers too large for half precision."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode_docs(texts) + np.float32(1e5)
 
 
 class Listed(Retriever):

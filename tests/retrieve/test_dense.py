@@ -1,4 +1,6 @@
-"""Dense search equals brute force; a build may be stopped at any point and goes on to the same bytes."""
+"""Dense search equals brute force; a build may be stopped at any point and goes on to the same bytes; and no text is
+encoded twice.
+"""
 
 import io
 import json
@@ -10,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +23,11 @@ from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DiskError, ModelError, RecipeError
 from rankpipe.progress import listening
-from rankpipe.retrieve import shelf
+from rankpipe.retrieve import embed, living, shelf
 from rankpipe.retrieve.dense import Dense
-from rankpipe.retrieve.encode import Said, encoder
-from rankpipe.retrieve.nearest import Exact
+from rankpipe.retrieve.encode import Said, encoder, unit
 from rankpipe.store import read_manifest
-from tests.retrieve.fakes import Hashed, Torn, file_size_limit
+from tests.retrieve.fakes import Drawn, Hashed, Torn, file_size_limit
 
 FAKE = "tests.retrieve.fakes:"
 ROOT = Path(__file__).parents[2]
@@ -50,37 +52,52 @@ def truth(data: Dataset, text: str, k: int) -> list[tuple[str, float]]:
 
 
 def checksums(folder: Path) -> dict[str, tuple[int, str]]:
-    return read_manifest(folder).files
+    """Of all files but those that say how fast it went."""
+    return {name: told for name, told in read_manifest(folder).files.items() if not name.endswith("facts.json")}
+
+
+@pytest.fixture
+def shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight documents in each."""
+    monkeypatch.setattr(embed, "SHARD", 8)
 
 
 @pytest.mark.parametrize("factory", ["exact", "Flat"])
 @pytest.mark.parametrize("k", [1, 7, 100, 300, 1000])
 def test_equals_brute_force_with_ties_at_the_cut(factory: str, k: int, tmp_path: Path) -> None:
     data = collection(300)
-    Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory, shard=64)
+    Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory)
     index = Dense(tmp_path, k=k)
     for text in ("w1 w2 w3", "w7", "w7 w7 w8 w20 w30"):
         assert ranked(index.search(text)) == truth(data, text, k)
 
 
-def test_blocks_do_not_matter(tmp_path: Path) -> None:
-    index = Dense.build(collection(900), tmp_path, model=FAKE + "Hashed", factory="exact")
-    small = Exact(index.manifest.path, scores=1)  # blocks of 256
-    queries = Hashed().encode_queries(["w1 w2", "w3", "w4 w5 w6"])
-    for a, b in zip(
-        small.search(queries, 50, index.docs.precedence),
-        Exact(index.manifest.path).search(queries, 50, index.docs.precedence),
-        strict=True,
-    ):
-        assert (a[0].tolist(), a[1].tolist()) == (b[0].tolist(), b[1].tolist())
+@pytest.mark.parametrize("store", ["float16", "int8", "binary"])
+def test_smaller_numbers_find_the_same(store: Any, tmp_path: Path) -> None:
+    data = collection(400)
+    Dense.build(data, tmp_path / "small", model=FAKE + "Drawn", store=store)
+    Dense.build(data, tmp_path / "whole", model=FAKE + "Drawn")
+    small, whole = Dense(tmp_path / "small", k=10), Dense(tmp_path / "whole", k=10)
+    size, full = ((i.manifest.path / "000000" / "vectors.npy").stat().st_size - 128 for i in (small, whole))
+    assert (full, size) == (400 * 24 * 4, 400 * 24 * (2 if store == "float16" else 1))
+    assert small.manifest.facts["store"] == store
+    for text in ("w1 w2 w3", "w7", "w7 w7 w8 w20 w30"):
+        found, wanted = dict(ranked(small.search(text))), dict(ranked(whole.search(text)))
+        assert len(found.keys() & wanted.keys()) >= (7 if store == "binary" else 9)
+        assert all(abs(found[i] - wanted[i]) < 0.02 for i in found.keys() & wanted.keys())
 
 
-def test_an_approximate_index_is_built_too(tmp_path: Path) -> None:
-    data = collection(300)
-    index = Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="HNSW16")
-    found = {doc for doc, _ in ranked(Dense(tmp_path, k=10).search("w1 w2 w3"))}
-    assert len(found) == 10
-    assert index.search("w1").hits
+def test_the_first_dimensions(tmp_path: Path) -> None:
+    data = collection(50)
+    index = Dense.build(data, tmp_path, model=FAKE + "Drawn", dimension=8)
+    [query] = unit(Drawn().encode_queries(["w1 w2"])[:, :8])
+    vectors = unit(Drawn().encode_docs([d.contents for d in data.docs()])[:, :8])
+    assert index.manifest.facts["dimension"] == 8
+    assert dict(ranked(index.search("w1 w2"))) == pytest.approx(
+        {d.id: float(v @ query) for d, v in zip(data.docs(), vectors, strict=True)}, abs=1e-6
+    )
+    with pytest.raises(RecipeError, match="dimension: 25; the vectors of drawn have 24"):
+        Dense.build(data, tmp_path, model=FAKE + "Drawn", dimension=25)
 
 
 def test_a_build_says_what_it_is_at(tmp_path: Path) -> None:
@@ -104,12 +121,16 @@ def test_odd_input(tmp_path: Path) -> None:
 
 def test_facts(tmp_path: Path) -> None:
     docs = [Doc("a", "word " * 51), Doc("b", "word"), Doc("c d", "word " * 60), Doc("e", "")]
-    facts = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Hashed", shard=2).manifest.facts
-    assert facts.pop("documents_per_second") > 0
-    assert facts == {
+    index = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Hashed")
+    assert index.manifest.facts.pop("documents_per_second") > 0
+    assert index.manifest.facts == {
         "documents": 4, "empty_texts": 1, "ids_with_white_space": 1, "model": "hashed", "identity": "hashed-1",
-        "dimension": 16, "dtype": "float32", "metric": "inner product", "truncated_texts": 2,
+        "dimension": 16, "store": "float32", "metric": "inner product", "truncated_texts": 2, "dead": 0, "segments": 1,
     }  # fmt: skip
+    index.delete(["a"])
+    index.compact()
+    facts = index.manifest.facts
+    assert (facts["documents"], facts["truncated_texts"], facts["dimension"], facts["store"]) == (3, 1, 16, "float32")
 
 
 def test_the_model_is_loaded_at_the_first_search_and_must_be_the_same(
@@ -129,8 +150,13 @@ def test_the_model_is_loaded_at_the_first_search_and_must_be_the_same(
     assert index.search("w2").hits
     assert Hashed.made == made + 1
     mine.Mine.identity = "mine-2"
-    with pytest.raises(ArtefactError, match="its vectors are of mine-1, but 'mine:Mine' is now mine-2"):
+    with pytest.raises(ArtefactError, match="mine-1, but 'mine:Mine' is now mine-2"):
         Dense(tmp_path / "index").search("w1")
+    with pytest.raises(ArtefactError, match="mine-1, but 'mine:Mine' is now mine-2"):
+        Dense(tmp_path / "index").add([Doc("new", "w1")])
+    assert len(Dense(tmp_path / "index")) == 5
+    index.add([Doc("new", "w1")])  # has the model still
+    assert Hashed.made == made + 3
 
 
 def test_pooling_and_prompts_are_kept_in_the_recipe(embedded: Callable[[str], Path], tmp_path: Path) -> None:
@@ -139,7 +165,7 @@ def test_pooling_and_prompts_are_kept_in_the_recipe(embedded: Callable[[str], Pa
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(embedded("bge-small") / name, folder)
     shutil.copy(embedded("bge-small") / "model.onnx", folder / "onnx")
-    data, said = collection(3), {"pooling": "cls", "query_prompt": "ask: ", "doc_prompt": "tell: "}
+    data, said = collection(3), {"pooling": "cls", "prompts": {"query": "ask: ", "document": "tell: "}}
     index = Dense.build(data, tmp_path / "index", model=str(folder), **said)  # type: ignore[arg-type]
     assert said.items() <= index.manifest.recipe.items()
     model = encoder(str(folder), said=Said(pooling="cls"))
@@ -152,7 +178,8 @@ def test_an_index_from_before_an_option_was_added_is_current(tmp_path: Path) -> 
     data, recipe = collection(3), {"use": "dense", "model": FAKE + "Hashed", "factory": "exact"}
     assert shelf.build(data, tmp_path, recipe)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    del manifest["recipe"]["pooling"], manifest["recipe"]["query_prompt"], manifest["recipe"]["doc_prompt"]
+    for option in ("pooling", "prompts", "dimension", "recall"):
+        del manifest["recipe"][option]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert shelf.build(data, tmp_path, recipe) is None
     assert Dense(tmp_path).search("w1").hits
@@ -166,47 +193,124 @@ def test_refusals(tmp_path: Path) -> None:
         Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="IVF64,Flat")
     with pytest.raises(RecipeError, match=r"pooling: tests.retrieve.fakes:Hashed is told max_length only"):
         Dense.build(data, tmp_path, model=FAKE + "Hashed", pooling="cls")
-    with pytest.raises(RecipeError, match="shard: 0"):
-        Dense.build(data, tmp_path, model=FAKE + "Hashed", shard=0)
+    with pytest.raises(RecipeError) as refused:
+        Dense.build(
+            data, tmp_path, model=FAKE + "Hashed", store="int4", dimension=0, recall=1.1, train=0,  # type: ignore[arg-type]
+            prompts={"queries": "ask: "},
+        )  # fmt: skip
+    assert [fault.split(":")[0] for fault in refused.value.faults] == [
+        "prompts", "store", "dimension", "recall", "train",
+    ]  # fmt: skip
+    assert refused.value.faults[0] == "prompts: no 'queries'; did you mean query?"
+    with pytest.raises(ModelError, match="the vector of document 'd0000' is not finite"):
+        Dense.build(data, tmp_path, model=FAKE + "Loud", store="float16")
     with pytest.raises(ModelError, match="the vector of document 'b' is not finite"):
         Dense.build(Dataset.of([Doc("a", "x"), Doc("b", "bad")]), tmp_path, model=FAKE + "Broken")
     with pytest.raises(ArtefactError, match="nothing built here"):
         Dense(tmp_path)
 
 
-def test_an_interrupted_build_goes_on(tmp_path: Path) -> None:
-    data = collection(50)
+@pytest.mark.parametrize("store", ["float32", "binary"])
+def test_an_interrupted_build_goes_on(store: Any, shards: None, tmp_path: Path) -> None:
+    data, options = collection(50), {"model": FAKE + "Torn", "store": store}
     Torn.calls = 0
     with pytest.raises(KeyboardInterrupt):
-        Dense.build(data, tmp_path / "torn", model=FAKE + "Torn", factory="exact", shard=8)
-    [work] = (tmp_path / "torn" / "made").iterdir()
+        Dense.build(data, tmp_path / "torn", **options)
+    [work] = (tmp_path / "torn" / "made").glob(".work-*/000000")
     with open(work / "vectors.npy", "ab") as f:
         f.write(b"half a shard")
-    (work / ".encoded.json.123.part").write_text("torn")
+    (work / ".embedded.json.123.part").write_text("torn")
     before = len(Hashed.encoded)
-    index = Dense.build(data, tmp_path / "torn", model=FAKE + "Torn", factory="exact", shard=8)
+    index = Dense.build(data, tmp_path / "torn", **options)
     assert Hashed.encoded[before:] == [d.contents for d in data.docs()][16:]  # two shards were saved
-    Dense.build(data, tmp_path / "whole", model=FAKE + "Torn", factory="exact", shard=8)
+    Dense.build(data, tmp_path / "whole", **options)
     assert checksums(tmp_path / "torn") == checksums(tmp_path / "whole")
-    assert np.load(index.manifest.path / "vectors.npy").shape == (50, 16)
+    assert np.load(index.manifest.path / "000000" / "vectors.npy").shape == (50, 16)
 
 
 @pytest.mark.parametrize("factory", ["exact", "Flat"])
 def test_a_build_killed_just_before_its_manifest_loses_nothing(factory: str, tmp_path: Path) -> None:
     data = collection(50)
-    made = Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory).manifest.files
+    Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory)
+    made = checksums(tmp_path)
     (tmp_path / "manifest.json").unlink()
     before = len(Hashed.encoded)
-    assert Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory).manifest.files == made
+    Dense.build(data, tmp_path, model=FAKE + "Hashed", factory=factory)
+    assert checksums(tmp_path) == made
     assert len(Hashed.encoded) == before
+
+
+def test_what_is_encoded_is_not_encoded_again(shards: None, tmp_path: Path) -> None:
+    index = Dense.build(
+        Dataset.of([Doc(f"d{i}", f"w{i} w{i // 2}") for i in range(30)]), tmp_path, model=FAKE + "Drawn"
+    )
+    seen = len(Hashed.encoded)
+
+    def encoded() -> list[str]:
+        nonlocal seen
+        new, seen = Hashed.encoded[seen:], len(Hashed.encoded)
+        return new
+
+    # texts that are there already, under another id or title too
+    index.update([Doc("d1", "w1 w0"), Doc("d2", "changed"), Doc("new", "w9 w4"), Doc("newer", "w4", title="w9")])
+    assert encoded() == ["changed"]
+    assert index.manifest.facts["reused_vectors"] == 3
+    index.compact()
+    index.delete(["d2", "d3"])
+    index.add([Doc("d3", "w3 w1")])  # not yet merged away
+    assert encoded() == []
+    # built again, of changed documents, into other kinds of search, in another order
+    docs = [*list(index.documents())[::-1], Doc("last", "the last")]
+    again = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Drawn", factory="Flat")
+    assert encoded() == ["the last"]
+    whole = Dense.build(Dataset.of(docs), tmp_path / "whole", model=FAKE + "Drawn")
+    assert ranked(again.search("w4 w9")) == ranked(whole.search("w4 w9"))
+    assert encoded() == [d.contents for d in docs]
+    # by another model, or as other numbers
+    for other in ({"max_length": 7}, {"store": "int8"}, {"dimension": 24}):
+        Dense.build(Dataset.of(docs), tmp_path, **{"model": FAKE + "Drawn", **other})
+        assert len(encoded()) == len(docs)
+        Dense.build(Dataset.of(docs), tmp_path, **{"model": FAKE + "Drawn", **other}, train=5)
+        assert encoded() == []
+
+
+def test_a_damaged_index_gives_no_vectors(tmp_path: Path) -> None:
+    data = collection(20)
+    index = Dense.build(data, tmp_path, model=FAKE + "Drawn")
+    whole, before = ranked(index.search("w1")), len(Hashed.encoded)
+    with open(index.manifest.path / "000000" / "vectors.npy", "r+b") as f:
+        f.seek(300)
+        f.write(b"damage")
+    assert ranked(Dense.build(data, tmp_path, model=FAKE + "Drawn").search("w1")) == whole
+    assert len(Hashed.encoded) == before + 20
+
+
+def test_merging_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(living, "FAN", 3)
+    monkeypatch.setattr(embed, "COPIED", 7)
+    data = list(collection(60).docs())
+    index = Dense.build(Dataset.of(data[:20]), tmp_path / "index", model=FAKE + "Drawn")
+    before = len(Hashed.encoded)
+    for start in (20, 30, 40, 50):
+        index.add(data[start : start + 10])
+        index.delete([data[start].id])
+    index.compact()
+    assert Hashed.encoded[before:] == [d.contents for d in data[20:]]
+    left = [d for d in data if d.id not in {"d0020", "d0030", "d0040", "d0050"}]
+    fresh = Dense.build(Dataset.of(left), tmp_path / "fresh", model=FAKE + "Drawn")
+    [made], [wanted] = index.segments, fresh.segments
+    for name in ("vectors.npy", "hashes.npy", "cut.npy", "embedded.json"):
+        assert (made.folder / name).read_bytes() == (wanted.folder / name).read_bytes()
 
 
 BUILD = """
 import sys
 from pathlib import Path
+from rankpipe.retrieve import embed
 from rankpipe.retrieve.dense import Dense
 from tests.retrieve.test_dense import collection
-Dense.build(collection(200, seed=int(sys.argv[2])), Path(sys.argv[1]), model="tests.retrieve.fakes:Slow", shard=10)
+embed.SHARD = 10
+Dense.build(collection(200, seed=int(sys.argv[2])), Path(sys.argv[1]), model="tests.retrieve.fakes:Slow")
 """
 
 
@@ -216,15 +320,16 @@ def building(folder: Path, seed: int) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
-def test_kill_9_at_any_point(tmp_path: Path) -> None:
-    old = Dense.build(collection(200, seed=1), tmp_path / "index", model=FAKE + "Slow", shard=10)
+def test_kill_9_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embed, "SHARD", 10)
+    old = Dense.build(collection(200, seed=1), tmp_path / "index", model=FAKE + "Slow")
     answer = ranked(old.search("w1 w2"))
-    Dense.build(collection(200, seed=2), tmp_path / "whole", model=FAKE + "Slow", shard=10)
+    Dense.build(collection(200, seed=2), tmp_path / "whole", model=FAKE + "Slow")
     chance, kills, saved = random.Random(), 0, []
     for _ in range(25):
         process = building(tmp_path / "index", seed=2)
         encoded = tmp_path / "index" / "made"
-        while process.poll() is None and not list(encoded.glob(".work-*/docs.jsonl")):
+        while process.poll() is None and not list(encoded.glob(".work-*/*/docs.jsonl")):
             time.sleep(0.002)
         time.sleep(chance.random() * 0.15)
         process.kill()
@@ -232,7 +337,9 @@ def test_kill_9_at_any_point(tmp_path: Path) -> None:
         if process.returncode == 0:
             break
         assert ranked(Dense(tmp_path / "index").search("w1 w2")) == answer
-        saved += [int(p.read_text().split('"rows": ')[1].split(",")[0]) for p in encoded.glob(".work-*/encoded.json")]
+        saved += [
+            int(p.read_text().split('"rows": ')[1].split(",")[0]) for p in encoded.glob(".work-*/*/embedded.json")
+        ]
     assert kills >= 3
     assert saved == sorted(saved)
     assert max(saved) > 0
@@ -245,14 +352,14 @@ def test_kill_9_at_any_point(tmp_path: Path) -> None:
     ("factory", "limit"),
     [("exact", 1000), ("exact", 13_500), ("HNSW8", 20_000)],  # texts, vectors of a late shard, the FAISS index
 )
-def test_a_full_disk_leaves_the_old_index(factory: str, limit: int, tmp_path: Path) -> None:
-    options = {"model": FAKE + "Hashed", "factory": factory, "shard": 10}
+def test_a_full_disk_leaves_the_old_index(factory: str, limit: int, shards: None, tmp_path: Path) -> None:
+    options = {"model": FAKE + "Hashed", "factory": factory}
     old = Dense.build(collection(20), tmp_path, **options)  # type: ignore[arg-type]
     docs = Dataset.of([Doc(f"d{i}", f"w{i % 40}") for i in range(225)])  # 10 kB of texts, 14.4 of vectors
     with file_size_limit(limit), pytest.raises(DiskError, match="no space left; nothing was changed"):
         Dense.build(docs, tmp_path, **options)  # type: ignore[arg-type]
     assert ranked(Dense(tmp_path).search("w1")) == ranked(old.search("w1"))
-    assert len(Dense.build(docs, tmp_path, **options).docs) == 225  # type: ignore[arg-type]
+    assert len(Dense.build(docs, tmp_path, **options)) == 225  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="needs unshare, to mount a small file system as a user")

@@ -1,5 +1,7 @@
 """Texts of an index: as they were, found by position, ties as trec_eval breaks them."""
 
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +37,9 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
     docs = Docs(tmp_path)
     assert [docs[i] for i in reversed(range(len(docs)))] == ODD[::-1]
     assert list(docs) == ODD
-    assert docs.ids == tuple(d.id for d in ODD)
+    assert list(docs.ids) == [d.id for d in ODD]
+    assert docs.find([d.id for d in reversed(ODD)]) == {d.id: place for place, d in enumerate(ODD)}
+    assert docs.find(["", "absent", "half \ud83d"]) == {"": 6}
     assert draft.facts == {"documents": 7, "empty_texts": 2, "ids_with_white_space": 3}
 
 
@@ -77,3 +81,18 @@ def test_precedence_on_disk_is_ids_falling(tmp_path: Path) -> None:
     written(ODD, tmp_path)
     docs = Docs(tmp_path)
     assert [docs.ids[i] for i in np.argsort(docs.precedence)] == sorted((d.id for d in ODD), reverse=True)
+
+
+def test_a_stored_document_is_read_when_it_is_looked_at(tmp_path: Path) -> None:
+    written(ODD, tmp_path)
+    docs = Docs(tmp_path)
+    hits = docs.hits(np.array([2, 0]), np.array([2, 1], np.float32))
+    assert [h.doc.id for h in hits] == ["日本 é", "plain"]
+    assert not docs._ready
+    stored = hits[1].doc
+    assert (stored, hash(stored), repr(stored)) == (ODD[0], hash(ODD[0]), repr(ODD[0]))
+    assert stored.contents == "A title some text"
+    assert list(docs._ready) == [0]
+    assert type(pickle.loads(pickle.dumps(stored))) is Doc
+    assert replace(stored, title="") == Doc("plain", "some text")
+    assert stored != ODD[1]

@@ -1,4 +1,4 @@
-"""The inverted index equals one made with dictionaries, however small the blocks."""
+"""The inverted index equals one made with dictionaries, however small the blocks, and so does one made of several."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -7,38 +7,70 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from rankpipe.retrieve.postings import Inverted, Spill
+from rankpipe.retrieve.postings import Postings, Spill, merge
 
-Counts = dict[int, int]
-
-
-def weigh(terms: NDArray[np.int64], docs: NDArray[np.int64], counts: NDArray[np.int32]) -> NDArray[np.float32]:
-    return (terms * 100 + docs * 10 + counts).astype(np.float32)
+Counts = dict[str, int]
+DOCUMENTS = st.lists(st.dictionaries(st.text("abcé🙂", max_size=2), st.integers(1, 300)), min_size=1)
 
 
-def inverted(documents: list[Counts], terms: int, block: int, folder: Path) -> Inverted:
-    spill = Spill(folder / "spill.bin", block)
+def inverted(documents: list[Counts], block: int, folder: Path) -> Postings:
+    spill = Spill(folder / "spill.bin", block=block)
     spill.fill(iter(documents))
-    frequencies = spill.frequencies(terms)
-    assert frequencies.tolist() == [sum(t in d for d in documents) for t in range(terms)]
-    assert list(spill.lengths) == [sum(d.values()) for d in documents]
-    return spill.invert(frequencies, weigh, folder)
+    spill.invert(folder)
+    return Postings(folder)
 
 
-@given(st.lists(st.dictionaries(st.integers(0, 6), st.integers(1, 9)), min_size=1), st.integers(1, 7))
+def told(made: Postings) -> dict[str, dict[int, int]]:
+    assert list(made.terms) == sorted(made.terms)
+    found = {}
+    for number, term in enumerate(made.terms):
+        lies = made.of(number)
+        assert made.terms.find(term) == number
+        assert made.tops[number] == max(made.values[lies])
+        assert (np.diff(made.docs[lies]) > 0).all()
+        found[term] = dict(zip(made.docs[lies].tolist(), made.values[lies].tolist(), strict=True))
+    return found
+
+
+def truth(documents: list[Counts]) -> dict[str, dict[int, int]]:
+    terms = sorted({t for d in documents for t in d})
+    return {t: {i: d[t] for i, d in enumerate(documents) if t in d} for t in terms}
+
+
+@given(DOCUMENTS, st.integers(1, 7))
 def test_equals_a_dictionary(documents: list[Counts], block: int) -> None:
     with TemporaryDirectory() as folder:
-        made = inverted(documents, 7, block, Path(folder))
-        for term in range(7):
-            lies = slice(made.starts[term], made.starts[term + 1])
-            truth = [(i, term * 100 + i * 10 + d[term]) for i, d in enumerate(documents) if term in d]
-            assert list(zip(made.docs[lies].tolist(), made.weights[lies].tolist(), strict=True)) == truth
+        made = inverted(documents, block, Path(folder))
+        assert told(made) == truth(documents)
+        assert {t: f for b in made.blocks(block) for t, f in [(0, len(b[0]))]} or not made.docs.size
+        assert not (Path(folder) / "spill.bin").exists()
+
+
+@given(st.lists(st.lists(st.tuples(st.booleans(), st.dictionaries(st.text("abc", max_size=2), st.integers(1, 300)))),
+                min_size=1, max_size=4))  # fmt: skip
+def test_merging_equals_building_from_what_is_left(parts: list[list[tuple[bool, Counts]]]) -> None:
+    with TemporaryDirectory() as name:
+        folder, made, start = Path(name), [], 0
+        for i, part in enumerate(parts):
+            (folder / str(i)).mkdir()
+            alive = np.array([a for a, _ in part], bool)
+            places = np.where(alive, start + np.cumsum(alive) - 1, -1).astype(np.int64)
+            made.append((inverted([d for _, d in part], 3, folder / str(i)), places))
+            start += int(alive.sum())
+        merge(made, folder)
+        assert told(Postings(folder)) == truth([d for part in parts for a, d in part if a])
+
+
+@pytest.mark.parametrize(("most", "kind"), [(255, np.uint8), (256, np.uint16), (70_000, np.uint32)])
+def test_counts_are_as_narrow_as_they_can(most: int, kind: type, tmp_path: Path) -> None:
+    made = inverted([{"a": 1, "b": most}], 10, tmp_path)
+    assert made.values.dtype == kind
+    assert told(made) == {"a": {0: 1}, "b": {0: most}}
 
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_no_words_at_all(size: int, tmp_path: Path) -> None:
-    made = inverted([{}] * size, 0, 10, tmp_path)
+    made = inverted([{}] * size, 10, tmp_path)
     assert made.starts.tolist() == [0]
-    assert len(made.docs) == len(made.weights) == 0
+    assert len(made.docs) == len(made.values) == len(made.terms) == 0

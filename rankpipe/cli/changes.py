@@ -1,0 +1,123 @@
+"""index add, update, delete, compact, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rankpipe.cli import options, show
+from rankpipe.cli.index import Folder, index
+from rankpipe.cli.search import opened_index
+from rankpipe.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.index import Change, Index
+
+From = Annotated[str, typer.Option("--data", "-d", help=options.DATA_HELP)]
+
+
+@show.verb(index, "add")
+def add(folder: Folder, data: From) -> None:
+    """Add documents; an id that is there already is an error, and nothing is added.
+
+    rankpipe index add my-index --data more.jsonl
+    """
+    from rankpipe.datasets import open_dataset
+
+    _change(folder, lambda living: living.add(open_dataset(data).docs()))
+
+
+@show.verb(index, "update")
+def update(folder: Folder, data: From) -> None:
+    """Add documents; those whose ids are there already take the place of the old ones.
+
+    rankpipe index update my-index --data corrected.jsonl
+    """
+    from rankpipe.datasets import open_dataset
+
+    _change(folder, lambda living: living.update(open_dataset(data).docs()))
+
+
+@show.verb(index, "delete")
+def delete(
+    folder: Folder,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of documents.")] = None,
+    file: Annotated[Path | None, typer.Option("--ids", help="A file of ids, one a line.")] = None,
+) -> None:
+    """Delete documents by their ids; those that are not there are counted.
+
+    rankpipe index delete my-index doc7 doc8
+    rankpipe index delete my-index --ids gone.txt
+    """
+    doomed = [*(ids or ()), *(_ids(file) if file else ())]
+    if not doomed:
+        raise DataError("say which documents: their ids, or a file of them with --ids")
+    _change(folder, lambda living: living.delete(doomed))
+
+
+@show.verb(index, "compact")
+def compact(folder: Folder) -> None:
+    """Make one segment of all, and free the room of what was deleted.
+
+    rankpipe index compact my-index
+    """
+    _change(folder, lambda living: living.compact())
+
+
+@show.verb(index, "export")
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl to write, in BEIR's layout.")],
+) -> None:
+    """Write the documents of an index as a corpus that it could be built from.
+
+    rankpipe index export my-index --out corpus.jsonl
+    """
+    import json
+
+    from rankpipe.disk import write
+    from rankpipe.progress import track
+
+    living = _living(folder)
+    with write(out) as f:
+        for doc in track(living.documents(), f"export {folder}", len(living)):
+            f.write(json.dumps({"_id": doc.id, "title": doc.title, "text": doc.text}, ensure_ascii=False) + "\n")
+    told = {"index": str(folder), "documents": len(living), "out": str(out)}
+    show.emit(told, lambda: show.out.print(f"{len(living)} documents: {out}", highlight=False))
+
+
+def _change(folder: Path, change: Callable[[Index], Change]) -> None:
+    living = _living(folder)
+    done = change(living)
+    facts = living.manifest.facts
+    told = {"index": str(folder), **asdict(done), "documents": len(living), "dead": facts["dead"],
+            "segments": facts["segments"], "seconds": living.manifest.seconds}  # fmt: skip
+
+    def human() -> None:
+        said = ", ".join(f"{n} {what}" for what, n in asdict(done).items() if what != "absent" and n)
+        show.out.print(f"{folder}: {said or 'done'}; {len(living)} documents", highlight=False)
+        if done.absent:
+            some = ", ".join(done.absent[:3])
+            show.warn(f"{len(done.absent)} were not there: {some}{'...' if len(done.absent) > 3 else ''}")
+
+    show.emit(told, human)
+
+
+def _living(folder: Path) -> Index:
+    from rankpipe.retrieve.index import Index
+
+    opened = opened_index(folder, 1)
+    if not isinstance(opened, Index):
+        raise RecipeError([f"{folder}: an index of the kind {type(opened).__name__} cannot be changed; build it again"])
+    return opened
+
+
+def _ids(file: Path) -> list[str]:
+    try:
+        return [line for line in file.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: cannot be read as a list of ids: {error}") from None

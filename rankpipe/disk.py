@@ -1,0 +1,93 @@
+"""Files on disk: written whole or not at all, one writer at a time, and clear words where the system refuses."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from rankpipe.errors import ArtefactError, DiskError
+
+REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+@contextmanager
+def write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """A file that appears whole when the block ends, and not at all if it fails.
+
+    :raises DiskError: If the disk is full or the folder cannot be written; the old file is untouched.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(
+                part, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n"
+            ) as f:
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+            os.replace(part, path)
+            fsync(path.parent)
+        except BaseException:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
+
+    :param wait: wait for the holder to end, however long that takes, instead of refusing.
+    :raises ArtefactError: If another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "a") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
+        yield
+
+
+def cache_folder() -> Path:
+    """Where fetched files are kept: ``$RANKPIPE_CACHE``, or ``rankpipe`` in the user's cache folder. Makes nothing."""
+    if own := os.environ.get("RANKPIPE_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rankpipe"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into a DiskError that names the place."""
+    try:
+        yield
+    except OSError as error:
+        cut_short = error.errno is None and str(error).endswith(" written")  # all that numpy says of a full disk
+        if error.errno in FULL or cut_short:
+            raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error
+        if error.errno in REFUSED:
+            raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
+        raise
+
+
+def sha256(path: Path) -> str:
+    """A file's checksum, hexadecimal."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def fsync(path: Path) -> None:
+    """What a file or folder holds is on the disk for sure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,224 @@
+"""Nearest neighbours by FAISS (Douze et al. 2024): any index that its factory makes, measured against exact search.
+
+What FAISS finds is scored exactly from the vectors that a segment keeps, so that scores are the same however they were
+found, and an index of codes (PQ, SQ) need only bring the right documents near the top.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from math import ceil, log2, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.disk import write
+from rankpipe.errors import MissingExtra, RecipeError
+from rankpipe.onnx import cores
+from rankpipe.progress import working
+from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
+from rankpipe.retrieve.vectors import Vectors
+
+RECALL = 0.95  # of the ten nearest, where no other is asked for
+QUERIES = 256  # documents that recall is measured with
+KNOBS = ("efSearch", "nprobe")  # how thorough a search is: of HNSW, of IVF
+COARSE = "quantizer_efSearch"  # the same of an IVF whose lists are found by HNSW
+GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
+GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
+BLOCK = 1 << 16  # vectors handed over at once
+
+
+class Faiss(Nearest):
+    """An index of FAISS over a field, where it lies: on the CPU or a GPU.
+
+    :param device: "cpu", "cuda" or "cuda:1".
+    """
+
+    def __init__(self, field: Field, index: Any, device: str) -> None:
+        super().__init__(field)
+        self.index, self.device = index, device
+        self.knobs: dict[str, int] = {}
+        self.living = index.ntotal if field.alive is None else int(field.alive.sum())
+
+    @classmethod
+    def opened(cls, field: Field, folder: Path, device: str) -> Faiss:
+        """What :func:`build` has made, memory-mapped where its kind allows.
+
+        :raises RecipeError: If FAISS has no such device, or cannot hold such an index there.
+        :raises MissingExtra: If the device is a GPU, and FAISS is the one for CPUs.
+        """
+        faiss = _faiss()
+        index = faiss.read_index(str(folder / "faiss.index"), faiss.IO_FLAG_MMAP_IFC)
+        found = cls(field, _placed(index, device), device)
+        told = json.loads((folder / "faiss.json").read_text("utf-8"))
+        found.knobs = {knob: told[knob] for knob in (*KNOBS, COARSE) if knob in told}
+        return found
+
+    def settings(self) -> Iterator[dict[str, int]]:
+        """What its knob can be turned to, from the fastest on; one setting of nothing if it has none."""
+        space = _space(self.device)
+        space.initialize(self.index)
+        ranges = [space.parameter_ranges.at(i) for i in range(space.parameter_ranges.size())]
+        known = {r.name: _faiss().vector_to_array(r.values).astype(int).tolist() for r in ranges}
+        if not (knobs := [knob for knob in KNOBS if knob in known]):
+            yield {}
+        for knob in knobs:
+            last = max(known[knob], default=1)
+            for value in (*known[knob], 2 * last, 4 * last):
+                yield {knob: value, COARSE: 2 * value} if COARSE in known else {knob: value}
+
+    def search(self, queries: Vectors, k: int) -> list[Found]:
+        """What FAISS finds, scored exactly; fewer than ``k`` if it looks at fewer.
+
+        It is asked for more than ``k``: the share of the dead, some to choose from where its scores are of codes, and
+        twice as many again where the cut at ``k`` would go through equal scores.
+        """
+        if not (k := min(k, self.living)):
+            return [(np.empty(0, np.intp), np.empty(0, np.float32))] * len(queries)
+        most = self.index.ntotal if self.device == "cpu" else min(self.index.ntotal, GPU_MOST)
+        fetch = min(ceil((k + min(3 * k + 40, 300)) * self.index.ntotal / self.living), most)
+        while True:
+            self._turn(fetch)
+            rough, places = self.index.search(queries, fetch)  # (Q, fetch) each; place -1: it looked at fewer
+            there = places >= 0 if self.field.alive is None else (places >= 0) & self.field.alive[places]
+            if fetch == most or _enough(rough, places, there, k):
+                break
+            fetch = min(2 * fetch, most)
+        return [self.field.best(q, p[t], k) for q, p, t in zip(queries, places, there, strict=True)]
+
+    def _turn(self, fetch: int) -> None:
+        """Set the knobs. HNSW finds no more than it keeps (efSearch), and of that the dead take their share."""
+        for knob, value in self.knobs.items():
+            kept = max(ceil(value * self.index.ntotal / self.living), fetch)
+            _space(self.device).set_index_parameter(self.index, knob, kept if knob == "efSearch" else value)
+
+
+def build(field: Field, folder: Path, *, factory: str, recall: float | None, train: int, device: str) -> dict[str, Any]:
+    """Make an index of a field (``faiss.index``), and measure it (``faiss.json``).
+
+    :param factory: FAISS's word for it; "exact" if one is to be picked that has the recall.
+    :param recall: the share of the ten nearest documents that is to be found; :data:`RECALL` if None.
+    :param train: documents that it is trained on, at most.
+    :return: what is known of it: factory, knob, recall at 10 and 100. The recall is below what was asked for where no
+        knob of this factory is enough for that.
+    :raises RecipeError: If FAISS cannot make, train or fill such an index.
+    """
+    documents = len(field.kept)
+    for name in [factory] if factory != "exact" else _picked(documents, device):
+        with working(f"FAISS index {name} of {documents} documents"):
+            try:
+                made = _filled(field, name, train, device)
+            except RuntimeError as error:  # all that FAISS ever raises
+                raise RecipeError([f"factory: FAISS cannot make {name!r} of {documents} documents: {error}"]) from None
+            told = {"factory": name, **_tuned(made, recall or RECALL)}
+        if told["recall_at_10"] >= (recall or RECALL):
+            break
+    faiss = _faiss()
+    index = made.index if device == "cpu" else faiss.index_gpu_to_cpu(made.index)
+    with write(folder / "faiss.index", "wb") as f:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(f.write))
+    with write(folder / "faiss.json") as f:
+        json.dump(told, f)
+    return told
+
+
+def gpu(device: str) -> int | None:
+    """The number of a GPU that FAISS can use; None for the CPU.
+
+    :raises RecipeError: If there is no such device.
+    :raises MissingExtra: If it is a GPU, and FAISS is the one for CPUs.
+    """
+    name, _, number = device.partition(":")
+    if device == "cpu":
+        return None
+    if name != "cuda" or not (number or "0").isdecimal():
+        raise RecipeError([f"device: {device!r}; expected cpu, cuda or cuda:NUMBER"])
+    if not hasattr(faiss := _faiss(), "StandardGpuResources"):
+        raise MissingExtra(f"device={device}", "faiss-gpu", "gpu")
+    if int(number or 0) >= faiss.get_num_gpus():
+        raise RecipeError([f"device: {device}: FAISS sees {faiss.get_num_gpus()} GPUs here"])
+    return int(number or 0)
+
+
+def _faiss() -> Any:
+    """FAISS, on as many threads as this process may have cores: OpenMP does not see every limit."""
+    import faiss
+
+    faiss.omp_set_num_threads(cores())
+    return faiss
+
+
+def _placed(index: Any, device: str) -> Any:
+    if (number := gpu(device)) is None:
+        return index
+    faiss = _faiss()
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+    except RuntimeError as error:
+        raise RecipeError([f"device: {device}: FAISS cannot hold such an index there: {error}"]) from None
+
+
+def _space(device: str) -> Any:
+    """Who knows the knobs of an index."""
+    return _faiss().ParameterSpace() if device == "cpu" else _faiss().GpuParameterSpace()
+
+
+def _picked(documents: int, device: str) -> Sequence[str]:
+    """What is tried for so many documents, in turn. The last one has any recall: it can look at everything."""
+    lists = 1 << round(log2(4 * sqrt(documents)))
+    inverted = f"IVF{lists},Flat"
+    return [inverted] if device != "cpu" or documents > GRAPH_MOST else ["HNSW32", inverted]
+
+
+def _filled(field: Field, factory: str, train: int, device: str) -> Faiss:
+    faiss, kept = _faiss(), field.kept
+    index = faiss.index_factory(kept.vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index = _placed(index, device)
+    if not index.is_trained:
+        places = np.random.default_rng(0).choice(len(kept), min(train, len(kept)), replace=False)
+        index.train(kept.rows(np.sort(places)))
+    for start in range(0, len(kept), BLOCK):
+        index.add(np.ascontiguousarray(kept.rows(slice(start, start + BLOCK))))
+    return Faiss(field, index, device)
+
+
+def _tuned(made: Faiss, target: float) -> dict[str, Any]:
+    """Turn the knob until the recall is reached; the knob and the recall.
+
+    The queries are documents, which of course are not to find themselves.
+    """
+    kept = made.field.kept
+    own = np.sort(np.random.default_rng(1).choice(len(kept), min(QUERIES, len(kept)), replace=False))
+    queries = np.ascontiguousarray(kept.rows(own))
+    truth = Exact(made.field).search(queries, 101)
+    told: dict[str, Any] = {}
+    for told in made.settings():
+        made.knobs = told
+        at_10 = recall(made.search(queries, 11), truth, own, 10)
+        if at_10 >= target:
+            break
+    at_100 = recall(made.search(queries, 101), truth, own, 100)
+    return {**told, "recall_at_10": round(at_10, 4), "recall_at_100": round(at_100, 4)}
+
+
+def recall(found: Sequence[Found], truth: Sequence[Found], own: NDArray[np.intp], k: int) -> float:
+    """The share of the ``k`` nearest that was found; one as near as the last of them is as good.
+
+    :param own: for each query a place that does not count.
+    """
+    hits = sought = 0
+    for (places, scores), (nearest, exact), self_ in zip(found, truth, own.tolist(), strict=True):
+        wanted = exact[nearest != self_][:k]
+        hits += int((scores[places != self_][:k] >= wanted[-1:]).sum())
+        sought += len(wanted)
+    return hits / max(sought, 1)
+
+
+def _enough(rough: NDArray[np.float32], places: NDArray[np.intp], there: NDArray[np.bool_], k: int) -> bool:
+    """Whether each query has ``k`` living documents and the next ones' scores are lower, or has all it can get."""
+    seen = there.cumsum(axis=1)
+    last = rough[np.arange(len(rough)), (seen >= k).argmax(axis=1)]  # the score of the k-th, if there is one
+    return bool(((places[:, -1] < 0) | ((seen[:, -1] >= k) & (last > rough[:, -1]))).all())

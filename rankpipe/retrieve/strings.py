@@ -1,0 +1,61 @@
+"""Many texts in two files, read from a memory map: ids by position, terms in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Strings:
+    """The texts that :func:`write_strings` has put under this name. Nothing is read before it is asked for.
+
+    :param path: without its ending.
+    :param order: the places of the texts in their rising order; None if they lie in it.
+    """
+
+    def __init__(self, path: Path, order: NDArray[np.int32] | None = None) -> None:
+        self._ends = mapped(path.with_suffix(".npy"))  # (n + 1,) int64
+        self.order = order
+        with open(path.with_suffix(".bin"), "rb") as f:
+            self._bytes = mmap(f.fileno(), 0, access=ACCESS_READ) if self._ends[-1] else b""
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, place: int) -> str:
+        return self._at(place).decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[place] for place in range(len(self)))
+
+    def find(self, text: str) -> int | None:
+        """The place of a text, by bisection; None if it is not there."""
+        sought, low, high = text.encode(errors="surrogatepass"), 0, len(self)
+        while low < high:
+            middle = (low + high) // 2
+            place = middle if self.order is None else int(self.order[middle])
+            found = self._at(place)
+            if found == sought:
+                return place
+            low, high = (middle + 1, high) if found < sought else (low, middle)
+        return None
+
+    def _at(self, place: int) -> bytes:
+        return self._bytes[self._ends[place] : self._ends[place + 1]]
+
+
+def write_strings(path: Path, texts: Iterable[str]) -> None:
+    """Write ``path.bin`` (their bytes) and ``path.npy`` (where each begins, and the end)."""
+    told = [text.encode() for text in texts]
+    path.with_suffix(".bin").write_bytes(b"".join(told))
+    np.save(path.with_suffix(".npy"), np.fromiter(accumulate(map(len, told), initial=0), np.int64, len(told) + 1))
+
+
+def mapped(path: Path) -> NDArray[np.generic]:
+    """An array in a file, as a plain array over its memory map; slicing a ``memmap`` costs ten times as much."""
+    return np.load(path, mmap_mode="r").view(np.ndarray)  # type: ignore[no-any-return]

@@ -1,0 +1,138 @@
+"""An index after any changes is the index of what is left; whole batches or nothing; readers keep what they opened."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ArtefactError, DataError
+from rankpipe.retrieve import living
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.index import Change
+
+WORDS = ["fox", "dog", "sleeps", "runs", "over", "the", "lazy", "quick", "brown", "hedge"]
+TEXT = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
+IDS = st.sampled_from([f"d{i}" for i in range(14)])
+DOCS = st.dictionaries(IDS, TEXT, min_size=1, max_size=5)
+QUERIES = [Query("a", "quick fox"), Query("b", "the dog sleeps over a hedge"), Query("c", "lazy lazy brown zebra")]
+
+
+def listed(rankings: list[Ranking]) -> list[list[tuple[Doc, float]]]:
+    return [[(h.doc, h.score) for h in r.hits] for r in rankings]
+
+
+class Lives(RuleBasedStateMachine):
+    """Random batches of changes; after each, the index equals one built fresh from the documents that are left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left: dict[str, str] = {}
+
+    @initialize(docs=DOCS)
+    def build(self, docs: dict[str, str]) -> None:
+        self.home = Path(self.folder)
+        self.place = self.home / str(len(list(self.home.iterdir())))
+        self.index = BM25.build(Dataset.of([Doc(i, t) for i, t in docs.items()]), self.place)
+        self.left = dict(docs)
+
+    @rule(docs=DOCS)
+    def update(self, docs: dict[str, str]) -> None:
+        old = sum(i in self.left for i in docs)
+        change = self.index.update(Doc(i, t) for i, t in docs.items())
+        assert change == Change(added=len(docs) - old, replaced=old)
+        self.left = {i: t for i, t in self.left.items() if i not in docs} | docs
+
+    @rule(docs=DOCS)
+    def add(self, docs: dict[str, str]) -> None:
+        if there := [i for i in docs if i in self.left]:
+            with pytest.raises(DataError, match=f"{len(there)} of {len(docs)} documents are there already"):
+                self.index.add(Doc(i, t) for i, t in docs.items())
+            return
+        assert self.index.add(Doc(i, t) for i, t in docs.items()) == Change(added=len(docs))
+        self.left |= docs
+
+    @rule(ids=st.sets(IDS))
+    def delete(self, ids: set[str]) -> None:
+        change = self.index.delete(sorted(ids))
+        absent = tuple(i for i in sorted(ids) if i not in self.left)
+        assert change == Change(deleted=len(ids) - len(absent), absent=absent)
+        self.left = {i: t for i, t in self.left.items() if i not in ids}
+
+    @rule()
+    def compact(self) -> None:
+        self.index.compact()
+        assert len(self.index.segments) == bool(self.left)
+
+    @invariant()
+    def equals_a_fresh_one(self) -> None:
+        if not self.left:
+            assert not hasattr(self, "index") or listed(list(self.index(QUERIES))) == [[], [], []]
+            return
+        assert len(self.index) == len(self.left) == self.index.manifest.facts["documents"]
+        assert {d.id: d.text for d in self.index.documents()} == self.left
+        fresh = BM25.build(Dataset.of([Doc(i, t) for i, t in self.left.items()]), self.home / "fresh")
+        for k in (2, 1000):
+            self.index.k = fresh.k = k
+            assert listed(list(self.index(QUERIES))) == listed(list(fresh(QUERIES)))
+            assert listed(list(BM25(self.place, k)(QUERIES))) == listed(list(fresh(QUERIES)))
+
+
+def test_equals_a_fresh_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(living, "FAN", 3)
+
+    class Here(Lives):
+        folder = tmp_path
+
+    run_state_machine_as_test(
+        Here, settings=settings(max_examples=6, stateful_step_count=12, deadline=None,
+                                suppress_health_check=[HealthCheck.too_slow])
+    )  # fmt: skip
+
+
+@pytest.fixture
+def index(tiny: Dataset, tmp_path: Path) -> BM25:
+    return BM25.build(tiny, tmp_path / "index")
+
+
+def test_a_reader_keeps_what_it_opened(index: BM25, tiny: Dataset) -> None:
+    reader = BM25(index.folder)
+    before = listed(list(reader(tiny.queries)))
+    index.delete([d.id for d in list(index.documents())[::2]])
+    index.add([Doc("new", "something new")])
+    index.compact()
+    assert listed(list(reader(tiny.queries))) == before
+    assert [h.doc.id for h in reader.refresh().search("something new").hits][:1] == ["new"]
+
+
+def test_a_failed_batch_changes_nothing(index: BM25, tiny: Dataset) -> None:
+    before, build = listed(list(index(tiny.queries))), index.manifest.build
+
+    def broken() -> Iterator[Doc]:
+        yield Doc("new", "fox")
+        raise OSError("the line is cut")
+
+    with pytest.raises(OSError, match="the line is cut"):
+        index.add(broken())
+    with pytest.raises(DataError, match="the id 'x' is there twice"):
+        index.update([Doc("x", "1"), Doc("x", "2")])
+    assert (listed(list(BM25(index.folder)(tiny.queries))), BM25(index.folder).manifest.build) == (before, build)
+    assert index.add([Doc("new", "fox")]) == Change(added=1)
+
+
+def test_segments_stay_few(index: BM25) -> None:
+    for i in range(40):
+        index.add([Doc(f"new{i}", f"document number{i}")])
+    assert len(index.segments) <= living.FAN
+    assert [h.doc.id for h in index.search("number17").hits] == ["new17"]
+    index.delete([f"new{i}" for i in range(39)])
+    assert sum(len(s.dead) for s in index.segments) <= sum(map(len, index.segments))
+
+
+def test_one_writer_at_a_time(index: BM25) -> None:
+    with index._amending(), pytest.raises(ArtefactError, match="another process is writing here"):
+        BM25(index.folder).delete(["a"])
