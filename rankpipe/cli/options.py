@@ -114,7 +114,8 @@ def component(
 
 
 def merged(node: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
-    """The node with ``--set``: KEY=VALUE, the value YAML; ``lm.context=4096`` sets an argument of an argument.
+    """The node with ``--set``: KEY=VALUE, the value YAML; ``lm.context=4096`` sets an argument of an argument, and
+    ``plan=tournament`` is short for ``plan={use: tournament}``.
 
     :raises RecipeError: If one is no KEY=VALUE, or its key goes through something that has no arguments.
     """
@@ -135,6 +136,7 @@ def merged(node: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
             inside[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise RecipeError([f"--set {one}: the value is no YAML: {error}".replace("\n", " ")]) from None
+        node = recipe.meant(node)
     return node
 
 
