@@ -168,7 +168,8 @@ class Living(Index):
             if docs is not None and there and not replace:
                 raise self._there(there, fresh)
             for segment, found in zip(segments, dead, strict=True):
-                self._bury(segment, found.values())
+                if found:
+                    self._bury(segment, found.values())
             self._tidy(draft)
         self.refresh()
         if docs is None:
