@@ -44,7 +44,9 @@ class LM(Protocol):
     """Anything that completes chats. Chat templates, batching, threads and retries are its own business.
 
     One that has ``together`` says for how many queries it is best asked at once, and so how much a kill may lose; one
-    that has ``at_once``, how many chats a call should bring where there are more to be asked.
+    that has ``at_once``, how many chats a call should bring where there are more to be asked; one that has
+    ``thinking``, how many tokens a completion may have beyond ``max_tokens``; and one that has ``ready()`` is loaded by
+    it, see :func:`prepare`.
     """
 
     @property
@@ -91,3 +93,9 @@ class LM(Protocol):
         :raises ModelError: If this model cannot say.
         """
         ...
+
+
+def prepare(lm: LM) -> None:
+    """Load a model that says how (``ready``), so that the seconds of its first answers are their own."""
+    if ready := getattr(lm, "ready", None):
+        ready()

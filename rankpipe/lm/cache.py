@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood
+from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood, prepare
 from rankpipe.lm.book import Book, Row
 
 A = TypeVar("A", Completion, Choice, Likelihood)
@@ -58,7 +58,8 @@ class Cached:
 
     Answers given are those of the file, tokens and the seconds they took and all, so that a replay equals the run that
     it replays.
-    ``context``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what it said last.
+    ``context``, ``thinking``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what
+    it said last. The model is loaded when it is first asked, and that is in no answer's seconds.
 
     :param path: the file; made if there is none.
     :param slice: chats that the model is asked at once. More is faster on a GPU, less is safer where an answer takes
@@ -89,6 +90,11 @@ class Cached:
         :raises ModelError: If it is not in the file, offline.
         """
         return self._noted("context", [], lambda: self.lm.context)
+
+    @property
+    def thinking(self) -> int:
+        """The model's; offline 0 if it is not in the file."""
+        return self._noted("thinking", [], lambda: int(getattr(self.lm, "thinking", 0)), unsaid=0)
 
     @property
     def identity(self) -> str:
@@ -163,6 +169,7 @@ class Cached:
 
     def _ask(self, kind: str, keys: Sequence[str], ask: Callable[[LM], Sequence[Any]]) -> None:
         """Ask the model, and keep each answer as early as it can be had, with the seconds that it took."""
+        prepare(self.lm)
         lap = _Lap()
 
         def row(place: int, answer: Any, seconds: float) -> Row:
@@ -182,10 +189,10 @@ class Cached:
         with self._lock:
             self.totals = Totals(self.totals.known + known, self.totals.asked + asked)
 
-    def _noted(self, kind: str, asked: Any, ask: Callable[[], int]) -> int:
-        """What the model says, noted for a replay; what was noted, in a replay."""
+    def _noted(self, kind: str, asked: Any, ask: Callable[[], int], unsaid: int | None = None) -> int:
+        """What the model says, noted for a replay unless it is ``unsaid``; what was noted, in a replay."""
         key = self._key(kind, asked)
-        known = self.book.read([key]).get(key)
+        known = self.book.read([key]).get(key, unsaid)
         if self.offline:
             if known is None:
                 raise self._lacking(kind, f"the {kind} of {_shown([asked])}" if asked else f"the {kind}")

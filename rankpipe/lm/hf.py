@@ -71,6 +71,13 @@ class HF(Templated):
         super().__init__(model, adapter, dtype, context, guard, thinking)
         self.device, self.device_map, self.batch_tokens = device, device_map, batch_tokens
 
+    def ready(self) -> None:
+        """Load it.
+
+        :raises ModelError: If it cannot be loaded.
+        """
+        _ = self._model
+
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One greedy completion for each chat.
 

@@ -10,11 +10,11 @@ from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, Literal, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from rankpipe.catalog import near
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import Chat, Choice, Completion
+from rankpipe.lm import Chat, Choice, Completion, thoughts
 from rankpipe.lm.sizes import Sizes
 from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
 
@@ -22,6 +22,7 @@ A = TypeVar("A", Completion, Choice)
 OURS = {"model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "stream", "n"}
 TOP = 20  # likeliest tokens that are asked for: the most that OpenAI tells, and vLLM unless it is started otherwise
 NEVER = -9999.0  # what vLLM writes for -inf
+THOUGHTS = ("reasoning", "reasoning_content")  # where servers say what a model thought, if they keep it from its reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Totals:
     tokens_in: int = 0
     tokens_out: int = 0
     cost: float = 0.0  # in what the price was given in
+    estimated: int = 0  # chats whose tokens were counted here, because the server does not, or failed to
 
 
 class Http:
@@ -54,8 +56,9 @@ class Http:
     :param price: of a million tokens in, and of a million out.
     :param parameters: more fields of each request: ``{chat_template_kwargs: {enable_thinking: false}}``; null leaves
         out one that is sent otherwise (temperature).
-    :param limit: how the server calls the most tokens of a reply; OpenAI's newer models know the longer name only.
-    :param manners: requests at once, timeouts, retries.
+    :param thinking: tokens that a written reply may have beside its own, to think first; how a model is told to, or not
+        to, is its server's affair (``parameters``).
+    :param manners: requests at once, timeouts, retries, the name of the limit.
     """
 
     def __init__(
@@ -67,20 +70,15 @@ class Http:
         tokenizer: Path | None = None,
         price: Sequence[float] = (0.0, 0.0),
         parameters: Mapping[str, Any] | None = None,
-        limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens",
+        thinking: int = 0,
         manners: Manners = Manners(),  # noqa: B008  frozen
     ) -> None:
         if len(price) != 2 or min(price) < 0 or (context is not None and context < 1):
             raise RecipeError([f"context={context}, price={price}: 1 or more, and two numbers that are 0 or more"])
         if theirs := OURS & set(parameters or {}):
             raise RecipeError([f"parameters: {', '.join(sorted(theirs))} cannot be set; they depend on what is asked"])
-        self.model, self.wire, self.limit, self.price, self._context = (
-            model,
-            Wire(url, key, manners),
-            limit,
-            price,
-            context,
-        )
+        self.model, self.price, self._context, self.thinking = model, price, context, thoughts.allowed(thinking)
+        self.wire, self.limit = Wire(url, key, manners), manners.limit
         self.parameters = {"temperature": 0, "top_logprobs": TOP, **(parameters or {})}
         self.sizes = Sizes(self.wire, model, self.parameters, tokenizer)
         self._lock, self._spent = Lock(), [0, 0, 0]  # answers, tokens in, tokens out
@@ -88,12 +86,15 @@ class Http:
 
     @cached_property
     def context(self) -> int:
-        """As given, or what the server says of the model (``max_model_len``).
+        """As given, or what the server says of the model (``max_model_len``); without those tokens that are for
+        thinking.
 
-        :raises ModelError: If it does not say, or has no such model.
+        :raises ModelError: If it does not say, or has no such model, or none is left.
         """
-        if self._context is not None:
-            return self._context
+        return thoughts.beside(self.thinking, self._context or self._served, self.model)
+
+    @property
+    def _served(self) -> int:
         served = self.wire.ask("models", None, _models, Event())
         if self.model not in served:
             hint = near(self.model, [*served])
@@ -105,10 +106,12 @@ class Http:
 
     @property
     def identity(self) -> str:
-        """The model's name, where it is served, and the parameters. Two servers may mean two models by one name, and
-        what a server has loaded cannot be looked at: one that now serves others by the same name is taken for the same.
+        """The model's name, where it is served, the parameters, and how long it may think. Two servers may mean two
+        models by one name, and what a server has loaded cannot be looked at: one that now serves others by the same
+        name is taken for the same.
         """
-        return f"{self.model} {self.wire.url} {json.dumps(self.parameters, sort_keys=True)}"
+        thinking = f" thinking {self.thinking}" if self.thinking else ""
+        return f"{self.model} {self.wire.url} {json.dumps(self.parameters, sort_keys=True)}{thinking}"
 
     @property
     def totals(self) -> Totals:
@@ -116,7 +119,7 @@ class Http:
         with self._lock:
             answers, tokens_in, tokens_out = self._spent
         cost = (tokens_in * self.price[0] + tokens_out * self.price[1]) / 1e6
-        return Totals(answers, self.wire.requests, tokens_in, tokens_out, cost)
+        return Totals(answers, self.wire.requests, tokens_in, tokens_out, cost, self.sizes.estimated)
 
     def telling(self, told: Callable[[int, Any], None]) -> Http:
         """The same model, which also tells each answer and its place as soon as it is there, from several threads."""
@@ -127,30 +130,34 @@ class Http:
     def count(self, chat: Chat) -> int:
         """Tokens of the chat, or no fewer; see :class:`~rankpipe.lm.sizes.Sizes`.
 
-        :raises ModelError: If the server counts them, and fails.
+        :raises ModelError: If the server refuses to count them.
         """
         return self.sizes.chat(chat)
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One completion for each chat, all at once as far as ``manners`` allow.
 
-        :raises ModelError: If a request is refused, or fails too often. What is under way then is still waited for.
+        :raises ModelError: If a request is refused, or fails too often, or a reply is broken off before its first word.
+            What is under way then is still waited for.
         """
-        fields = {**self.parameters, "top_logprobs": None, self.limit: max_tokens}
+        fields = {**self.parameters, "top_logprobs": None, self.limit: max_tokens + self.thinking}
         return self._all([self._body(chat, fields) for chat in chats], self._completion)
 
     def is_token(self, text: str, *, begin: str = "") -> bool:
         """Whether ``text`` is a single token after ``begin``; taken on trust where nobody can say.
 
-        :raises ModelError: If the server can, and fails.
+        :raises ModelError: If the server refuses to.
         """
         return self.sizes.is_token(text, begin)
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, as far as the server tells them.
 
-        :raises ModelError: If a choice is known to be no single token, or the server tells no log-probabilities.
+        :raises ModelError: If a choice is known to be no single token, or the model would think first, or the server
+            tells no log-probabilities.
         """
+        if self.thinking:
+            raise thoughts.no_first_token(self.model)
         ids = [self.sizes.token(choice, begin) for choice in choices]
         fields = {**self.parameters, self.limit: 1, "logprobs": True}
         if ids and None not in ids:
@@ -191,10 +198,25 @@ class Http:
 
     def _completion(self, told: Any) -> tuple[Completion, int]:
         choice, tokens_in, tokens_out = self._said(told)
-        text = choice["message"].get("content")
+        message, broken_off = choice["message"], choice.get("finish_reason") == "length"
+        text = message.get("content")
         if not isinstance(text, str | None):
             raise Fault(f"the reply's content is no text: {words(choice)}")
-        return Completion(text or "", tokens_in, tokens_out), tokens_out
+        if broken_off and not text:
+            raise Refusal(
+                f"{self.model}: broken off after {tokens_out} tokens, before the first word of its reply; a model that "
+                f"thinks before it answers needs more room than thinking={self.thinking}, or is to be told not to think"
+            )
+        return Completion(
+            self._marked(text or "", message) if broken_off else text or "", tokens_in, tokens_out
+        ), tokens_out
+
+    def _marked(self, text: str, message: Mapping[str, Any]) -> str:
+        """A reply that was broken off; with the mark of a thought if it is one, for all that can be seen: templates
+        that begin thoughts (DeepSeek-R1's) leave the reply without.
+        """
+        told_apart = thoughts.END in text or any(message.get(name) for name in THOUGHTS)
+        return thoughts.BEGIN + text if self.thinking and not told_apart else text
 
     def _choice(self, choices: Sequence[str], told: Any) -> tuple[Choice, int]:
         """Several tokens can read alike; the likeliest of them counts."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from rankpipe.catalog import need, require
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
-from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood
+from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood, prepare
 from rankpipe.lm.aside import settings
 
-A = TypeVar("A", Completion, Choice, Likelihood)
+T = TypeVar("T")
 
 
 class Ray:
@@ -52,6 +52,7 @@ class Ray:
         self._recipe = _unloaded(lm)
         self.together = workers * getattr(lm, "together", 1)
         self.at_once = workers * getattr(lm, "at_once", AT_ONCE)
+        self.thinking = getattr(lm, "thinking", 0)
 
     @property
     def context(self) -> int:
@@ -70,6 +71,13 @@ class Ray:
     def is_token(self, text: str, *, begin: str = "") -> bool:
         """The model's; looked up here."""
         return self.lm.is_token(text, begin=begin)
+
+    def ready(self) -> None:
+        """Start the workers, and have each load the model.
+
+        :raises ModelError: As the model does, or if workers die again and again.
+        """
+        self._told([actor.ready.remote() for actor in self._actors])
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One completion for each chat.
@@ -95,20 +103,26 @@ class Ray:
     def _dealt(self, what: str, lists: Sequence[Sequence[Any]], more: dict[str, Any]) -> list[Any]:
         """The model's method over ``lists`` of one length, each worker with its share of them."""
         n, total = self.workers, len(lists[0])
-        errors = need("ray.exceptions", name="ray", extra="ray")
         shares = [[column[i::n] for column in lists] for i in range(min(n, total))]
         asked = [self._actors[i].ask.remote(what, share, more) for i, share in enumerate(shares)]
         answers: list[Any] = [None] * total
+        for i, share in enumerate(self._told(asked)):
+            answers[i::n] = share
+        return answers
+
+    def _told(self, asked: Sequence[Any]) -> list[Any]:
+        """What workers answer."""
+        errors = need("ray.exceptions", name="ray", extra="ray")
         try:
-            for i, share in enumerate(need("ray", name="ray", extra="ray").get(asked)):
-                if isinstance(share, Failure):
-                    raise share.error
-                answers[i::n] = share
+            told: list[Any] = need("ray", name="ray", extra="ray").get(asked)
         except errors.RayActorError as error:
             raise ModelError(
                 f"a worker died, and so did those that took its place ({self.replacements}): {error}"
             ) from error
-        return answers
+        for failure in told:
+            if isinstance(failure, Failure):
+                raise failure.error
+        return told
 
     @cached_property
     def _actors(self) -> list[Any]:
@@ -143,12 +157,21 @@ class Worker:
     def __init__(self, recipe: bytes) -> None:
         self.lm = pickle.loads(recipe)
 
+    def ready(self) -> Failure | None:
+        """Load it."""
+        return _answered(lambda: prepare(self.lm))
+
     def ask(self, what: str, share: Sequence[Sequence[Any]], more: dict[str, Any]) -> list[Any] | Failure:
         """What a method of the model answers to a share of the chats."""
-        try:
-            return list(getattr(self.lm, what)(*share, **more))
-        except RankpipeError as error:  # answered, since Ray would log each one that nobody waits for any more
-            return Failure(type(error), str(error))
+        return _answered(lambda: list(getattr(self.lm, what)(*share, **more)))
+
+
+def _answered(ask: Callable[[], T]) -> T | Failure:
+    """Errors are answered, since Ray would log each one that nobody waits for any more."""
+    try:
+        return ask()
+    except RankpipeError as error:
+        return Failure(type(error), str(error))
 
 
 def _unloaded(lm: LM) -> bytes:

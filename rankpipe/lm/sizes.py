@@ -24,7 +24,8 @@ CHAT_TOKENS, MESSAGE_TOKENS = 100, 16  # allowed for what a template adds: syste
 class Sizes:
     """Tokens of chats and texts: the server's own count, or one that is not too low.
 
-    1. vLLM's servers count, with their chat template (``/tokenize``); each chat is asked once.
+    1. vLLM's servers count, with their chat template (``/tokenize``); each chat is asked once. Where a server, or a
+       proxy before it, fails every time, it is taken for one that does not count.
     2. Else ``tokenizer`` counts each message, and 16 more a message and 100 more a chat are allowed for the template.
     3. Without a tokenizer it is the bytes of the text, with the same allowance: byte-level tokenizers make no token
        shorter than a byte, nor do those that fall back to bytes, once the text is normalised (NFKC). Anything fewer,
@@ -34,6 +35,7 @@ class Sizes:
     def __init__(self, wire: Wire, model: str, parameters: Mapping[str, Any], tokenizer: Path | None) -> None:
         self.wire, self.model, self.tokenizer = wire, model, tokenizer
         self.template = {k: parameters[k] for k in TEMPLATE if k in parameters}
+        self.estimated = 0  # chats that were not counted by the server
         self._asks = True  # until the server says that it does not count
         self._chats: dict[str, int] = {}
         self._ids = cache(self._looked_up)
@@ -41,12 +43,13 @@ class Sizes:
     def chat(self, chat: Chat) -> int:
         """Tokens of a chat, ready for the reply.
 
-        :raises ModelError: If the server counts, and fails.
+        :raises ModelError: If the server refuses to count, as it would refuse to answer.
         """
         key = hashlib.sha256(json.dumps(list(chat)).encode()).hexdigest()
         if key not in self._chats:
             ids = self._asked({"messages": list(chat), **self.template})
             self._chats[key] = self._most(chat) if ids is None else len(ids)
+            self.estimated += ids is None
         return self._chats[key]
 
     def is_token(self, text: str, before: str) -> bool:
@@ -92,7 +95,10 @@ class Sizes:
         return tokenizer
 
     def _asked(self, body: Mapping[str, Any]) -> list[int] | None:
-        """The server's tokens; None if it is not one that counts, which it is asked once only."""
+        """The server's tokens; None if it is not one that counts, which it is asked once only.
+
+        :raises Refusal: If it may be one, and says no.
+        """
         if not self._asks:
             return None
         try:
@@ -100,6 +106,8 @@ class Sizes:
         except Refusal as refusal:
             if refusal.status not in NOT_HERE:
                 raise
+            ids = None
+        except ModelError:  # whether it fails to answer as well, will be seen
             ids = None
         self._asks = ids is not None
         return ids

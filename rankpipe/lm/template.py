@@ -7,10 +7,9 @@ from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
-from rankpipe.lm import Chat
+from rankpipe.lm import Chat, thoughts
 
 MARK = "what is said"  # a message, to see what a template makes of one
-THINK = "<think>"  # what a thought begins with
 
 
 class ChatTemplate:
@@ -45,7 +44,7 @@ class ChatTemplate:
     @cached_property
     def thought(self) -> str:
         """The mark of a thought, if the template begins one (DeepSeek-R1's), else ""."""
-        return THINK if self.ending.rstrip().endswith(THINK) else ""
+        return thoughts.BEGIN if self.ending.rstrip().endswith(thoughts.BEGIN) else ""
 
     def _rendered(self, chat: Chat) -> str:
         jinja2 = need("jinja2", name="a chat template", extra="lm")

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.device import default_device, native_dtype
-from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import Chat
+from rankpipe.errors import ModelError
+from rankpipe.lm import Chat, thoughts
 from rankpipe.lm.local import loaded
 from rankpipe.lm.template import ChatTemplate
 from rankpipe.provenance import digest
@@ -34,7 +34,7 @@ class Templated:
     :param context: use no more of the model's context than this many tokens.
     :param guard: see :meth:`_guarded`.
     :param thinking: tokens that a written reply may have beside its own, to think first. With 0 a model that can do
-        without (Qwen3) is told to; one that cannot (DeepSeek-R1) is refused. A budget does not foresee these tokens.
+        without (Qwen3) is told to; one that cannot (DeepSeek-R1) is refused.
     :raises RecipeError: If ``thinking`` is below 0.
     """
 
@@ -45,10 +45,8 @@ class Templated:
     def __init__(
         self, model: str, adapter: Path | None, dtype: str, context: int | None, guard: bool = True, thinking: int = 0
     ) -> None:
-        if thinking < 0:
-            raise RecipeError([f"thinking={thinking}: a number of tokens, 0 or more"])
         self.model, self.adapter, self.dtype, self.most, self.guard = model, adapter, dtype, context, guard
-        self.thinking = thinking
+        self.thinking = thoughts.allowed(thinking)
 
     @cached_property
     def context(self) -> int:
@@ -61,11 +59,7 @@ class Templated:
         least = min(n for n in (positions, self._tokenizer.model_max_length, self.most, UNBOUNDED) if n is not None)
         if least == UNBOUNDED:
             raise ModelError(f"{self.model}: says nowhere how long its context is; give context=")
-        if least <= self.thinking:
-            raise ModelError(
-                f"{self.model}: its context is {least} tokens, of which thinking={self.thinking} leaves none"
-            )
-        return int(least) - self.thinking
+        return thoughts.beside(self.thinking, int(least), self.model)
 
     def count(self, chat: Chat) -> int:
         """Tokens of the chat under the model's chat template.
@@ -156,11 +150,8 @@ class Templated:
         :raises ModelError: If the model would think first.
         """
         template = self._template
-        if self.thinking or (template.thought and "</think>" not in begin):
-            raise ModelError(
-                f"{self.model}: thinks before it answers, so that what comes next is no answer; take listwise, or a "
-                "model that does not think (thinking=0)"
-            )
+        if self.thinking or (template.thought and thoughts.END not in begin):
+            raise thoughts.no_first_token(self.model)
         start = self._tokens("" if template.ending.endswith(begin) else begin)
         return [self._encode(chat) + start for chat in chats]
 

@@ -84,6 +84,13 @@ class VLLM(Templated):
         self.engine = dict(engine or {})
         self.cached_tokens = 0  # of all chats so far: those that were not computed again
 
+    def ready(self) -> None:
+        """Load it.
+
+        :raises ModelError: If it cannot be loaded.
+        """
+        _ = self._engine
+
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One greedy completion for each chat.
 

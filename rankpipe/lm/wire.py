@@ -21,7 +21,7 @@ from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from threading import BoundedSemaphore, Event, Lock
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
@@ -47,6 +47,7 @@ class Manners:
     :param wait_s: before the second; twice as long before each further one. Up to half of it is left to chance, so
         that clients do not come back all at once.
     :param longest_s: no wait is longer. A server that asks for more (Retry-After) is given up at once.
+    :param limit: how it calls the most tokens of a reply; OpenAI's newer models know the longer name only.
     :param sleep: how one waits, unless the event says that it is no use any more.
     :param chance: from 0 to 1.
     """
@@ -57,6 +58,7 @@ class Manners:
     tries: int = 6
     wait_s: float = 1
     longest_s: float = 60
+    limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     sleep: Callable[[Event, float], object] = Event.wait
     chance: Callable[[], float] = random.random
 

@@ -20,16 +20,16 @@ class Budget:
     """The most that one query may cost; None is no limit, 0 is no call at all.
 
     Calls and tokens are never exceeded. Seconds are foreseen from what the query's calls took so far, and looked at
-    again after a few calls, so that they may be exceeded by these. They are a batch's, shared out evenly; an answer
-    that a cache gives is paid with the seconds it took when it was asked, so that a replay ends where the run ended
-    (docs/decisions).
+    again after a few calls, so that they may be exceeded by these. They are a batch's, shared out evenly, without those
+    in which the model is loaded; an answer that a cache gives is paid with the seconds it took when it was asked, so
+    that a replay ends where the run ended (docs/decisions).
 
     :raises RecipeError: If a limit is below 0.
     """
 
     seconds: float | None = None
     calls: int | None = None
-    tokens: int | None = None  # in and out, a reply at its longest
+    tokens: int | None = None  # in and out, a reply at its longest, thoughts included
 
     def __post_init__(self) -> None:
         limits = {"seconds": self.seconds, "calls": self.calls, "tokens": self.tokens}

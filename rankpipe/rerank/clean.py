@@ -13,8 +13,10 @@ LABEL = re.compile(r"\[(\d+|[A-Za-z])\]")
 # Vicuna's template has there.
 SPECIAL = re.compile(
     r"<(?=[|｜][^<>|｜]{1,40}[|｜]>|</?SYS>>|extra_id_\d+>"
-    r"|/?(?:s|bos|eos|unk|pad|cls|sep|mask|think|start_of_turn|end_of_turn|tool_call|tool_response|im_start|im_end)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|MASK|gMASK)\])"
+    r"|/?(?:s|bos|eos|unk|pad|cls|sep|mask|sop|eop|think|start_of_turn|end_of_turn|end_of_utterance"
+    r"|tool_call|tool_response|im_start|im_end)>)"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|MASK|gMASK)\]"
+    r"|\|[^|]{1,40}\|\])"
     r"|(?-i:\b(?:USER|ASSISTANT))(?=:)",
     re.IGNORECASE,
 )

@@ -62,6 +62,8 @@ class InContext(Planned[Read]):
     See :class:`~rankpipe.rerank.windowed.Planned` for the other arguments and what is counted.
     """
 
+    lm: HF
+
     def __init__(
         self,
         lm: HF,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Completion
@@ -53,6 +54,10 @@ class Listwise(Windowed):
             for w, c in zip(windows, said, strict=True)
         ]
 
+    def cost(self, prompt: Fitted) -> int:
+        """Thoughts included."""
+        return super().cost(prompt) + self._thinking
+
     def max_tokens(self, n: int) -> int:
         """As many as a whole answer for ``n`` passages takes, without the chat template around it; for the best one's
         name some more, since a model may say "Passage C" or "**C**".
@@ -61,3 +66,7 @@ class Listwise(Windowed):
             more = NAMING if self.prompt.answer == "best" else 0
             self._lengths[n] = written_tokens(self.lm, self.prompt.longest(n)) + more
         return self._lengths[n]
+
+    @cached_property
+    def _thinking(self) -> int:
+        return int(getattr(self.lm, "thinking", 0))

@@ -10,6 +10,7 @@ from string import ascii_lowercase, ascii_uppercase
 from typing import Literal
 
 from rankpipe.errors import DataError
+from rankpipe.lm.thoughts import BEGIN, END
 
 Labels = Literal["numbers", "letters"]
 Answer = Literal["order", "best"]
@@ -27,8 +28,8 @@ class Reply:
 
     order: tuple[int, ...]  # every position 0..n-1 once, best first
     missing: int = 0  # passages not named: put last, in their old order
-    repeated: int = 0  # names said again: the first one counts
-    foreign: int = 0  # names of no passage of this window: dropped
+    repeated: int = 0  # names said again, foreign ones too: the first one counts
+    foreign: int = 0  # different names of no passage of this window: dropped
     wrong_format: bool = False  # anything but "[2] > [1] > [3]"; mends nothing by itself
 
     @property
@@ -65,18 +66,18 @@ def parse(
     :param whole: what a reply in the right format is; ``[2] > [1]`` if None.
     :return: always a whole order.
     """
-    said = text.rpartition("</think>")[2].partition("<think>")[0].strip()
+    said = text.rpartition(END)[2].partition(BEGIN)[0].strip()
     found = [_position(name, labels, n) for name in re.findall(NAMES[labels], plain(said))]
     told = [p for p in found if p is not None]
     inside = [p for p in told if 0 <= p < n]
     if answer == "best":
         told, inside = told[:1] if not inside else inside[:1], inside[:1]
-    named = dict.fromkeys(inside)
+    named, different = dict.fromkeys(inside), len(set(told))
     return Reply(
         order=(*named, *(p for p in range(n) if p not in named)),
         missing=n - len(named) if answer == "order" else int(n > 0 and not named),
-        repeated=len(inside) - len(named),
-        foreign=len(told) - len(inside),
+        repeated=len(told) - different,
+        foreign=different - len(named),
         wrong_format=(whole or CLEAN[labels]).fullmatch(said) is None,
     )
 

@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 
 from rankpipe.data import Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import LM
+from rankpipe.lm import LM, prepare
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import harmless
 from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
@@ -92,6 +92,7 @@ class OneByOne(Reranker):
             return Asked(q, place, ranking.query, prompt), prompt.tokens + room
 
         def ask(asked: list[Asked]) -> None:
+            prepare(self.lm)
             start = perf_counter()
             rated = self.rate(asked)
             share_s = (perf_counter() - start) / len(asked)

@@ -80,6 +80,11 @@ class Wording(ABC):
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for passages that are cleaned already."""
 
+    def _shown(self, form: str, passage: str, **told: str) -> str:
+        """A passage in a form, which may have quotation marks around it: those are not the passage's to end."""
+        enclosed = self.guard and '"{passage}"' in form
+        return form.format(passage=passage.replace('"', "'") if enclosed else passage, **told)
+
 
 @dataclass(frozen=True)
 class Prompt(Wording):
@@ -107,7 +112,7 @@ class Prompt(Wording):
             "query": unlabelled(self.query(query), labels),
             "count": len(passages),
             "labels": ", ".join(self.item.format(label=label) for label, _ in shown),
-            "passages": "".join(self.passage.format(label=label, passage=passage) for label, passage in shown),
+            "passages": "".join(self._shown(self.passage, passage, label=label) for label, passage in shown),
         }
         return list(self._messages(values, shown))
 
@@ -118,7 +123,7 @@ class Prompt(Wording):
                 continue
             for label, passage in shown:
                 for one in said.each:
-                    yield {"role": one.role, "content": one.text.format(label=label, passage=passage)}
+                    yield {"role": one.role, "content": self._shown(one.text, passage, label=label)}
 
     def longest(self, n: int) -> str:
         """A whole reply for ``n`` passages: ``[1] > [2] > ... > [n]``, or one name where only the best is asked for."""
@@ -168,8 +173,8 @@ class PointPrompt(Wording):
 
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for one passage, or for none, to see how long they are without."""
-        values = {"query": self.query(query), "passage": "".join(passages)}
-        return [{"role": said.role, "content": said.text.format(**values)} for said in self.messages]
+        query, passage = self.query(query), "".join(passages)
+        return [{"role": said.role, "content": self._shown(said.text, passage, query=query)} for said in self.messages]
 
 
 W = TypeVar("W", bound=Wording)

@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, TypeVar, get_args
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.errors import RecipeError
-from rankpipe.lm import LM
+from rankpipe.lm import LM, prepare
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.parse import Answer
@@ -38,6 +38,7 @@ class Planned(Reranker, Generic[P]):
     """
 
     tells: ClassVar[bool] = True
+    lm: LM  # who is asked
 
     def __init__(self, plan: Planner, max_words: int, depth: int, budget: Budget) -> None:
         if max_words < 1 or depth < 1:
@@ -56,6 +57,10 @@ class Planned(Reranker, Generic[P]):
     @abstractmethod
     def ask(self, windows: Sequence[P]) -> Sequence[Said]:
         """What the model says of each window."""
+
+    def cost(self, prompt: P) -> int:
+        """The most tokens that a window may cost, in and out."""
+        return prompt.tokens + prompt.max_tokens
 
     def shown(self, window: Sequence[int]) -> Sequence[int]:
         """A window in the order in which the model is shown it."""
@@ -84,7 +89,7 @@ class Planned(Reranker, Generic[P]):
 
         def make(window: list[int]) -> tuple[P, int]:
             prompt = self.fit(batch[q].query, [hits[i].doc for i in self.shown(window)])
-            return prompt, prompt.tokens + prompt.max_tokens
+            return prompt, self.cost(prompt)
 
         made = self.budget.next(spent[q], windows, make)
         if not made:
@@ -96,6 +101,7 @@ class Planned(Reranker, Generic[P]):
     def _judge(
         self, batch: Sequence[Ranking], spent: list[Spent], prompts: dict[Window, P], asked: list[tuple[int, list[int]]]
     ) -> Windows:
+        prepare(self.lm)
         start = perf_counter()
         fitted = [prompts.pop((q, tuple(window))) for q, window in asked]
         said = self.ask(fitted)

@@ -119,7 +119,8 @@ def test_several_callers_share_what_is_agreed() -> None:
 def test_what_is_sent() -> None:
     with serving([well()]) as server:
         Http("m", server.url).complete([ask("a")], max_tokens=7)
-        Http("m", server.url, parameters={"temperature": None, "seed": 1}, limit="max_completion_tokens").complete(
+        named = Manners(limit="max_completion_tokens")
+        Http("m", server.url, parameters={"temperature": None, "seed": 1}, manners=named).complete(
             [ask("a")], max_tokens=7
         )
     assert server.bodies() == [
@@ -132,14 +133,58 @@ def test_what_is_sent() -> None:
     ("reply", "text"),
     [
         (completion("[1] > [", finish_reason="length"), "[1] > ["),
-        (completion(None, finish_reason="length", reasoning="hm"), ""),
         (completion(""), ""),
+        (completion(None), ""),
     ],
 )
 def test_replies_that_are_none_too_good_are_replies(reply: dict[str, Any], text: str) -> None:
     with serving([say(reply)]) as server:
         [said] = Http("m", server.url).complete([ask("a")], max_tokens=3)
     assert (said.text, said.tokens_in, said.tokens_out) == (text, 10, 5)
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_reply_that_never_began_is_an_error(content: str | None) -> None:
+    cut = completion(content, finish_reason="length", tokens_out=3)
+    cut["choices"][0]["message"]["reasoning"] = "hm"
+    with (
+        serving([say(cut)]) as server,
+        pytest.raises(ModelError, match=r"m: broken off after 3 tokens, before .* needs more room than thinking=0"),
+    ):
+        Http("m", server.url).complete([ask("a")], max_tokens=3)
+    assert len(server.asked) == 1
+
+
+def test_thoughts_have_room_of_their_own() -> None:
+    with serving([well()], models=[models({"id": "m", "max_model_len": 4096})]) as server:
+        lm = Http("m", server.url, thinking=1000)
+        assert (lm.context, Http("m", server.url, context=2000, thinking=1000).context) == (3096, 1000)
+        lm.complete([ask("a")], max_tokens=7)
+        assert server.bodies()[0]["max_tokens"] == 1007
+        assert lm.identity == f"{Http('m', server.url).identity} thinking 1000"
+        with pytest.raises(ModelError, match="thinks before it answers, so that what comes next is no answer"):
+            lm.choose([ask("a")], ["A"])
+        with pytest.raises(ModelError, match="its context is 4096 tokens, of which thinking=4096 leaves none"):
+            _ = Http("m", server.url, thinking=4096).context
+    with pytest.raises(RecipeError, match="thinking=-1: a number of tokens, 0 or more"):
+        Http("m", thinking=-1)
+
+
+@pytest.mark.parametrize(
+    ("reply", "apart", "order"),
+    [
+        ("is it 3, or 2?</think>\n[1] > [2] > [3]", "", (0, 1, 2)),  # the template began the thought
+        ("<think>is it 3, or 2?</think>[1] > [3", "", (0, 2, 1)),
+        ("is it 3, or 2", "", (0, 1, 2)),  # ... and the thought never ended
+        ("[3] > [2", "is it 3?", (2, 1, 0)),  # the server told them apart
+    ],
+)
+def test_thoughts_are_not_read_for_an_answer(reply: str, apart: str, order: tuple[int, ...]) -> None:
+    cut = completion(reply, finish_reason="length")
+    cut["choices"][0]["message"]["reasoning_content"] = apart or None
+    with serving([say(cut)]) as server:
+        [said] = Http("m", server.url, thinking=4).complete([ask("a")], max_tokens=4)
+    assert named("rank_zephyr").read(said.text, 3).order == order
 
 
 def test_nothing_asked_nothing_sent() -> None:
@@ -238,10 +283,15 @@ def test_identity_is_what_decides_the_reply() -> None:
     """Where the model is served, too: another server may have another one under the same name."""
     url = "http://127.0.0.1:1/v1"
     plain = Http("m", url)
-    same = Http("m", f"{url}/", "KEY", 4096, Path("t"), (1, 2), limit="max_completion_tokens")
+    same = Http("m", f"{url}/", "KEY", 4096, Path("t"), (1, 2), manners=Manners(limit="max_completion_tokens"))
     assert plain.identity == same.identity
-    others = [Http("n", url), Http("m", "http://127.0.0.1:2/v1"), Http("m", url, parameters={"seed": 1})]
-    assert len({lm.identity for lm in (plain, *others)}) == 4
+    others = [
+        Http("n", url),
+        Http("m", "http://127.0.0.1:2/v1"),
+        Http("m", url, parameters={"seed": 1}),
+        Http("m", url, thinking=1),
+    ]
+    assert len({lm.identity for lm in (plain, *others)}) == 5
 
 
 @pytest.mark.parametrize(
@@ -278,5 +328,5 @@ def test_written_in_a_recipe() -> None:
     assert recipe.check(node) == []
     lm = recipe.build(node, Path.cwd()).lm
     assert (lm.wire.manners.parallel, lm.parameters["chat_template_kwargs"]) == (2, {"enable_thinking": False})
-    node["lm"]["limit"] = "max_length"
+    node["lm"]["manners"]["limit"] = "max_length"
     assert "is not one of max_tokens" in recipe.check(node)[0]

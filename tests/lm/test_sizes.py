@@ -16,7 +16,7 @@ from rankpipe.errors import ModelError
 from rankpipe.lm import Chat
 from rankpipe.lm.http import Http
 from rankpipe.lm.wire import Manners
-from tests.lm.server import Handler, say, serving
+from tests.lm.server import Handler, hang_up, say, serving, well
 
 CHAT: Chat = [{"role": "system", "content": "You rank."}, {"role": "user", "content": "tea or bikes?"}]
 
@@ -60,15 +60,33 @@ def test_a_server_that_does_not_count_is_asked_once(act: Callable[..., None]) ->
     ("act", "said"),
     [
         (say({"error": {"message": "who are you"}}, 401), "who are you"),
-        (say({"count": 3, "max_model_len": 9}), "no tokens, but"),
-        (say([3]), "no tokens, but"),
-        (say({}, 500), "500"),
+        (say({}, 418), "418"),
     ],
 )
-def test_a_server_that_fails_to_count_is_not_guessed_for(act: Callable[..., None], said: str) -> None:
-    quick = Manners(tries=2, wait_s=0)
+def test_a_server_that_refuses_is_not_guessed_for(act: Callable[..., None], said: str) -> None:
     with serving(tokenize=[act]) as server, pytest.raises(ModelError, match=said):
-        Http("m", server.url, manners=quick).count(CHAT)
+        Http("m", server.url).count(CHAT)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "act", [say({}, 500), say({}, 502), hang_up, say([3]), say({"count": 3, "max_model_len": 9}), say(b"<html>")]
+)
+def test_a_server_that_always_fails_to_count_is_one_that_does_not(act: Callable[..., None]) -> None:
+    """A proxy that knows the way to chats only need not say so well. And the rest of the run is not held up."""
+    with serving([well()], tokenize=[act]) as server:
+        lm = Http("m", server.url, manners=Manners(tries=2, wait_s=0))
+        assert [lm.count(chat) for chat in (CHAT, CHAT, [])] == [unasked().count(CHAT)] * 2 + [100]
+        assert lm.is_token("A", begin="[")
+        assert [c.text for c in lm.complete([CHAT], max_tokens=9)] == ["fine"]
+    assert len(server.bodies("/tokenize")) == 2
+    assert lm.totals.estimated == 2
+
+
+def test_one_failure_is_no_reason(tmp_path: Path) -> None:
+    with serving(tokenize=[say({}, 502), hang_up, letters]) as server:
+        lm = Http("m", server.url, manners=Manners(tries=3, wait_s=0))
+        assert (lm.count(CHAT), lm.totals.estimated) == (9 + 13 + 10, 0)
 
 
 def test_a_tokenizer_of_ones_own(tmp_path: Path) -> None:

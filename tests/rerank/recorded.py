@@ -156,10 +156,9 @@ def difference(recorded: Recording, window: Window, entry: ledger.Entry) -> str:
     """Why a recorded prompt is not the one we made: "same" if it is, to the byte.
 
     "cited" and "cut": ours would be the same without its guard, or with fewer words, to the byte. RankLLM's first
-    prompts have ``[12]`` in passages, and some are cut by tokens that only its models' tokenizer counts. "long word":
-    of 300 words, one was longer than 40 letters, where ours begins another. "broken line": blanks differ, for RankLLM
-    repairs the whole prompt once more, which ends a line in a passage. "letters": those that are not ASCII differ, or
-    quotation marks: RankLLM's repair (ftfy) guessed otherwise than ours.
+    prompts have ``[12]`` in passages, and some are cut by tokens that only its models' tokenizer counts. "broken line":
+    blanks differ, for RankLLM repairs the whole prompt once more, which ends a line in a passage. "letters": those that
+    are not ASCII differ, or quotation marks: RankLLM's repair (ftfy) guessed otherwise than ours.
     """
     ours = vicuna(entry.messages, recorded.asks)
     if window.prompt == ours:
@@ -170,7 +169,7 @@ def difference(recorded: Recording, window: Window, entry: ledger.Entry) -> str:
         for words in range(300, 0, -1):
             chat = prompt.render(queries[entry.query].text, [" ".join(text[:words]) for text in texts])
             if vicuna(chat, recorded.asks) == window.prompt:
-                return " ".join(["cited"] * (not prompt.guard) + ["cut"] * (words < 300)) or "long word"
+                return " ".join(["cited"] * (not prompt.guard) + ["cut"] * (words < 300))
     for name, form, blur in (("broken line", "NFC", r"\s"), ("letters", "NFC", UNSURE), ("letters", "NFKC", UNSURE)):
         there, here = (re.sub(blur, "", unicodedata.normalize(form, text)) for text in (window.prompt, ours))
         if there == here:

@@ -10,14 +10,18 @@ from pathlib import Path
 import pytest
 
 from rankpipe.errors import RecipeError
-from rankpipe.lm import Chat
-from rankpipe.lm.cache import Cached
-from rankpipe.lm.fake import Oracle
+from rankpipe.lm import LM, Chat
+from rankpipe.lm.cache import Absent, Cached
+from rankpipe.lm.fake import TOKEN, Oracle
+from rankpipe.lm.thoughts import END
 from rankpipe.rerank.budget import SLICE, Budget, Spent, spend
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import AllPairs, Planner, Sliding, Tournament
+from rankpipe.rerank.pointwise import Pointwise
 from tests.rerank.test_listwise import ranking, worths
+
+LOADING_S = 0.5  # longer than all that is asked of it afterwards takes, even on a busy machine
 
 
 class Counting(Oracle):
@@ -36,6 +40,31 @@ class Slow(Oracle):
     def reply(self, text: str) -> str:
         time.sleep(0.002)
         return super().reply(text)
+
+
+class Late(Oracle):
+    """Takes its time to be loaded, whoever loads it."""
+
+    identity = "late"
+    loaded = False
+
+    def ready(self) -> None:
+        if not self.loaded:
+            time.sleep(LOADING_S)
+        self.loaded = True
+
+    def reply(self, text: str) -> str:
+        self.ready()
+        return super().reply(text) if "[" in text else "yes"
+
+
+class Thinker(Oracle):
+    """Thinks for as long as it may."""
+
+    identity, thinking = "thinker", 50
+
+    def reply(self, text: str) -> str:
+        return "hm " * (self.thinking - len(TOKEN.findall(END))) + END + super().reply(text)
 
 
 @pytest.mark.parametrize("plan", [Sliding(), Tournament(), AllPairs()], ids=str)
@@ -106,6 +135,43 @@ def test_seconds_are_looked_at_after_a_few_calls() -> None:
     lm = Slow(float)
     Listwise(lm, AllPairs(), "pairwise", budget=Budget(seconds=1e6)).apply([ranking(5)])
     assert lm.batches == [8, 8, 4]
+
+
+@pytest.mark.parametrize("kind", [Listwise, First, Pointwise])
+@pytest.mark.parametrize("cached", [False, True])
+def test_loading_is_not_paid(tmp_path: Path, kind: type[Listwise | First | Pointwise], cached: bool) -> None:
+    """By nobody: the first query could else ask no second time."""
+    late = Late(float)
+    lm = Cached(late, tmp_path / "c.sqlite") if cached else late
+    [out] = kind(lm, budget=Budget(seconds=LOADING_S)).apply([ranking(40)])
+    assert (late.loaded, out.steps[0].skipped) == (True, 0)
+
+
+def test_a_model_that_is_not_asked_is_not_loaded(tmp_path: Path) -> None:
+    given = ranking(30)
+    Listwise(Cached(Oracle(float), tmp_path / "c.sqlite")).apply([given])
+    late = Late(float)
+    late.identity = Oracle(float).identity
+    [out] = Listwise(Cached(late, tmp_path / "c.sqlite")).apply([given])
+    assert (late.loaded, out.steps[0].calls) == (False, 2)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_thoughts_are_tokens(tmp_path: Path, cached: bool) -> None:
+    lm: LM = Cached(Thinker(float), tmp_path / "c.sqlite") if cached else Thinker(float)
+    [whole] = Listwise(lm, Sliding(4, 2)).apply([ranking(10)])
+    [step] = whole.steps
+    used = step.tokens_in + step.tokens_out
+    assert step.tokens_out == 4 * (50 + 4 * 3 + 3)  # all that they may be
+    for most in range(0, used + 1, 25):
+        [step] = Listwise(lm, Sliding(4, 2), budget=Budget(tokens=most)).apply([ranking(10)])[0].steps
+        assert step.tokens_in + step.tokens_out <= most
+        assert step.skipped > 0
+    assert Listwise(lm, Sliding(4, 2), budget=Budget(tokens=used)).apply([ranking(10)])[0].hits == whole.hits
+    if cached:
+        absent: LM = Cached(Absent("thinker"), tmp_path / "c.sqlite", offline=True)  # type: ignore[arg-type]
+        again, first = (Listwise(one, Sliding(4, 2), budget=Budget(tokens=used - 1)) for one in (absent, lm))
+        assert again.apply([ranking(10)])[0].hits == first.apply([ranking(10)])[0].hits
 
 
 @pytest.mark.parametrize("kind", [Listwise, First])

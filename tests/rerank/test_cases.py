@@ -205,8 +205,8 @@ def check_reply(text: str, n: int, labels: Labels) -> None:
     inside = [p for p in said if 0 <= p < n]
     first = list(dict.fromkeys(inside))
     assert list(reply.order) == first + [p for p in range(n) if p not in first]
-    assert (reply.missing, reply.repeated) == (n - len(first), len(inside) - len(first))
-    assert reply.foreign == len(said) - len(inside)
+    assert (reply.missing, reply.repeated) == (n - len(first), len(said) - len(set(said)))
+    assert reply.foreign == len({p for p in said if p not in range(n)})
     assert reply.mended == (sorted(said) != list(range(n)))
 
 

@@ -102,6 +102,22 @@ def test_scores_are_the_papers(tiny_lm: Path, few_rows: None) -> None:
         assert [h.score for h in made.hits] == [1, 1 / 2, 1 / 3, 1 / 4]
 
 
+def test_loading_is_in_no_calls_seconds(tiny_lm: Path) -> None:
+    done = []
+
+    class Late(HF):
+        def ready(self) -> None:
+            done.append("ready")
+            super().ready()
+
+        def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> Any:
+            assert "_model" in vars(self), "it is loaded"
+            return super().attention(start, ends)
+
+    InContext(Late(str(tiny_lm), dtype="float32")).apply([ranking(TEXTS)])
+    assert done == ["ready"]
+
+
 def test_two_passes_a_window_and_the_second_reads_only_the_query(tiny_lm: Path) -> None:
     lm = exact(tiny_lm)
     read = []

@@ -26,6 +26,8 @@ from rankpipe.rerank.parse import Reply, parse
         ("[1] > [2] > [3] > [1]", 3, Reply((0, 1, 2), repeated=1)),
         ("[1] > [2] > [4]", 3, Reply((0, 1, 2), missing=1, foreign=1)),
         ("[0] > [2] > [1]", 2, Reply((1, 0), foreign=1)),
+        ("[1] > [4] > [5] > [4]", 3, Reply((0, 1, 2), missing=2, repeated=1, foreign=2)),
+        ("so 2 it is, not 1.</think>\n[1] > [2]", 2, Reply((0, 1))),
         ("[00] > [02]", 2, Reply((1, 0), missing=1, foreign=1)),
         ("", 2, Reply((0, 1), missing=2, wrong_format=True)),
     ],

@@ -1,17 +1,19 @@
 """Pairwise plans (PRP, Qin et al. 2024): which of two passages is the better one?
 
 "Large Language Models are Effective Text Rankers with Pairwise Ranking Prompting", NAACL Findings 2024, Section 3. Each
-pair is asked in both orders, in one round; answers that contradict each other are a tie.
+pair is asked in both orders, in one round; answers that contradict each other are a tie, and so is a pair that a budget
+did not allow in both orders: one alone would tell as much of where a passage stood as of the passage.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
+from itertools import combinations
 from typing import ClassVar
 
-from rankpipe.rerank.plans.plan import Plan, Round, Windows, at_least
+from rankpipe.rerank.plans.plan import AsShown, Plan, Round, Windows, at_least
 from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches
 
 
@@ -19,8 +21,8 @@ from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matche
 class AllPairs:
     """PRP-Allpair: every pair, in one round of n (n - 1) calls; ordered by points, of equals the earlier one first.
 
-    A pair won in both orders is a point, one that is won in one order half a point for both. With a perfect judge the
-    whole order is exact, and it is the one plan whose result does not depend on who met whom when.
+    A pair won in both orders is a point, a tie half a point for both. With a perfect judge the whole order is exact,
+    and it is the one plan whose result does not depend on who met whom when.
     """
 
     best_only: ClassVar[bool] = True
@@ -30,8 +32,11 @@ class AllPairs:
         order = list(range(n))
         if n < 2:
             return order
-        replies = yield Round([list(pair) for pair in permutations(order, 2)], order)
-        halves = Counter(reply[0] for reply in replies)
+        pairs = list(combinations(order, 2))
+        winners = yield from _duels(pairs, order)
+        halves = Counter[int]()
+        for pair, winner in zip(pairs, winners, strict=True):
+            halves.update(pair if winner is None else (winner, winner))
         return sorted(order, key=lambda p: -halves[p])
 
     def calls(self, n: int) -> int:
@@ -102,9 +107,15 @@ class _Duels:
         for i in range(1, max(map(len, groups), default=0)):
             pairs = {g: (best[g], group[i]) for g, group in enumerate(groups) if i < len(group)}
             if new := [pair for pair in pairs.values() if pair not in self.beaten]:
-                replies = yield Round([[*pair] for a, b in new for pair in ((a, b), (b, a))], order)
-                for n, (a, b) in enumerate(new):
-                    winners = {replies[2 * n][0], replies[2 * n + 1][0]}
-                    self.beaten[a, b], self.beaten[b, a] = winners == {b}, winners == {a}
+                winners = yield from _duels(new, order)
+                for (a, b), winner in zip(new, winners, strict=True):
+                    self.beaten[a, b], self.beaten[b, a] = winner == b, winner == a
             best = [pairs[g][1] if g in pairs and self.beaten[pairs[g]] else p for g, p in enumerate(best)]
         return best
+
+
+def _duels(pairs: Sequence[tuple[int, int]], order: list[int]) -> Generator[Round, Windows, list[int | None]]:
+    """Who wins each pair, asked in both orders; None is a tie."""
+    replies = yield Round([list(shown) for pair in pairs for shown in (pair, pair[::-1])], order)
+    told = [None if isinstance(reply, AsShown) else reply[0] for reply in replies]
+    return [one if one == other else None for one, other in zip(told[::2], told[1::2], strict=True)]

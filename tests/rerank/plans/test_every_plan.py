@@ -154,6 +154,21 @@ def test_a_plan_can_be_ended_within_a_round(plan: Planner, size: int, found: int
         assert most > 0 or order == list(range(n))
 
 
+@pytest.mark.parametrize("plan", [AllPairs(), PairwiseHeap(3), PairwiseBubble(3), PairwiseHeap(9)], ids=str)
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_half_a_duel_tells_nothing(plan: Planner, n: int) -> None:
+    """A judge who always takes the passage that is shown second changes nothing, however many calls there are."""
+    for most in range(plan.calls(n) + 1):
+        left = [most]
+
+        def admit(_: int, windows: Windows, left: list[int] = left) -> int:
+            now = min(left[0], len(windows))
+            left[0] -= now
+            return now
+
+        assert drive([plan(n)], lambda asked: [window[::-1] for _, window in asked], admit) == [list(range(n))], most
+
+
 @plans
 def test_a_round_may_be_asked_bit_by_bit(plan: Planner, size: int, found: int | None) -> None:
     batches: list[int] = []

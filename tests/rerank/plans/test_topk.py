@@ -18,6 +18,8 @@ from rankpipe.rerank.plans import (
     SetwiseBubble,
     SetwiseHeap,
     SetwiseInsertion,
+    Windows,
+    drive,
 )
 from tests.rerank.plans.judges import Game, Judge, as_shown, fickle, perfect, play, worths
 
@@ -254,6 +256,18 @@ def test_contradicting_answers_are_ties() -> None:
     for plan in (PairwiseHeap(3), PairwiseBubble(3)):
         assert play(plan(9), judge).order == [1, 0, 2, 3, 4, 5, 6, 7, 8]
     assert play(AllPairs()(9), judge).order == [1, 2, 3, 4, 5, 6, 7, 8, 0]  # 4.5 points, 4 each, 3.5 points
+
+
+@pytest.mark.parametrize(("calls", "order"), [(1, [0, 1, 2]), (2, [1, 2, 0]), (4, [1, 2, 0]), (6, [2, 1, 0])])
+def test_all_pairs_count_those_that_were_asked_in_both_orders(calls: int, order: list[int]) -> None:
+    """The last is the best: 1 beats 0, then 2 beats 0, then 2 beats 1; whoever has not met is even."""
+    asked = [0]
+
+    def admit(_: int, windows: Windows) -> int:
+        now, asked[0] = min(calls - asked[0], len(windows)), calls
+        return now
+
+    assert drive([AllPairs()(3)], lambda pairs: [sorted(w)[::-1] for _, w in pairs], admit) == [order]
 
 
 def test_only_the_best_of_a_reply_counts() -> None:
