@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,6 @@ def write_strings(path: Path, texts: Iterable[str]) -> None:
     np.save(path.with_suffix(".npy"), np.fromiter(accumulate(map(len, told), initial=0), np.int64, len(told) + 1))
 
 
-def mapped(path: Path) -> NDArray[np.generic]:
+def mapped(path: Path) -> NDArray[Any]:
     """An array in a file, as a plain array over its memory map; slicing a ``memmap`` costs ten times as much."""
     return np.load(path, mmap_mode="r").view(np.ndarray)  # type: ignore[no-any-return]

@@ -1,0 +1,119 @@
+"""What living indexes share whose documents a model encodes: the model, and encoding that a stop does not lose."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from rankpipe import weights
+from rankpipe.catalog import find
+from rankpipe.data import Doc
+from rankpipe.disk import write
+from rankpipe.errors import ArtefactError
+from rankpipe.progress import working
+from rankpipe.retrieve.living import Living, Segment
+from rankpipe.retrieve.parts import Part
+from rankpipe.retrieve.vectors import Columns, append
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True)
+class Model(Generic[E]):
+    """A loaded encoder."""
+
+    encoder: E
+    identity: str  # which weights exactly
+
+
+class Encoded(Living, Generic[E]):
+    """An index by one model. Its recipe has ``model`` and ``max_length``; its facts say which weights made it.
+
+    The model is loaded at the first search or addition.
+    """
+
+    counts = (*Living.counts, "truncated_texts")
+
+    @classmethod
+    @abstractmethod
+    def opened(cls, model: str, max_length: int | None) -> E:
+        """The encoder of this name."""
+
+    @classmethod
+    @abstractmethod
+    def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[E]) -> None:
+        """Make a segment; what an interrupted build has encoded is there already."""
+
+    @classmethod
+    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
+        """Make a segment, by the model of the recipe."""
+        cls.encode(docs, draft, recipe, cls.load(recipe))
+
+    def more(self, docs: Iterable[Doc], draft: Part) -> None:
+        """Make a segment, by the model that has made the others."""
+        self.encode(docs, draft, self.manifest.recipe, self.model)
+
+    @classmethod
+    def load(cls, recipe: dict[str, Any]) -> Model[E]:
+        """The model of a recipe; anybody's as ``package.module:Class``, which says its ``identity``."""
+        name, length = recipe["model"], recipe["max_length"]
+        if ":" in name:
+            named = find(name)(max_length=length)
+            return Model(named, named.identity)
+        with working(f"loading {name}"):
+            return Model(cls.opened(name, length), weights.identity(weights.resolve(name)))
+
+    @cached_property
+    def model(self) -> Model[E]:
+        """The model that made the index.
+
+        :raises ArtefactError: If the model's files are no longer those the index was made with.
+        """
+        recipe, made = self.manifest.recipe, self.load(self.manifest.recipe)
+        known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
+        if made.identity != known:
+            raise ArtefactError(
+                f"{self.folder}: made with {known}, but {recipe['model']!r} is now {made.identity}; build it again, "
+                "or bring that model back"
+            )
+        return made
+
+
+class Grown:
+    """Columns of a segment that grow shard by shard, and how far they are on the disk for sure (``encoded.json``)."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        folder.mkdir(exist_ok=True)
+        path = folder / "encoded.json"
+        told = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if told.get("identity") != identity:  # another model's are worth nothing
+            told = {"identity": identity, "documents": 0, "rows": 0}
+        self.folder, self._told = folder, told
+
+    @property
+    def documents(self) -> int:
+        """How many are there."""
+        return int(self._told["documents"])
+
+    def append(self, documents: Columns, rows: Columns) -> None:
+        """Add some documents.
+
+        :param documents: columns that have a row for each of them.
+        :param rows: columns that have any number of rows for each, all of them the same.
+        """
+        for kind, columns in (("documents", documents), ("rows", rows)):
+            append(self.folder, self._told[kind], columns)
+            self._told[kind] += len(next(iter(columns.values())))
+        with write(self.folder / "encoded.json") as f:
+            json.dump(self._told, f)
+
+
+def identity(segments: Iterable[Segment]) -> str:
+    """The model of some segments of an index: it is the same for all."""
+    told = json.loads((next(iter(segments)).folder / "facts.json").read_text("utf-8"))
+    return str(told["identity"])

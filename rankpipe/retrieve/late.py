@@ -1,0 +1,248 @@
+"""Late interaction retrieval: a vector for each token of all documents, whole or compressed, that lives (ColBERT)."""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.colbert import Read, TokenEncoder, token_encoder
+from rankpipe.data import Doc, Hit, Query
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.progress import track
+from rankpipe.retrieve.docs import Docs, write_docs
+from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
+from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.residuals import Codec
+from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.tokens import Tokens, invert, packed
+
+SHARD = 128  # documents encoded between two savings
+COPIED = 512  # copied at once
+WHOLE = 16  # bits
+LEAST = 1 << 16  # vectors; a segment of fewer keeps them whole, for they are too few to learn centroids from
+OUTGROWN = 4  # centroids are learned anew for so many times the vectors that they were learned for
+AWRY = 0.01  # how far from 1 the length of a vector may be
+SAMPLE = 24  # documents that centroids are learned from, times the square root of all
+
+Reads = Callable[[Sequence[int]], Iterator[Read]]  # what was made of the documents at these places
+
+
+class ColBERT(Encoded[TokenEncoder]):
+    """Finds documents that have, for each token of the query, a token near to it (Khattab, Zaharia 2020).
+
+    The score is the sum over the query's tokens of the largest cosine with one of the document's; it compares within a
+    query, and does not depend on what else is in the index. An empty query has no hits.
+
+    All documents are compared, which is exact but for how vectors are kept; with ``candidates``, only those that
+    centroids propose, which are compared exactly. Segments of less than 65,536 vectors keep them whole and are always
+    searched as a whole.
+
+    :param index: a folder made by :meth:`build`.
+    :param k: hits a query, at most.
+    :param candidates: documents of a segment that are compared with a query; None for all.
+    :param probes: centroids near each token of the query whose documents are thought of; more find more.
+    :raises ArtefactError: If there is no whole index of this kind in the folder.
+    :raises RecipeError: If a number is below 1, or ``candidates`` are wanted of an index that has no centroids.
+    """
+
+    kind = "colbert"
+    counts = (*Encoded.counts, "tokens")
+
+    def __init__(self, index: Path, k: int = 1000, candidates: int | None = None, probes: int = 4) -> None:
+        if candidates is not None and candidates < 1:
+            raise RecipeError([f"candidates: {candidates}; expected 1 or more"])
+        if probes < 1:
+            raise RecipeError([f"probes: {probes}; expected 1 or more"])
+        super().__init__(index, k)
+        self.candidates, self.probes = candidates, probes
+        if candidates and self.manifest.recipe["bits"] == WHOLE:
+            raise RecipeError([f"candidates: {index} keeps vectors whole and has no centroids; build it with bits=4"])
+
+    @classmethod
+    def build(
+        cls,
+        data: Dataset,
+        folder: Path,
+        *,
+        model: str = "colbert-small",
+        max_length: int | None = None,
+        bits: Literal[2, 4, 16] = 4,
+    ) -> ColBERT:
+        """Encode a collection's tokens. An interrupted build goes on after its last whole shard.
+
+        :param model: see :func:`rankpipe.colbert.token_encoder`; or anybody's encoder as ``package.module:Class``, made
+            with ``max_length``.
+        :param max_length: tokens of a text that are read; the model's own limit by default.
+        :param bits: of each number: 16 keeps vectors whole, in half precision; 4 or 2 as the nearest of some centroids
+            and what is left (see :mod:`rankpipe.retrieve.residuals`).
+        :raises DataError: If there is no document, or an id comes twice.
+        :raises ModelError: If a vector is not of length 1.
+        """
+        cls.check(model=model, max_length=max_length, bits=bits)
+        recipe = {"use": cls.kind, "model": model, "max_length": max_length, "bits": bits}
+        return cls.make(data, folder, recipe, resume=True)
+
+    @staticmethod
+    def check(*, model: str, max_length: int | None, bits: int) -> None:  # noqa: ARG004  the model knows them
+        """Refuse arguments that are out of their range.
+
+        :raises RecipeError: Says which.
+        """
+        if bits not in (2, 4, WHOLE):
+            raise RecipeError([f"bits: {bits}; expected 2, 4 or {WHOLE}"])
+
+    @classmethod
+    def opened(cls, model: str, max_length: int | None) -> TokenEncoder:
+        """A model of that name."""
+        return token_encoder(model, max_length)
+
+    @classmethod
+    def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[TokenEncoder]) -> None:
+        """Keep documents, learn from some, then keep the token vectors of all."""
+        deque(write_docs(docs, draft), maxlen=0)
+        kept, grown = Docs(draft.folder), Grown(draft.folder, model.identity)
+        left, codec = range(grown.documents, len(kept)), None
+        reads: Reads = partial(_read, recipe["model"], model.encoder, kept)
+        if left and recipe["bits"] < WHOLE:
+            sample = Sample(draft.folder / "sample", model.identity, len(kept), reads)
+            codec = Codec.of(draft.folder) if grown.documents else sample.learned(recipe["bits"], draft.folder)
+            reads = sample.reads
+        _keep(grown, track(reads(left), f"{recipe['model']}: token vectors", len(left)), codec)
+        shutil.rmtree(draft.folder / "sample", ignore_errors=True)
+        _finish(draft, model.identity)
+
+    @classmethod
+    def merge(cls, segments: Sequence[Tokens], draft: Part, recipe: dict[str, Any]) -> None:
+        """Copy vectors as they are kept; where centroids have to be others, compress them again."""
+        moved(segments, draft)
+        made_by = identity(segments)
+        codec = _codec(segments, draft.folder, recipe["bits"])
+        if codec:
+            codec.save(draft.folder)
+        grown = Grown(draft.folder, made_by)
+        for s in segments:
+            same = codec.like(s.codec) if codec else s.codec is None
+            for docs in _shards(s.living):
+                rows, _ = s.rows(docs)
+                kept = {n: c[rows] for n, c in s.columns.items()} if same else packed(s.vectors(rows), codec)
+                grown.append({"lengths": s.lengths[docs], "cut": s.cut[docs]}, kept)
+        _finish(draft, made_by)
+
+    @classmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Tokens:  # noqa: ARG003
+        """A segment."""
+        return Tokens(folder)
+
+    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+        """Encode the queries, and compare all of them with a segment at a time."""
+        encoder, made = self.model.encoder, list[list[Sequence[Hit]]]([] for _ in queries)
+        vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
+        asked = {i: one for i, one in vectors.items() if len(one)}
+        for s in self.segments if asked else ():
+            found = s.search([*asked.values()], self.k, self.candidates, self.probes)
+            for i, one in zip(asked, found, strict=True):
+                made[i].append(s.docs.hits(*one))
+        return made
+
+
+class Sample:
+    """Token vectors of some documents, to learn from; they are kept meanwhile, so as not to be made twice.
+
+    :param documents: how many there are in all.
+    :param reads: makes them.
+    """
+
+    def __init__(self, folder: Path, made_by: str, documents: int, reads: Reads) -> None:
+        some = min(documents, ceil(SAMPLE * documents**0.5))
+        chosen = np.sort(np.random.default_rng(0).choice(documents, some, replace=False)).tolist()
+        self._numbers, self._reads = {place: i for i, place in enumerate(chosen)}, reads
+        grown = Grown(folder, made_by)
+        left = chosen[grown.documents :]
+        _keep(grown, track(reads(left), "token vectors to learn from", len(left)), None)
+        self._lengths, self._cut, self._vectors = (
+            mapped(folder / f"{name}.npy") for name in ("lengths", "cut", "vectors")
+        )
+        self._ends = np.cumsum(self._lengths, dtype=np.int64)
+        self.tokens = round(len(self._vectors) / some * documents)  # of all documents, about
+
+    def learned(self, bits: int, folder: Path) -> Codec | None:
+        """How to compress the vectors of all, saved in ``folder``; None if they are too few."""
+        (folder / "codec.npz").unlink(missing_ok=True)
+        if self.tokens < LEAST:
+            return None
+        codec = Codec.learn(self._vectors, self.tokens, bits)
+        codec.save(folder)
+        return codec
+
+    def reads(self, places: Sequence[int]) -> Iterator[Read]:
+        """What was made of the documents at these places; of those that are not in the sample, what is made now."""
+        fresh = self._reads([place for place in places if place not in self._numbers])
+        for place in places:
+            i = self._numbers.get(place)
+            if i is None:
+                yield next(fresh)
+            else:
+                vectors = self._vectors[self._ends[i] - self._lengths[i] : self._ends[i]].astype(np.float32)
+                yield Read(vectors, len(vectors), bool(self._cut[i]))
+
+
+def _read(name: str, encoder: TokenEncoder, docs: Docs, places: Sequence[int]) -> Iterator[Read]:
+    """Encode the documents at these places.
+
+    :raises ModelError: If a vector is not of length 1.
+    """
+    for start in range(0, len(places), SHARD):
+        part = [docs[place] for place in places[start : start + SHARD]]
+        for doc, read in zip(part, encoder.docs([doc.contents for doc in part]), strict=True):
+            if not (np.abs(np.linalg.norm(read.vectors, axis=1) - 1) < AWRY).all():
+                raise ModelError(f"{name}: document {doc.id!r} has a vector that is not of length 1")
+            yield read
+
+
+def _keep(grown: Grown, reads: Iterable[Read], codec: Codec | None) -> None:
+    """Append what was made of documents, shard by shard."""
+    stream = iter(reads)
+    while part := list(islice(stream, SHARD)):
+        vectors = [read.vectors for read in part]
+        told = {"lengths": np.array([*map(len, vectors)], np.int32), "cut": np.array([read.cut for read in part])}
+        grown.append(told, packed(np.concatenate(vectors), codec))
+
+
+def _codec(segments: Sequence[Tokens], folder: Path, bits: int) -> Codec | None:
+    """How to compress the vectors of several segments: as in the largest of them, or else as is learned from them."""
+    known = max((s for s in segments if s.codec), key=len, default=None)
+    tokens = sum(int(s.lengths[s.living].sum()) for s in segments)
+    if known and known.codec and tokens <= OUTGROWN * known.codec.tokens:
+        return known.codec
+    if bits == WHOLE or tokens < LEAST:
+        return None
+    documents, grown = sum(map(len, segments)), Grown(folder / "sample", "")
+    for s in segments:
+        some = ceil(SAMPLE * documents**0.5 * len(s) / documents)
+        chosen = np.random.default_rng(0).permutation(s.living)[:some]
+        for docs in _shards(np.sort(chosen)):
+            grown.append({"lengths": s.lengths[docs]}, packed(s.vectors(s.rows(docs)[0]), None))
+    codec = Codec.learn(mapped(folder / "sample" / "vectors.npy"), tokens, bits)
+    shutil.rmtree(folder / "sample")
+    return codec
+
+
+def _shards(docs: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
+    return (docs[start : start + COPIED] for start in range(0, len(docs), COPIED))
+
+
+def _finish(draft: Part, made_by: str) -> None:
+    if (draft.folder / "codec.npz").exists():
+        invert(draft.folder)
+    lengths, cut = (mapped(draft.folder / f"{name}.npy") for name in ("lengths", "cut"))
+    draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "tokens": int(lengths.sum())}

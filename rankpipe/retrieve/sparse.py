@@ -1,0 +1,189 @@
+"""Learned sparse retrieval: an inverted index of the words that a model weighs and adds (SPLADE), that lives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc, Hit, Query
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.retrieve.docs import best, write_docs
+from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
+from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.topk import Weighted, candidates
+from rankpipe.retrieve.vectors import Columns
+from rankpipe.splade import SparseEncoder, Weighed, sparse_encoder
+
+SHARD = 256  # documents encoded between two savings
+
+
+class Impacts(Segment):
+    """Postings with weights."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.postings = Postings(folder)
+        self.cut: NDArray[np.bool_] = mapped(folder / "cut.npy")  # (documents,) whether its text was too long
+        self.sums = np.zeros(len(self.docs))
+
+    def weighted(self, word: str, weight: np.float32) -> Weighted | None:
+        """The word, to be searched for; None if no document has it."""
+        if (term := self.postings.terms.find(word)) is None:
+            return None
+        lies = self.postings.of(term)
+        top = float(weight * np.float32(self.postings.tops[term]))  # products rise with their factors, rounded or not
+        return Weighted(self.postings.docs[lies], partial(_scores, self.postings.values[lies], weight), top)
+
+
+def _scores(values: NDArray[Any], weight: np.float32, some: slice | NDArray[np.intp]) -> NDArray[np.float32]:
+    return weight * values[some].astype(np.float32)
+
+
+class SparseIndex(Encoded[SparseEncoder]):
+    """Finds documents by the words they share with the query, both weighed and expanded by a model.
+
+    The score is the inner product of the weights, summed in an order that the query alone decides: a document has the
+    same score whatever else is in the index. An empty query has no hits. Torch models weigh a text a little (in the
+    last bits) by what else is in its batch; merging copies weights as they are.
+
+    :param index: a folder made by :meth:`build`.
+    :param k: hits a query, at most.
+    :raises ArtefactError: If there is no whole sparse index in the folder.
+    """
+
+    kind = "sparse"
+    counts = (*Encoded.counts, "postings")
+
+    @classmethod
+    def build(
+        cls,
+        data: Dataset,
+        folder: Path,
+        *,
+        model: str = "splade-tiny",
+        max_length: int | None = None,
+        steps: int | None = None,
+    ) -> SparseIndex:
+        """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard.
+
+        :param model: see :func:`rankpipe.splade.sparse_encoder`; or anybody's encoder as ``package.module:Class``, made
+            with ``max_length``.
+        :param max_length: tokens of a text that are read; the model's own limit by default.
+        :param steps: keep documents' weights as whole numbers of this fraction of 1, a byte or two instead of four;
+            100 is Anserini's. What rounds to 0 is left out.
+        :raises DataError: If there is no document, or an id comes twice.
+        :raises ModelError: If a weight is not finite, or not above 0.
+        """
+        cls.check(model=model, max_length=max_length, steps=steps)
+        recipe = {"use": cls.kind, "model": model, "max_length": max_length, "steps": steps}
+        return cls.make(data, folder, recipe, resume=True)
+
+    @staticmethod
+    def check(*, model: str, max_length: int | None, steps: int | None) -> None:  # noqa: ARG004  the model knows them
+        """Refuse arguments that are out of their range.
+
+        :raises RecipeError: Says which.
+        """
+        if steps is not None and steps < 1:
+            raise RecipeError([f"steps: {steps}; expected 1 or more"])
+
+    @classmethod
+    def opened(cls, model: str, max_length: int | None) -> SparseEncoder:
+        """A model of that name."""
+        return sparse_encoder(model, max_length)
+
+    @classmethod
+    def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[SparseEncoder]) -> None:
+        """Weigh words shard by shard, then turn them over."""
+        grown, stream, first = Grown(draft.folder, model.identity), write_docs(docs, draft), 0
+        while part := list(islice(stream, SHARD)):
+            if first >= grown.documents:
+                weighed = model.encoder.docs([doc.contents for doc in part])
+                _refuse([f"document {doc.id!r}" for doc in part], weighed, recipe["model"])
+                grown.append(*_columns(weighed, recipe["steps"]))
+            first += len(part)
+        if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
+            _invert(draft.folder, model.encoder.vocabulary)
+        cls._note(draft, model.identity)
+
+    @classmethod
+    def merge(cls, segments: Sequence[Impacts], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
+        """Merge postings; nothing is encoded again."""
+        places = moved(segments, draft)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
+        np.save(draft.folder / "cut.npy", np.concatenate([s.cut[s.living] for s in segments]))
+        cls._note(draft, identity(segments))
+
+    @staticmethod
+    def _note(draft: Part, made_by: str) -> None:
+        cut, postings = (mapped(draft.folder / f"{name}.npy") for name in ("cut", "docs"))
+        draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "postings": len(postings)}
+
+    @classmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Impacts:  # noqa: ARG003
+        """A segment."""
+        return Impacts(folder)
+
+    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+        """Weigh the queries' words together; then score the documents that have one of them, as far as they may win."""
+        if not (asked := [query for query in queries if query.text.strip()]):
+            return [()] * len(queries)
+        weighed = self.model.encoder.queries([query.text for query in asked])
+        _refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
+        each = iter(weighed)
+        return [self._find(next(each)) if query.text.strip() else () for query in queries]
+
+    def _find(self, query: Weighed) -> Iterator[Sequence[Hit]]:
+        vocabulary, steps = self.model.encoder.vocabulary, np.float32(self.manifest.recipe["steps"] or 1)
+        words = sorted(
+            ((w / steps, vocabulary[i]) for i, w in zip(query.words.tolist(), query.weights, strict=True)),
+            key=lambda word: (-word[0], word[1]),
+        )
+        for s in self.segments:
+            terms = [term for weight, word in words if (term := s.weighted(word, weight))]
+            found, scores = candidates(terms, self.k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], self.k)
+            yield s.docs.hits(found[top], scores[top])
+
+
+def _refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
+    for text, one in zip(texts, weighed, strict=True):
+        if not (np.isfinite(one.weights) & (one.weights > 0)).all():
+            raise ModelError(f"{model}: {text} has a weight that is not finite, or not above 0")
+
+
+def _columns(weighed: Sequence[Weighed], steps: int | None) -> tuple[Columns, Columns]:
+    """What is kept of documents until all are weighed."""
+    words, weights, lengths = [], [], []
+    for one in weighed:
+        kept = one.weights if steps is None else np.rint(one.weights * steps).astype(np.int32)
+        words.append(one.words[kept > 0])
+        weights.append(kept[kept > 0])
+        lengths.append(len(words[-1]))
+    cut = np.array([one.cut for one in weighed])
+    rows = {"words": np.concatenate(words), "weights": np.concatenate(weights)}
+    return {"lengths": np.array(lengths, np.int32), "cut": cut}, rows
+
+
+def _invert(folder: Path, vocabulary: Sequence[str]) -> None:
+    """Turn the columns of documents into postings; the columns go."""
+    lengths, words, weights = (mapped(folder / f"{name}.npy") for name in ("lengths", "words", "weights"))
+    spill = Spill(folder / "spill.bin", weights.dtype)
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    spill.fill(
+        dict(zip((vocabulary[i] for i in words[a:b].tolist()), weights[a:b].tolist(), strict=True))
+        for a, b in zip([0, *ends], ends, strict=False)
+    )
+    spill.invert(folder)
+    for name in ("lengths", "weights", "words"):
+        (folder / f"{name}.npy").unlink()
