@@ -53,7 +53,7 @@ class Counted(Segment):
         if term is None:
             return 0
         lies = self.postings.of(term)
-        return lies.stop - lies.start - int(self.lost.get(term, 0))
+        return int(lies.stop - lies.start - self.lost.get(term, 0))
 
     def weighted(self, term: int, weight: float) -> Weighted:
         """The term, to be searched for."""
@@ -76,7 +76,7 @@ def _scores(
     some: slice | NDArray[np.intp],
 ) -> NDArray[np.float32]:
     count = counts[some].astype(np.float32)
-    return weight * count / (count + norms[docs[some]])  # type: ignore[no-any-return]
+    return weight * count / (count + norms[docs[some]])
 
 
 class BM25(Living):

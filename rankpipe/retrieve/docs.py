@@ -94,6 +94,8 @@ class Stored(Doc):
 
     __slots__ = ("_docs", "_place")
     __class__ = Doc  # type: ignore[assignment]
+    _docs: Texts
+    _place: int
 
     def __init__(self, id: str, docs: Texts, place: int) -> None:
         object.__setattr__(self, "id", id)
@@ -101,12 +103,12 @@ class Stored(Doc):
         object.__setattr__(self, "_place", place)
 
     @property
-    def text(self) -> str:  # type: ignore[override]
+    def text(self) -> str:
         """As stored."""
         return self._docs[self._place].text
 
     @property
-    def title(self) -> str:  # type: ignore[override]
+    def title(self) -> str:
         """As stored; "" if it has none."""
         return self._docs[self._place].title
 

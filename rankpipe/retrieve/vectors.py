@@ -60,7 +60,7 @@ class Single:
         """
         lengths = np.linalg.norm(queries, axis=1)
         roundings = self.vectors.shape[1] + 8  # the sum's, and those of a scale, of the score and of this
-        return (2 * roundings * ROUNDING * longest * lengths).astype(np.float32)
+        return np.asarray(2 * roundings * ROUNDING * longest * lengths, np.float32)
 
 
 class Half(Single):

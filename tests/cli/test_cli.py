@@ -241,7 +241,7 @@ def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None
 def texts_written(folder: Path, since: float) -> int:
     """Bytes of texts in the unfinished build that was begun after ``since``; 0 if there is none."""
     found = 0
-    for path in folder.glob("made/.work-*/docs.jsonl"):
+    for path in folder.glob("made/.work-*/000000/docs.jsonl"):
         with suppress(FileNotFoundError):  # swept away, or finished
             found = path.stat().st_size if path.stat().st_mtime > since else 0
     return found
@@ -252,13 +252,13 @@ def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
         f'{{"_id": "d{i}", "text": "{" ".join(f"word{(i * j) % 977}" for j in range(60))}"}}\n' for i in range(6000)
     )
     (tmp_path / "c.jsonl").write_text("".join(rows))
-    rankpipe("index", "small", "--data", "c.jsonl")
+    rankpipe("index", "build", "small", "--data", "c.jsonl")
     before = rankpipe("search", "small", "word5 word7", "--json").stdout
     [whole] = [path.stat().st_size for path in (tmp_path / "small" / "made").glob("*/*/docs.jsonl")]
     inside = 0
     for part in (0.0, 0.4, 0.99):  # of the texts: at the first, amid them, and when the postings are sorted
         started = time.time()
-        building = subprocess.Popen([COMMAND, "index", "small", "--force", "-q"], cwd=tmp_path)
+        building = subprocess.Popen([COMMAND, "index", "build", "small", "--force", "-q"], cwd=tmp_path)
         while building.poll() is None and texts_written(tmp_path / "small", started) <= part * whole:
             time.sleep(0.002)
         building.send_signal(signal.SIGKILL)
@@ -268,7 +268,7 @@ def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
             == json.loads(before)["rankings"]
         )
     assert inside >= 1
-    rankpipe("index", "small", "--force")
+    rankpipe("index", "build", "small", "--force")
     assert len([*(tmp_path / "small" / "made").iterdir()]) == 1  # what the killed ones left is swept away
 
 
