@@ -23,7 +23,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "java": {"catalog", "errors"},
     "trec": {"data", "errors", "store"},
     "lines": {"errors", "store"},
-    "journal": {"data", "lines", "progress", "stage"},
+    "journal": {"data", "errors", "lines", "progress", "stage"},
     "weights": {"catalog", "errors", "store", "progress"},
     "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
