@@ -4,30 +4,43 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Container, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rankpipe import lines
 from rankpipe.data import Hit, Ranking, Step
+from rankpipe.errors import DataError
 from rankpipe.progress import track
 from rankpipe.stage import Reranker
+
+FIELDS = ("key", "hits", "steps")  # of a result
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Rankings that were there, and those that had to be made."""
+
+    known: int = 0
+    asked: int = 0
 
 
 class Kept(Reranker):
     """Does what ``inner`` does, but asks it only about rankings it has not seen before.
 
-    What decides is content: the identity of the stage (its recipe and weights), the question, and the documents in
-    their order. Each result is one line of a JSONL file; a line that a killed process left unfinished is dropped.
+    What decides is content: the identity of the stage (its recipe and weights), the question, the documents in their
+    order, and where the stage reads them (``reads_scores``) their scores. Each result is one line of a JSONL file; a
+    line that a killed process left unfinished is dropped.
 
     :param identity: everything that decides what ``inner`` gives for a ranking.
     """
 
     def __init__(self, inner: Reranker, path: Path, identity: str) -> None:
         self.inner, self.path, self.identity = inner, path, identity
-        self.known = _load(path)
-        self.fresh = 0  # rankings that had to be made
+        lines.mend(path)
+        self.known = _load(path, "delete the file to do its work again")
+        self.totals = Totals()
 
     @property
     def name(self) -> str:
@@ -36,31 +49,71 @@ class Kept(Reranker):
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Ask for what is missing, a few queries at a time, writing each answer down at once."""
-        keys = [self._key(r) for r in batch]
+        keys = [self.key(r) for r in batch]
         missing = {k: r for k, r in zip(keys, batch, strict=True) if k not in self.known}
         chunks = [list(missing.items())[i : i + self.inner.batch] for i in range(0, len(missing), self.inner.batch)]
         for chunk in track(chunks, f"{self.name}, {self.inner.batch} queries at a time") if chunks else ():
             made = self.inner.apply([r for _, r in chunk])
             self._append([_row(k, took, gave) for (k, took), gave in zip(chunk, made, strict=True)])
-        self.fresh += len(missing)
+        known, asked = self.totals.known + len(batch) - len(missing), self.totals.asked + len(missing)
+        self.totals = Totals(known, asked)
         return [_restore(self.known[k], r) for k, r in zip(keys, batch, strict=True)]
 
     def apply(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """As ``run``: the steps say what the work cost when it was done, not what looking it up costs."""
         return self.run(batch)
 
-    def _key(self, ranking: Ranking) -> str:
-        told = [self.identity, ranking.query.id, ranking.query.text]
-        told += [part for h in ranking.hits for part in (h.doc.id, h.doc.contents)]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:24]
+    def key(self, ranking: Ranking) -> str:
+        """What its result is known by."""
+        return _key(self.identity, ranking, [h.score for h in ranking.hits] if self.inner.reads_scores else [])
+
+    def only(self, keys: Container[str]) -> None:
+        """Forget the results of all other keys, for good: they are made again."""
+        self.known = {key: row for key, row in self.known.items() if key in keys}
+        lines.write(self.path, self.known.values())
 
     def _append(self, rows: list[dict[str, Any]]) -> None:
         lines.append(self.path, rows)
         self.known |= {row["key"]: row for row in rows}
 
-    def knows(self, ranking: Ranking) -> bool:
-        """Whether its result is there."""
-        return self._key(ranking) in self.known
+
+class Replayed(Reranker):
+    """Gives again what a stage gave, whatever that was.
+
+    :param path: what :func:`note` wrote.
+    """
+
+    opens = True
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.known = path, _load(path, "rerank again with --ledger")
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """Look it up.
+
+        :raises DataError: If the stage was not given these hits for this query.
+        """
+        keys = [_key("", r) for r in batch]
+        if other := [r.query.id for k, r in zip(keys, batch, strict=True) if k not in self.known]:
+            raise DataError(f"{self.path}: nothing of query {other[0]!r} with these hits; rerank what it was made from")
+        return [_restore(self.known[k], r) for k, r in zip(keys, batch, strict=True)]
+
+    def apply(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """As ``run``: the steps say what the work cost when it was done."""
+        return self.run(batch)
+
+
+def note(path: Path, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
+    """Write down what a stage gave for what it took, for :class:`Replayed`. The file is this one run's: its keys have
+    no identity of the stage.
+    """
+    lines.write(path, (_row(_key("", t), t, g) for t, g in zip(took, gave, strict=True)))
+
+
+def _key(identity: str, ranking: Ranking, scores: Sequence[float] = ()) -> str:
+    told = [identity, ranking.query.id, ranking.query.text]
+    told += [part for h in ranking.hits for part in (h.doc.id, h.doc.contents)]
+    return hashlib.sha256(json.dumps([*told, *scores]).encode()).hexdigest()[:24]
 
 
 def _row(key: str, took: Ranking, gave: Ranking) -> dict[str, Any]:
@@ -74,8 +127,5 @@ def _restore(row: dict[str, Any], took: Ranking) -> Ranking:
     return replace(took, hits=hits, steps=(*took.steps, *(Step(**s) for s in row["steps"])))
 
 
-def _load(path: Path) -> dict[str, dict[str, Any]]:
-    lines.mend(path)
-    return {
-        row["key"]: row for row in lines.read(path, ("key", "hits", "steps"), "delete the file to do its work again")
-    }
+def _load(path: Path, cure: str) -> dict[str, dict[str, Any]]:
+    return {row["key"]: row for row in lines.read(path, FIELDS, cure)}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe.disk import disk_errors
+from rankpipe.disk import write as written
 from rankpipe.errors import ArtefactError
 
 
@@ -23,6 +24,15 @@ def append(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
             f.writelines(json.dumps(row) + "\n" for row in rows)
             f.flush()
             os.fsync(f.fileno())
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """The file anew: it has all the rows or is what it was.
+
+    :raises DiskError: If it cannot be written.
+    """
+    with written(path) as f:
+        f.writelines(json.dumps(row) + "\n" for row in rows)
 
 
 def read(path: Path, fields: Collection[str], cure: str) -> list[dict[str, Any]]:

@@ -136,6 +136,7 @@ class Reranker(Stage[Ranking, Ranking]):
 
     takes, gives = Ranking, Ranking
     tells: ClassVar[bool] = False  # whether it notes what a model was shown and said (rerank/ledger.py)
+    reads_scores: ClassVar[bool] = False  # whether what it gives depends on the scores it is given (journal.py)
 
 
 class Generator(Stage[Ranking, Answer]):

@@ -1,11 +1,13 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rankpipe import Doc, Hit, Query, Ranking, Step
-from rankpipe.errors import ArtefactError, DiskError
-from rankpipe.journal import Kept
+from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.journal import Kept, Replayed, Totals, note
+from rankpipe.rerank.ltr import LearnedRanker
 from rankpipe.stage import Reranker
 
 
@@ -41,7 +43,7 @@ def test_the_same_as_without(tmp_path: Path) -> None:
     assert plain(kept.apply(rankings())) == plain(Turn().apply(rankings()))
     again = Kept(inner := Turn(), tmp_path / "k.jsonl", "turn")
     assert again.apply(rankings()) == kept.apply(rankings())  # seconds, too: what the work cost when it was done
-    assert (inner.asked, again.fresh, kept.fresh) == ([], 0, 5)
+    assert (inner.asked, again.totals.asked, kept.totals.asked) == ([], 0, 5)
 
 
 @pytest.mark.parametrize("change", ["identity", "text", "query"])
@@ -52,7 +54,38 @@ def test_anything_that_decides_the_result_is_in_the_key(tmp_path: Path, change: 
     if change == "query":
         given = [Ranking(Query(r.query.id, "else"), r.hits) for r in given]
     other.apply(given)
-    assert other.fresh == 5
+    assert other.totals.asked == 5
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_scores_are_in_the_key_of_a_stage_that_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reads: bool
+) -> None:
+    monkeypatch.setattr(Turn, "reads_scores", reads)
+    Kept(Turn(), tmp_path / "k.jsonl", "turn").apply(rankings())
+    lower = [replace(r, hits=tuple(replace(h, score=h.score - 1) for h in r.hits)) for r in rankings()]
+    other = Kept(Turn(), tmp_path / "k.jsonl", "turn")
+    other.apply(lower)
+    assert other.totals == (Totals(asked=5) if reads else Totals(known=5))
+    assert LearnedRanker.reads_scores
+
+
+def test_what_a_stage_gave_is_replayed(tmp_path: Path) -> None:
+    made = Turn().apply(rankings())
+    note(tmp_path / "n.jsonl", rankings(), made)
+    assert Replayed(tmp_path / "n.jsonl").apply(rankings()[::-1]) == made[::-1]
+    with pytest.raises(DataError, match=r"n\.jsonl: nothing of query '0' with these hits"):
+        Replayed(tmp_path / "n.jsonl").apply(rankings(text="u"))
+
+
+def test_what_is_forgotten_is_made_again(tmp_path: Path) -> None:
+    made = Kept(Turn(), tmp_path / "k.jsonl", "turn").apply(rankings())
+    kept = Kept(inner := Turn(), tmp_path / "k.jsonl", "turn")
+    kept.only({kept.key(r) for r in rankings()[:3]})
+    assert plain(kept.apply(rankings())) == plain(made)
+    assert (inner.asked, kept.totals) == (["3", "4"], Totals(3, 2))
+    kept.only(())
+    assert not Kept(Turn(), tmp_path / "k.jsonl", "turn").known
 
 
 def test_an_interrupted_run_goes_on(tmp_path: Path) -> None:
@@ -71,7 +104,7 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:-cut])
     kept = Kept(Turn(), path, "turn")
     assert plain(kept.apply(rankings())) == plain(Turn().apply(rankings()))
-    assert kept.fresh == 1
+    assert kept.totals == Totals(known=4, asked=1)
     assert Kept(Turn(), path, "turn").known.keys() == kept.known.keys()
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from rankpipe import disk
+from rankpipe import disk, journal
 from rankpipe.cli import show
+from rankpipe.data import Ranking
 from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.stage import Reranker
 
 RUN = "run"  # what says, among the answers, how they were asked for
 SQLITE = ("", "-wal", "-shm")  # a file of SQLite's, and what it may have beside it
@@ -26,13 +29,26 @@ class Work:
         self.out = out
         self.answers = out.with_name(f".{out.name}.answers.sqlite")  # of a language model
         self.rankings = out.with_name(f".{out.name}.kept.jsonl")  # of any other
+        self.windows = out.with_name(f".{out.name}.ledger")
 
     def keeping(self, node: dict[str, Any]) -> dict[str, Any]:
         """The same reranker, the answers of its language model kept."""
         return {**node, "lm": {"use": "cache", "lm": node["lm"], "path": str(self.answers)}}
 
-    def publish(self, node: dict[str, Any], lm: Any) -> None:
-        """The run is written, and the answers stay: all that :func:`replayed` needs.
+    def kept(self, reranker: Reranker, identity: str, *, ledger: bool) -> journal.Kept:
+        """The same reranker, what it gives kept.
+
+        :param ledger: whether what was given without its windows is asked for again.
+        """
+        from rankpipe.rerank.ledger import noted
+
+        kept = journal.Kept(reranker, self.rankings, f"{identity} ledger" if ledger else identity)
+        if ledger:
+            kept.only(noted(self.windows))  # another run may have begun a draft of its own meanwhile
+        return kept
+
+    def answered(self, node: dict[str, Any], lm: Any) -> None:
+        """The run is written; its windows stay, and the answers: all that :func:`replayed` needs.
 
         :param lm: what ``keeping`` made of the node's; it answers no more.
         """
@@ -43,21 +59,38 @@ class Work:
         while isinstance(lm, Cached):
             lm.book.close()
             lm = lm.lm  # one inside may have this very run's answers open
+        self._ledgered()  # first: the answers would give it again
         with disk.disk_errors(self.out):
             _remove(answers(self.out))
             os.replace(self.answers, answers(self.out))
+            scores(self.out).unlink(missing_ok=True)
+            self._clear()
+
+    def scored(self, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
+        """The run is written; its windows stay, and of a reranker without a language model what it gave."""
+        journal.note(scores(self.out), took, gave)
+        self._ledgered()
+        with disk.disk_errors(self.out):
+            _remove(answers(self.out))
+            self._clear()
+
+    def _ledgered(self) -> None:
+        from rankpipe.rerank.ledger import publish
+
+        publish(self.windows, ledger(self.out))
         show.remark(f"to make it again without the model: --replay {self.out}")
 
-    def done(self, ledgered: bool) -> None:
-        """The run is written, and no answers stay.
-
-        :param ledgered: whether its windows do.
-        """
-        for path in (answers(self.out), ledger(self.out))[: 1 if ledgered else 2]:
+    def done(self) -> None:
+        """The run is written, and nothing stays beside it."""
+        for path in (answers(self.out), scores(self.out), ledger(self.out)):
             if path.exists():
                 show.warn(f"{path}: of the run that was here before")
+        self._clear()
+
+    def _clear(self) -> None:
         _remove(self.answers)
-        self.rankings.unlink(missing_ok=True)
+        for path in (self.rankings, self.windows):
+            path.unlink(missing_ok=True)
 
 
 def writable(out: Path | None) -> None:
@@ -85,13 +118,21 @@ def answers(out: Path) -> Path:
     return out.with_name(f"{out.name}.answers.sqlite")
 
 
+def scores(out: Path) -> Path:
+    """Where the scores are that a reranker without a language model gave."""
+    return out.with_name(f"{out.name}.scores.jsonl")
+
+
 def replayed(run: Path) -> dict[str, Any]:
-    """The reranker that makes a run again from the answers beside it. Its model need not be here, nor what runs it.
+    """The reranker that makes a run again from the answers or scores beside it. Its model need not be here, nor what
+    runs it.
 
     :raises ArtefactError: If there are none.
     """
     from rankpipe.lm.book import Book
 
+    if scores(run).exists():
+        return {"use": "rankpipe.journal:Replayed", "path": str(scores(run))}
     path = answers(run)
     told = Book(path, read_only=True).read([RUN]) if path.exists() else {}
     if not told:

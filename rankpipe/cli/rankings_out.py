@@ -73,7 +73,7 @@ def spent(asked: Any) -> dict[str, dict[str, float]]:
     while asked is not None:
         if totals := getattr(asked, "totals", None):
             found[type(asked).__name__.lower()] = asdict(totals)
-        asked = getattr(asked, "lm", None)
+        asked = getattr(asked, "inner", None) or getattr(asked, "lm", None)
     return found
 
 

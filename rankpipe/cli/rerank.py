@@ -34,9 +34,8 @@ def rerank(
     rankpipe rerank requests.jsonl --model my-model --lm http://127.0.0.1:8000/v1 --cache answers.sqlite --out new.trec
     """
     from rankpipe import recipe
-    from rankpipe.catalog import find
     from rankpipe.errors import RecipeError
-    from rankpipe.journal import Kept
+    from rankpipe.journal import Replayed
     from rankpipe.measure.experiment import identity
     from rankpipe.rerank import ledger as windows
     from rankpipe.stage import Top
@@ -48,28 +47,47 @@ def rerank(
     if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
         raise RecipeError(faults)
     asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
-    if ledger and not getattr(find(node["use"]), "tells", False):
-        raise RecipeError([f"--ledger: all that {node['use']} says of a passage is its score, and that is in the run"])
+    if ledger:
+        _telling(node, replay)
     rankings = given.rankings()
     keeps = work is not None and asks and (ledger or not (by.cache or replay))
-    if work and keeps and work.answers.exists():
+    if resumed := bool(work and keeps and work.answers.exists()):
         show.remark("going on where it stopped: what the model has answered is not asked again")
     stage = recipe.build(work.keeping(node) if work and keeps else node, Path.cwd())
-    reranker, known = stage, set()
-    if work and not asks and not isinstance(stage, Top):
-        reranker = Kept(stage, work.rankings, identity(node, Path.cwd()))
-        if known := {r.query.id for r in rankings if reranker.knows(r)}:
+    reranker, keys, known = stage, {}, set()
+    if work and not asks and not isinstance(stage, Top | Replayed):
+        reranker = work.kept(stage, identity(node, Path.cwd()), ledger=ledger)
+        keys = {r.query.id: reranker.key(r) for r in rankings}
+        if known := reranker.known.keys() & keys.values():
             show.remark(f"going on where it stopped: {len(known)} rankings are done")
     reranker.batch = stage.batch
     remark(rankings, stage)
-    with windows.kept(beside.ledger(out), known) if ledger and out else nullcontext():
+    with windows.kept(work.windows, keys, known) if work and ledger else nullcontext():
         label = f"replay {replay}" if replay else f"rerank with {by.name}"
         made = list(track(reranker(rankings), label, len(rankings)))
-    rankings_out.tell(made, out, ledger=ledger, asked=stage.lm.lm if keeps else stage)
+    asked = stage.lm if resumed else stage.lm.lm if keeps else reranker if known else stage
+    rankings_out.tell(made, out, ledger=ledger, asked=asked)
     if work and ledger and keeps:
-        work.publish(node, stage.lm)
+        work.answered(node, stage.lm)
+    elif work and ledger:
+        work.scored(rankings, made)
     elif work:
-        work.done(ledger)
+        work.done()
+
+
+def _telling(node: dict[str, Any], replay: Path | None) -> None:
+    """Refuse a ledger of what has no windows.
+
+    :raises RecipeError: If it does not tell what was shown and said.
+    """
+    from rankpipe.catalog import find
+    from rankpipe.errors import RecipeError
+
+    if getattr(find(node["use"]), "tells", False):
+        return
+    if replay:
+        raise RecipeError([f"--ledger: nothing is shown or said again; the windows are in {beside.ledger(replay)}"])
+    raise RecipeError([f"--ledger: all that {node['use']} says of a passage is its score, and that is in the run"])
 
 
 def _node(by: By, replay: Path | None) -> dict[str, Any]:

@@ -56,7 +56,9 @@ class By:
         Path | None, typer.Option("--cache", help="Keep the language model's answers here; ask none twice.")
     ] = None
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
-    max_seconds_per_query: Annotated[float | None, typer.Option(min=0, help="End a query's reranking then.")] = None
+    max_seconds_per_query: Annotated[
+        float | None, typer.Option(min=0, help="A query's share of its batch's seconds; then it is ended.")
+    ] = None
     max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (passages, requests) a query may have.")] = None
     max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
 

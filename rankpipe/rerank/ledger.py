@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
@@ -57,22 +57,38 @@ def note(entry: Callable[[], Entry]) -> None:
 
 
 @contextmanager
-def kept(path: Path, known: Container[str] = ()) -> Iterator[None]:
-    """Every window that is judged inside becomes a line of the file, as soon as it is judged.
+def kept(draft: Path, keys: Mapping[str, str] | None = None, known: Container[str] = ()) -> Iterator[None]:
+    """Every window that is judged inside becomes a line of a draft, as soon as it is judged. :func:`publish` it.
 
-    :param known: queries (ids) that are not asked again; what the file says of them stays, and nothing else does.
+    A line begins with a key, so that no window passes for that of another model, or of other passages.
+
+    :param keys: query (its id) -> what decides all that is said of it.
+    :param known: keys that are not asked for again; what the draft says of them stays, and nothing else does.
     """
-    old = [e for e in read(path) if e.query in known]
-    with disk.write(path) as f:
-        f.writelines(map(_line, old))
-    with disk.disk_errors(path), open(path, "a", encoding="utf-8") as f:
+    old = [line for key, line in _keyed(draft) if key in known]
+    with disk.write(draft, "wb") as f:
+        f.writelines(old)
+    with disk.disk_errors(draft), open(draft, "ab") as f:
 
         def write(entry: Entry) -> None:
-            f.write(_line(entry))
+            told = json.dumps(asdict(entry), ensure_ascii=False)
+            f.write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
             f.flush()
 
         with written(write):
             yield
+
+
+def noted(draft: Path) -> set[str]:
+    """The keys that a draft has windows of."""
+    return {key for key, _ in _keyed(draft)}
+
+
+def publish(draft: Path, path: Path) -> None:
+    """A draft becomes a ledger that can be read."""
+    with disk.write(path, "wb") as f:
+        f.writelines(line.partition(b" ")[2] for _, line in _keyed(draft))
+    draft.unlink()
 
 
 def read(path: Path) -> list[Entry]:
@@ -90,5 +106,8 @@ def kinds(entries: Iterable[Entry]) -> dict[str, int]:
     return {kind: counted[kind] for kind in KINDS}
 
 
-def _line(entry: Entry) -> str:
-    return json.dumps(asdict(entry), ensure_ascii=False) + "\n"
+def _keyed(draft: Path) -> Iterator[tuple[str, bytes]]:
+    """Each line with its key; none if there is no file. A last line that was never finished is not one."""
+    if draft.exists():
+        with open(draft, "rb") as f:
+            yield from ((line.partition(b" ")[0].decode(), line) for line in f if line.endswith(b"\n"))

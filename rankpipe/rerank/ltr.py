@@ -40,6 +40,7 @@ class LearnedRanker(Reranker):
     """
 
     batch = BATCH
+    reads_scores = True
 
     def __init__(self, folder: Path, depth: int | None = None) -> None:
         self.manifest = open_artefact(folder, kind=KIND)

@@ -189,6 +189,90 @@ def test_a_run_is_replayed_without_its_model(
     assert beside == {f"{name}.trec.answers.sqlite" for name in "bcf"}
 
 
+TELLING = """
+import os
+from rankpipe.rerank import ledger
+from rankpipe.stage import Reranker
+
+class Telling(Reranker):
+    tells, batch = True, 1
+
+    def __init__(self, say):
+        self.say, self.asked = say, 0
+
+    def run(self, batch):
+        for r in batch:
+            for half in range(2):
+                ids = tuple(h.doc.id for h in r.hits)
+                ledger.note(lambda: ledger.Entry(r.query.id, ids, [], self.say, ids, "ok", *[0] * 7, 0, 0.5))
+                self.asked += 1
+                if self.asked == int(os.environ.get("DIES_AT", 0)):
+                    os._exit(9)
+        return [r.reordered(range(len(r.hits))[::-1]) for r in batch]
+"""
+
+
+@pytest.fixture
+def telling(
+    rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., str]:
+    """Rerank by one that asks no language model, notes two windows a query, and dies where it is told to."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "mine.py").write_text(TELLING)
+
+    def run(say: str, *words: object, dies_at: int = 0) -> str:
+        monkeypatch.setenv("DIES_AT", str(dies_at))
+        said = ("--use", "mine:Telling", "--set", f"say={say}", *words, "--out", "b.trec")
+        return rankpipe(*first, *said, code=9 if dies_at else 0).stderr
+
+    return run
+
+
+Run = tuple[str, bool, int]  # what it says, whether with --ledger, the window at which it dies
+
+
+@pytest.mark.parametrize(
+    ("before", "known"),
+    [
+        ([("a", True, 0), ("b", False, 7)], 0),  # another run's windows lie there
+        ([("b", False, 7)], 0),  # there are no windows
+        ([("b", True, 7)], 3),  # and half of the fourth query's
+        ([("b", True, 7), ("a", True, 5)], 0),  # another run has begun meanwhile
+        ([("b", True, 7), ("b", False, 3)], 3),
+    ],
+)
+def test_a_ledger_has_all_windows_of_its_own_run_and_no_others(
+    telling: Callable[..., str], tmp_path: Path, before: list[Run], known: int
+) -> None:
+    for say, ledger, dies_at in before:
+        telling(say, *["--ledger"] * ledger, dies_at=dies_at)
+    said = telling("b", "--ledger")
+    queries = list(by_query(tmp_path / "b.trec"))
+    entries = [json.loads(line) for line in (tmp_path / "b.trec.ledger.jsonl").read_text().splitlines()]
+    assert Counter(e["query"] for e in entries) == dict.fromkeys(queries, 2)
+    assert {e["reply"] for e in entries} == {"b"}
+    assert (f"going on where it stopped: {known} rankings are done" in said) == (known > 0)
+    assert (f"kept: {known} known, {len(queries) - known} asked" in said) == (known > 0)
+    assert {p.name for p in tmp_path.glob("*b.trec*")} == {"b.trec", "b.trec.ledger.jsonl", "b.trec.scores.jsonl"}
+
+
+def test_a_run_of_scores_is_replayed(
+    telling: Callable[..., str], rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path
+) -> None:
+    """From what was given for each query: nothing is shown or said again."""
+    assert "to make it again without the model: --replay b.trec" in telling("a", "--ledger")
+    (tmp_path / "mine.py").unlink()
+    replay = ("--replay", "b.trec", "--out", "c.trec")
+    rankpipe(*first, *replay)
+    assert (tmp_path / "c.trec").read_bytes() == (tmp_path / "b.trec").read_bytes()
+    said = rankpipe(*first, *replay, "--ledger", code=3).stderr
+    assert "nothing is shown or said again; the windows are in b.trec.ledger.jsonl" in said
+    said = rankpipe("rerank", "c.trec", *first[2:], *replay, code=4).stderr
+    assert "b.trec.scores.jsonl: nothing of query" in said
+    said = rankpipe(*first, *FAKE, "--ledger", "--out", "b.trec").stderr
+    assert {p.name for p in tmp_path.glob("b.trec*")} == {"b.trec", "b.trec.ledger.jsonl", "b.trec.answers.sqlite"}
+
+
 def test_what_cannot_be_replayed(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
     rankpipe(*first, *FAKE, "--ledger", "--out", "b.trec")
     assert "leave the other options out" in rankpipe(*first, *FAKE, "--replay", "b.trec", code=3).stderr
@@ -256,6 +340,7 @@ def test_a_killed_rerank_goes_on_where_it_stopped(
     assert Counter(model.answered) == windows
     assert 0 < len(model.waiting) <= 8  # as many as are asked at once
     assert "going on where it stopped" in done.stderr
+    assert f"cached: {half} known, {windows.total() - half} asked" in done.stderr
     assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
     assert not [*tmp_path.glob(".b.trec*")]
 
@@ -273,7 +358,9 @@ def test_a_killed_rerank_goes_on_where_it_stopped(
 def test_kill_9_in_the_middle_of_43_queries(
     rankpipe: Rankpipe, data_root: Path, tmp_path: Path, words: list[object], kept: str
 ) -> None:
-    """Real models, as they are used: whatever was done when the process was killed, the run is the same to the byte."""
+    """Real models, as they are used: whatever was done when the process was killed is not asked again, and the run is
+    the same to the byte.
+    """
     run = [
         "rerank",
         data_root / "trec-dl19-pool" / "runs" / "BM25.trec",
@@ -281,10 +368,16 @@ def test_kill_9_in_the_middle_of_43_queries(
         data_root / "trec-dl19-pool",
         *words,
     ]
-    rankpipe(*run, "--out", "whole.trec")
+    whole = json.loads(rankpipe(*run, "--out", "whole.trec", "--json").stdout)
+    total = whole["queries"] if kept.endswith(".jsonl") else whole["steps"][-1]["calls"]
     killed(tmp_path, [*run, "--out", "b.trec"], lambda: _kept(tmp_path / kept) > 0)
+    there = _kept(tmp_path / kept)
     assert not (tmp_path / "b.trec").exists()
-    assert "going on where it stopped" in rankpipe(*run, "--out", "b.trec").stderr
+    done = rankpipe(*run, "--out", "b.trec", "--json")
+    assert "going on where it stopped" in done.stderr
+    [counted] = json.loads(done.stdout)["lm"].values()
+    assert 0 < counted["asked"] <= total - there
+    assert counted["known"] + counted["asked"] == total
     assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
     assert len({line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()}) == 43
 

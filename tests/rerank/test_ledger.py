@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from shutil import copy
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
@@ -58,22 +59,31 @@ def test_first_tells_probabilities() -> None:
 
 
 def test_a_file_of_windows(tmp_path: Path) -> None:
-    path = tmp_path / "l.jsonl"
+    draft, path = tmp_path / "l.draft", tmp_path / "l.jsonl"
+    keys = {"1": "one", "2": "two"}
     entries: list[ledger.Entry] = []
     with ledger.written(entries.append):
         Listwise(Oracle(float)).apply([ranking(25, "1"), ranking(30, "2")])
-    with ledger.kept(path):
+    with ledger.kept(draft, keys):
         Listwise(Oracle(float)).apply([ranking(25, "1"), ranking(30, "2")])
+    copy(draft, tmp_path / "copy")
+    assert ledger.noted(draft) == {"one", "two"}
+    ledger.publish(draft, path)
     read = ledger.read(path)
     assert [replace(e, seconds=0) for e in read] == [replace(e, seconds=0) for e in entries]
     assert ledger.kinds(read) == {"ok": 4, "wrong_format": 0, "repetition": 0, "missing_documents": 0}
+    assert not draft.exists()
 
-    with open(path, "a") as f:
-        f.write('{"query": "1", "do')  # killed
-    assert ledger.read(path) == read
-    with ledger.kept(path, {"2"}):  # 1 is asked again
+    copy(tmp_path / "copy", draft)
+    with open(draft, "ab") as f:
+        f.write('three {"query": "ä'.encode()[:-1])  # killed
+    assert ledger.noted(draft) == {"one", "two"}
+    with ledger.kept(draft, {**keys, "1": "other"}, {"two", "other"}):  # 1 is asked by another model
         Listwise(Oracle(float)).apply([ranking(25, "1")])
+    assert ledger.noted(draft) == {"two", "other"}
+    ledger.publish(draft, path)
     again = ledger.read(path)
     assert [e.query for e in again] == ["2", "2", "1", "1"]
     assert again[:2] == [e for e in read if e.query == "2"]
+    assert ledger.noted(draft) == set()
     assert ledger.read(tmp_path / "none.jsonl") == []

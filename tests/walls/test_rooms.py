@@ -25,7 +25,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "java": {"catalog", "errors"},
     "trec": {"data", "disk", "errors"},
     "lines": {"disk", "errors"},
-    "journal": {"data", "lines", "progress", "stage"},
+    "journal": {"data", "errors", "lines", "progress", "stage"},
     "weights": {"catalog", "disk", "errors", "store", "progress"},
     "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
