@@ -20,6 +20,7 @@ CLEAN = {
     "letters": re.compile(r"\[[A-Za-z]\](?: > \[[A-Za-z]\])*"),
 }
 NAMES = {"numbers": r"[0-9]+", "letters": r"[^\W\d_]+"}
+LONGEST = 4000  # digits of a number that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,7 @@ def _position(name: str, labels: Labels, n: int) -> int | None:
     if labels == "letters":
         known = LETTERS if n > len(ascii_uppercase) else ascii_uppercase  # in a small window, a small letter is a word
         return known.index(name) if len(name) == 1 and name in known else None
-    digits = name.lstrip("0")[:10]  # a number this long is no passage, and int() refuses very long ones
+    digits = name.lstrip("0")[:LONGEST]  # int() refuses longer ones
     return int(digits or 0) - 1
 
 
