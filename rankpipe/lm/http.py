@@ -207,16 +207,15 @@ class Http:
                 f"{self.model}: broken off after {tokens_out} tokens, before the first word of its reply; a model that "
                 f"thinks before it answers needs more room than thinking={self.thinking}, or is to be told not to think"
             )
-        return Completion(
-            self._marked(text or "", message) if broken_off else text or "", tokens_in, tokens_out
-        ), tokens_out
+        mark = thoughts.BEGIN if broken_off and self._all_thought(message) else ""
+        return Completion(mark + (text or ""), tokens_in, tokens_out), tokens_out
 
-    def _marked(self, text: str, message: Mapping[str, Any]) -> str:
-        """A reply that was broken off; with the mark of a thought if it is one, for all that can be seen: templates
-        that begin thoughts (DeepSeek-R1's) leave the reply without.
+    def _all_thought(self, message: Mapping[str, Any]) -> bool:
+        """Whether a reply that was broken off is a thought, for all that can be seen: where the template begins one
+        (DeepSeek-R1's), the reply has no mark of it.
         """
-        told_apart = thoughts.END in text or any(message.get(name) for name in THOUGHTS)
-        return thoughts.BEGIN + text if self.thinking and not told_apart else text
+        told_apart = thoughts.END in message["content"] or any(message.get(name) for name in THOUGHTS)
+        return self.thinking > 0 and not told_apart
 
     def _choice(self, choices: Sequence[str], told: Any) -> tuple[Choice, int]:
         """Several tokens can read alike; the likeliest of them counts."""

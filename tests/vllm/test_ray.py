@@ -38,6 +38,21 @@ class Mortal(Noisy):
         return super().complete(chats, max_tokens=max_tokens)
 
 
+class Loaded(Noisy):
+    """Notes which processes it was loaded in; cannot be in a folder that is not there."""
+
+    thinking = 5
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(0.1)
+        self.folder = folder
+
+    def ready(self) -> None:
+        if not self.folder.exists():
+            raise ModelError(f"{self.folder}: no such folder")
+        (self.folder / str(os.getpid())).touch()
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _over() -> Iterator[None]:
     yield
@@ -60,6 +75,16 @@ def test_answers_are_the_models_own_in_order(n: int) -> None:
     assert spread.likelihood(chats(n), replies) == lm.likelihood(chats(n), replies)
     assert (spread.context, spread.identity, spread.is_token("[")) == (lm.context, lm.identity, True)
     assert [spread.count(c) for c in chats(n)] == [lm.count(c) for c in chats(n)]
+
+
+def test_each_worker_loads_the_model(tmp_path: Path) -> None:
+    spread = Ray(Loaded(tmp_path), workers=2)
+    spread.ready()
+    assert len({*tmp_path.iterdir()} - {tmp_path / str(os.getpid())}) == 2
+    assert spread.thinking == 5
+    with pytest.raises(ModelError, match="none: no such folder"):
+        Ray(Loaded(tmp_path / "none"), workers=1).ready()
+    Ray(Noisy(), workers=1).ready()  # which has nothing to load
 
 
 def test_it_reranks(tmp_path: Path) -> None:
