@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rankpipe import st, weights
 from rankpipe.catalog import need
 from rankpipe.device import default_device
-from rankpipe.lm.local import in_batches, loaded
+from rankpipe.lm.local import in_batches, loaded, whole
 from rankpipe.onnx import fitting
 
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Splade:
         transformers = need("transformers", name="this sparse model", extra="lm")
         self.name, self.max_seq_length = name, fitting(folder, max_length)
         self.tokenizer = loaded(transformers.AutoTokenizer, folder, local_files_only=True)
-        model = loaded(transformers.AutoModelForMaskedLM, folder, local_files_only=True, dtype="float32")
+        model = whole(transformers.AutoModelForMaskedLM, folder, dtype="float32")
         self._model = model.to(default_device()).eval()
 
     @cached_property

@@ -13,7 +13,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.decode import KeysValues, greedy
-from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, loaded
+from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, loaded, whole
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 from rankpipe.progress import working
@@ -247,7 +247,8 @@ class HF(Templated):
         device = self.device or default_device()
         spread = {"device_map": self.device_map} if self.device_map else {}
         with working(f"{self.model}: loading"):
-            model = self._load("AutoModelForCausalLM", dtype=getattr(torch, self.number_format), **spread)
+            kind = self._need("transformers").AutoModelForCausalLM
+            model = whole(kind, self._folder, dtype=getattr(torch, self.number_format), **spread)
             if self.adapter:
                 model = loaded(self._need("peft").PeftModel, self.adapter, model)
             model = (model if spread else model.to(device)).eval()

@@ -28,6 +28,20 @@ def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 
+def whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """A model as :func:`loaded`, all of whose weights are in its files.
+
+    :raises ModelError: If some are not: transformers would draw them at random.
+    """
+    model, told = loaded(kind, folder, local_files_only=True, output_loading_info=True, **options)
+    if missing := sorted(told["missing_keys"]):
+        raise ModelError(
+            f"{folder}: its files lack {len(missing)} weights of a {type(model).__name__} ({missing[0]}, ...), which "
+            "would be random; is it another kind of model?"
+        )
+    return model
+
+
 def batched(lengths: Sequence[int], max_tokens: int, batch_tokens: int, a_pass: int = FEWEST) -> list[list[int]]:
     """Positions of ``lengths``, the longest first (so that memory runs out at once or never), in batches that hold
     no more than ``batch_tokens`` tokens with padding and replies, and that cost least.

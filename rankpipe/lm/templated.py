@@ -204,10 +204,11 @@ class Templated:
 
     @cached_property
     def _special(self) -> re.Pattern[str]:
-        """Every token that the tokenizer knows as special, wherever it stands; and the roles of the table's template,
-        which are plain words (``USER:``).
+        """Every token that the tokenizer knows as special, or that was added and looks like one (``<think>``), wherever
+        it stands; and the roles of the table's template, which are plain words (``USER:``).
         """
-        added = (t.content for t in self._tokenizer.added_tokens_decoder.values() if t.special)
+        more = self._tokenizer.added_tokens_decoder.values()
+        added = (t.content for t in more if t.special or re.fullmatch(r"\s*[<\[\](|{].*\S.*", t.content))
         roles = re.findall(r"[A-Z]+:", self._tabled)
         known = sorted({*self._tokenizer.all_special_tokens, *added, *roles}, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, known)) or r"(?!)")

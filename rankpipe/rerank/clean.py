@@ -12,11 +12,14 @@ LABEL = re.compile(r"\[(\d+|[A-Za-z])\]")
 # What chat templates put between messages; a tokenizer would read it as that, wherever it stands. And the words that
 # Vicuna's template has there.
 SPECIAL = re.compile(
-    r"<(?=[|｜][^<>|｜]{1,40}[|｜]>|</?SYS>>|extra_id_\d+>"
+    r"<(?=[|｜][^<>|｜]{1,40}[|｜]?>|[^<>|｜\s]{1,40}[|｜]>|</?SYS>>|extra_id_\d+>|unused_?\d+>|reserved_\w{1,20}>"
+    r"|seed:\w{1,20}>"
     r"|/?(?:s|bos|eos|unk|pad|cls|sep|mask|sop|eop|think|start_of_turn|end_of_turn|end_of_utterance"
     r"|tool_call|tool_response|im_start|im_end)>)"
-    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|MASK|gMASK)\]"
-    r"|\|[^|]{1,40}\|\])"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|CLS|SEP|PAD|MASK|gMASK|THINK"
+    r"|UNUSED_TOKEN_\d+)\]"
+    r"|\|[^|]{1,40}\|\]|e~\[)"
+    r"|\](?=~!?b[\[\]])"
     r"|(?-i:\b(?:USER|ASSISTANT))(?=:)",
     re.IGNORECASE,
 )

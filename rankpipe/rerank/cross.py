@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from rankpipe import st, weights
 from rankpipe.catalog import need, require
 from rankpipe.data import Ranking
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.onnx import OnnxModel
+from rankpipe.onnx import OnnxModel, read_json
 from rankpipe.progress import track, working
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.scores import rescored
@@ -115,6 +116,9 @@ def _onnx(folder: Path, max_length: int | None) -> Scorer:
 
 def _torch(folder: Path, max_length: int | None) -> Scorer:
     """In single precision: eight bits would make ties of good passages."""
+    made = read_json(folder / "config.json").get("architectures") or ["no architecture"]
+    if not (folder / "modules.json").exists() and not re.fullmatch(r"\w+For(SequenceClassification|CausalLM)", made[0]):
+        raise ModelError(f"{folder}: no cross-encoder but {made[0]}; its scores would come from random weights")
     model = st.load("CrossEncoder", folder, "float32", max_length)
     identity = need("torch", name="this cross-encoder", extra="st").nn.Identity()
     if model.num_labels != 1:

@@ -15,7 +15,7 @@ from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.hf import HF
 from rankpipe.progress import track
 from rankpipe.rerank.budget import Budget
-from rankpipe.rerank.clean import clean, harmless
+from rankpipe.rerank.clean import clean, harmless, unlabelled
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.plans import Planner, Sliding
@@ -83,7 +83,8 @@ class InContext(Planned[Read]):
 
     def fit(self, query: Query, docs: Sequence[Doc]) -> Read:
         """The prompt, with as many words of each passage as fit."""
-        passages = [Passage(clean(doc.contents), self.max_words) for doc in docs]
+        labels = [str(i) for i in range(1, len(docs) + 1)]
+        passages = [Passage(unlabelled(clean(doc.contents), labels), self.max_words) for doc in docs]
 
         @cache
         def tokens(pieces: int) -> int:

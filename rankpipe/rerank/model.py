@@ -22,7 +22,6 @@ BY_ARCHITECTURE = {  # as transformers calls them
     r"\w+ForSequenceClassification": "cross-encoder",
     r"\w+ForCausalLM": "listwise",
     r"(U?M)?T5ForConditionalGeneration": "monot5",
-    r"\w+ForMaskedLM": "splade",
 }
 ADAPTER = "adapter_config.json"
 
@@ -101,6 +100,8 @@ def _made_for(model: str, served: bool) -> dict[str, Any]:
 def _by_config(model: str, folder: Path) -> str:
     if (folder / "model.onnx").exists() and not (folder / "config.json").exists():
         return "cross-encoder"
+    if read_json(folder / "config_sentence_transformers.json").get("model_type") == "SparseEncoder":
+        return "splade"
     architectures = read_json(folder / "config.json").get("architectures") or []
     uses = [use for a in architectures for pattern, use in BY_ARCHITECTURE.items() if re.fullmatch(pattern, a)]
     if not uses:

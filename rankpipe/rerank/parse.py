@@ -15,10 +15,6 @@ from rankpipe.lm.thoughts import BEGIN, END
 Labels = Literal["numbers", "letters"]
 Answer = Literal["order", "best"]
 LETTERS = ascii_uppercase + ascii_lowercase
-CLEAN = {
-    "numbers": re.compile(r"\[[0-9]+\](?: > \[[0-9]+\])*"),
-    "letters": re.compile(r"\[[A-Za-z]\](?: > \[[A-Za-z]\])*"),
-}
 NAMES = {"numbers": r"[0-9]+", "letters": r"[^\W\d_]+"}
 LONGEST = 4000  # digits of a number that are read
 
@@ -79,8 +75,17 @@ def parse(
         missing=n - len(named) if answer == "order" else int(n > 0 and not named),
         repeated=len(told) - different,
         foreign=different - len(named),
-        wrong_format=(whole or CLEAN[labels]).fullmatch(said) is None,
+        wrong_format=(whole or _whole(any_label(labels, n))).fullmatch(said) is None,
     )
+
+
+def any_label(labels: Labels, n: int) -> str:
+    """A pattern for one label of a window of ``n`` passages, in its right form."""
+    return "[0-9]+" if labels == "numbers" else "[A-Z]" if n <= len(ascii_uppercase) else "[A-Za-z]"
+
+
+def _whole(label: str) -> re.Pattern[str]:
+    return re.compile(rf"\[{label}\](?: > \[{label}\])*")
 
 
 def names(n: int, labels: Labels, prompt: str) -> Sequence[str]:

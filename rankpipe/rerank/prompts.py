@@ -6,6 +6,7 @@
     most: 2                    # passages of a window; as many as there are labels if not said
     item: "[{label}]"          # a passage in a reply; this if not said
     between: " > "             # between two of them; this if not said
+    reply: "{order}"           # what stands around a whole reply; nothing if not said
     titled: "Title: {title} Content: {text}"   # a passage that has a title; "{title} {text}" if not said
     repair: true               # wrongly decoded letters are repaired, as in RankLLM; false if not said
     passage: "[{label}] {passage}\\n"
@@ -36,7 +37,6 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -46,7 +46,7 @@ from rankpipe.errors import DataError
 from rankpipe.lm import Chat, Message
 from rankpipe.rerank.clean import clean, harmless, unlabelled
 from rankpipe.rerank.mojibake import repaired
-from rankpipe.rerank.parse import Answer, Labels, Reply, names, parse
+from rankpipe.rerank.parse import Answer, Labels, Reply, any_label, names, parse
 from rankpipe.rerank.template import PointAnswer, Said, read_template
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -99,6 +99,7 @@ class Prompt(Wording):
     most: int | None = None  # passages of a window, if its words allow no more
     item: str = "[{label}]"
     between: str = " > "
+    reply: str = "{order}"
 
     def render(self, query: str, passages: Sequence[str]) -> Chat:
         """The messages for a window of passages, that are cleaned already.
@@ -106,7 +107,7 @@ class Prompt(Wording):
         :raises DataError: If there are more passages than labels.
         """
         labels = self.names(len(passages))
-        guarded = [unlabelled(p, labels) for p in passages] if self.guard else passages
+        guarded = [self._unnamed(unlabelled(p, labels), labels) for p in passages] if self.guard else passages
         shown = list(zip(labels, guarded, strict=True))
         values = {
             "query": unlabelled(self.query(query), labels),
@@ -127,19 +128,17 @@ class Prompt(Wording):
 
     def longest(self, n: int) -> str:
         """A whole reply for ``n`` passages: ``[1] > [2] > ... > [n]``, or one name where only the best is asked for."""
-        labels = self.names(n)
-        return self.between.join(self.item.format(label=label) for label in labels[-1:] if self.answer == "best") or (
-            self.between.join(self.item.format(label=label) for label in labels)
-        )
+        labels = self.names(n)[-1:] if self.answer == "best" else self.names(n)
+        return self.reply.format(order=self.between.join(self.item.format(label=label) for label in labels))
 
     @property
     def begin(self) -> str:
         """What stands before the first label of a reply (``[``)."""
-        return self.item.partition("{label}")[0]
+        return self.reply.format(order=self.item).partition("{label}")[0]
 
     def read(self, reply: str, n: int) -> Reply:
         """The order of ``n`` passages that a reply says."""
-        return parse(reply, n, self.labels, self.answer, self._clean)
+        return parse(reply, n, self.labels, self.answer, self._whole(n))
 
     def names(self, n: int) -> Sequence[str]:
         """The labels of a window of ``n`` passages.
@@ -153,13 +152,28 @@ class Prompt(Wording):
             )
         return names(n, self.labels, self.name)
 
-    @cached_property
-    def _clean(self) -> re.Pattern[str]:
-        """A reply without anything else around the names."""
-        label = {"numbers": "[0-9]+", "letters": "[A-Za-z]"}[self.labels]
-        item = re.escape(self.item).replace(re.escape("{label}"), label)
+    def _whole(self, n: int) -> re.Pattern[str]:
+        """A reply for ``n`` passages without anything else around the names."""
+        item = re.escape(self.item).replace(re.escape("{label}"), any_label(self.labels, n))
         more = "" if self.answer == "best" else f"(?:{re.escape(self.between)}{item})*"
-        return re.compile(item + more)
+        return re.compile(re.escape(self.reply).replace(re.escape("{order}"), item + more))
+
+    def _unnamed(self, text: str, labels: Sequence[str]) -> str:
+        """The text with what the reply would have for one of ``labels``, words and all (``Passage B``), in brackets."""
+        before, _, after = (re.escape(part) for part in self.item.partition("{label}"))
+        if not re.search(r"\w", before):
+            return text
+        named = rf"(?<!\w)({before})({'|'.join(labels)}){after}(?!\w)"
+        return re.sub(named, lambda m: f"{m[1]}({m[2]})", text, flags=re.IGNORECASE)
+
+    def unreadable(self) -> str:
+        """What is wrong with a prompt whose own whole reply is not read as what it says; "" of any other."""
+        n = min(self.most or 3, 3)
+        told, last = self.longest(n), self.answer == "best"
+        read = self.read(told, n)
+        if read.kind == "ok" and read.order[0] == (n - 1 if last else 0) and not read.mended:
+            return ""
+        return f"item, between, reply: the whole reply {told!r} would not be read as that order, but as {read}"
 
 
 @dataclass(frozen=True)
@@ -218,4 +232,9 @@ def read(file: Path) -> Prompt | PointPrompt:
     :raises DataError: If it is missing, no YAML mapping, or a key, role or placeholder is unknown or lacking.
     """
     options = read_template(file)
-    return (PointPrompt if options.get("answer") in get_args(PointAnswer) else Prompt)(file.stem, **options)
+    if options.get("answer") in get_args(PointAnswer):
+        return PointPrompt(file.stem, **options)
+    prompt = Prompt(file.stem, **options)
+    if fault := prompt.unreadable():
+        raise DataError(f"{file}: {fault}")
+    return prompt

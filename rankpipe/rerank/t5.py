@@ -16,7 +16,7 @@ from rankpipe.catalog import need, require
 from rankpipe.data import Query, Ranking
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm.local import in_batches, loaded
+from rankpipe.lm.local import in_batches, loaded, whole
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import clean, harmless
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
@@ -183,7 +183,7 @@ class T5(Reranker):
         device = self.device or default_device()
         dtype = getattr(torch, native_dtype(device) if self.dtype == "auto" else self.dtype)
         kind = need("transformers", name=self.name, extra="lm").AutoModelForSeq2SeqLM
-        return loaded(kind, self._folder, local_files_only=True, dtype=dtype).to(device).eval()
+        return whole(kind, self._folder, dtype=dtype).to(device).eval()
 
 
 class MonoT5(T5):

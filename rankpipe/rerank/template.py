@@ -14,10 +14,15 @@ from rankpipe.rerank.parse import Answer, Labels
 
 PointAnswer = Literal["verdict", "query"]  # what is asked of one passage; of a window: Answer
 ROLES = ("system", "user", "assistant")
-KEYS = ("about", "labels", "answer", "most", "item", "between", "titled", "repair", "passage", "messages")
+KEYS = ("about", "labels", "answer", "most", "item", "between", "reply", "titled", "repair", "passage", "messages")
 POINT_KEYS = ("about", "answer", "titled", "repair", "messages")
 VERDICT_KEYS = (*POINT_KEYS, "begin", "yes_words", "no_words")
-MUST = {"passage": ("label", "passage"), "titled": ("title", "text"), "item": ("label",)}  # key: its placeholders
+MUST = {  # key: its placeholders
+    "passage": ("label", "passage"),
+    "titled": ("title", "text"),
+    "item": ("label",),
+    "reply": ("order",),
+}
 ONCE = ("passages", "passage")
 
 

@@ -88,6 +88,31 @@ def test_unguarded_a_message_can_end_itself(tiny_lm: Path) -> None:
     assert lm.identity == f"{guarded.identity} unguarded"
 
 
+def test_added_tokens_are_guarded_that_are_not_called_special(tiny_lm: Path, tmp_path: Path) -> None:
+    """As Qwen's <think> is not; blanks and words that a tokenizer has are left alone."""
+    from transformers import AutoTokenizer
+
+    folder = tmp_path / "lm"
+    shutil.copytree(tiny_lm, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["<think>", "  ", "rain"])
+    tokenizer.save_pretrained(folder)
+    assert exact(folder)._guarded("<think> a  b rain") == "< think> a  b rain"
+
+
+def test_weights_that_are_not_in_the_files(tiny_lm: Path, tmp_path: Path) -> None:
+    """Are random in transformers; here they are refused."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "lm"
+    shutil.copytree(tiny_lm, folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"lack 1 weights of a LlamaForCausalLM \(model.layers.1.mlp.up_proj.weight"):
+        exact(folder).complete([ask("a")], max_tokens=1)
+
+
 def test_the_number_format_that_is_taken_is_part_of_the_identity(tiny_lm: Path) -> None:
     """What "auto" is depends on the machine, and so do the replies."""
     auto, native = HF(str(tiny_lm), device="cpu"), native_dtype("cpu")

@@ -181,3 +181,10 @@ def test_sentence_transformers_models_score_as_by_themselves(tmp_path: Path, emb
     np.testing.assert_allclose(scores(made), sorted(logits.tolist(), reverse=True), atol=1e-6)
     assert ids(made) == [f"d{i}" for i in np.argsort(-logits)]
     assert made.steps[-1].cut == 1
+
+
+def test_a_model_without_a_head_is_refused(embedded: Callable[[str], Path]) -> None:
+    """sentence-transformers would give it a random one."""
+    pytest.importorskip("sentence_transformers")
+    with pytest.raises(ModelError, match="no cross-encoder but BertForMaskedLM; its scores would come from random"):
+        CrossEncoder(str(embedded("splade-tiny"))).apply([ranking(PASSAGES)])

@@ -230,3 +230,9 @@ def test_smollm2_finds_the_passage_that_answers() -> None:
     except MissingWeights as error:
         pytest.skip(str(error))
     assert (ids(capital)[0], ids(tea)[0]) == ("d3", "d4")
+
+
+def test_a_passage_cannot_carry_a_label(tiny_lm: Path) -> None:
+    lm = HF(str(tiny_lm), dtype="float32")
+    [shown] = InContext(lm).fit(Query("q", "q"), [Doc("d", "[ 1 ] ［1］ [①] [2]")]).chat
+    assert "( 1 ) (1) (①) (2)" in shown["content"]

@@ -71,7 +71,6 @@ def test_every_model_of_the_table_that_reranks_names_something_that_can_be_built
         ("Qwen3ForCausalLM", "listwise"),
         ("T5ForConditionalGeneration", "monot5"),
         ("UMT5ForConditionalGeneration", "monot5"),
-        ("BertForMaskedLM", "splade"),
     ],
 )
 def test_by_its_own_config(tmp_path: Path, architecture: str, use: str) -> None:
@@ -80,6 +79,15 @@ def test_by_its_own_config(tmp_path: Path, architecture: str, use: str) -> None:
     assert node["use"] == use
     assert "prompt" not in node
     assert model in (node.get("model"), node.get("lm", {}).get("model"))
+
+
+def test_a_sparse_encoder_says_so_itself(tmp_path: Path) -> None:
+    made = {
+        "config": {"architectures": ["BertForMaskedLM"]},
+        "config_sentence_transformers": {"model_type": "SparseEncoder"},
+    }
+    model = folder(tmp_path / "a", **made)
+    assert component(model) == {"use": "splade", "model": model}
 
 
 def test_an_adapter_is_put_on_its_base(tmp_path: Path) -> None:
@@ -142,7 +150,7 @@ def test_refused(tmp_path: Path) -> None:
         component("bge-small")
     with pytest.raises(RecipeError, match="top takes no model"):
         component("smollm2", "top")
-    for i, architectures in enumerate(([], ["BertModel"], ["Gemma3ForConditionalGeneration"], ["BartForMaskedLMs"])):
+    for i, architectures in enumerate(([], ["BertModel"], ["Gemma3ForConditionalGeneration"], ["BertForMaskedLM"])):
         model = folder(tmp_path / str(i), config={"architectures": architectures})
         with pytest.raises(ModelError, match="names no architecture that reranks"):
             component(model)

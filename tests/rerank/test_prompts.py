@@ -63,7 +63,33 @@ def test_lrl_names_passages() -> None:
     [user] = prompt.render("q", ["one", "two"])
     assert 'PASSAGE1 = "one"\nPASSAGE2 = "two"\nQUESTION: "q"\nPASSAGES: [PASSAGE1, PASSAGE2]\n' in user["content"]
     assert prompt.read("[PASSAGE2, PASSAGE1]", 2).order == (1, 0)
-    assert prompt.longest(3) == "PASSAGE1, PASSAGE2, PASSAGE3"
+    assert prompt.longest(3) == "[PASSAGE1, PASSAGE2, PASSAGE3]"
+    assert (prompt.begin, prompt.read(prompt.longest(12), 12).kind) == ("[PASSAGE", "ok")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'item: "{label}{label}"',
+        'item: "7: {label}"',
+        'labels: letters\nitem: "Doc {label} B"',
+        'between: " 2 "',
+        'reply: "1. {order}"',
+        'labels: letters\nanswer: best\nreply: "A {order}"',
+    ],
+)
+def test_a_prompt_must_read_its_own_reply(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(f'{text}\npassage: "{{label}} {{passage}}"\nmessages:\n  - user: "{{query}} {{passages}}"\n')
+    with pytest.raises(DataError, match=r"mine.yaml: item, between, reply: the whole reply .* would not be read"):
+        read(file)
+
+
+def test_passages_cannot_name_themselves_in_words() -> None:
+    [user] = named("pairwise").render("q", ["good. Passage B: bad", "passage a or passage c, Passage Bee"])
+    assert "Passage A: good. Passage (B): bad\n\nPassage B: passage (a) or passage c, Passage Bee" in user["content"]
+    [user] = named("lrl").render("q", ["PASSAGE2 is bad, PASSAGE3 and PASSAGE22 too", "two"])
+    assert "PASSAGE(2) is bad, PASSAGE3 and PASSAGE22 too" in user["content"]
 
 
 @pytest.mark.parametrize(("name", "reply"), [("setwise", "B"), ("pairwise", "Passage B")])
@@ -265,7 +291,7 @@ def test_no_such_prompt(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(
         DataError,
-        match=r"with the keys about, labels, answer, most, item, between, titled, repair, passage, messages$",
+        match=r"with the keys about, labels, answer, most, item, between, reply, titled, repair, passage, messages$",
     ):
         read(tmp_path / "list.yaml")
     (tmp_path / "latin.yaml").write_bytes(RIGHT.replace("count", "caf\xe9").encode("latin-1"))
