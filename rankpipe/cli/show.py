@@ -159,18 +159,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     """A table; columns are right-aligned, but for the first and those named in ``text``."""
     if title:
         out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     made = Table(show_header=any(columns), header_style="bold", pad_edge=False)
+    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    stacked = sum(natural) + 3 * len(natural) > out.width
     for i, column in enumerate(columns):
-        wordy = i == 0 or column in text
+        wordy, heading = i == 0 or column in text, column.replace(" ", "\n") if stacked else column
         made.add_column(
-            escape(column),
+            escape(heading),
             justify="left" if wordy else "right",
             overflow="fold",
             no_wrap=not wordy,
-            min_width=min(len(column), 24),
+            min_width=min(max(map(len, heading.split("\n"))), 24),
         )
-    for row in rows:
-        made.add_row(*(escape("" if cell is None else str(cell)) for cell in row))
+    for row in cells:
+        made.add_row(*map(escape, row))
     out.print(made)
 
 

@@ -69,9 +69,9 @@ def _all(entries: Sequence[Entry]) -> None:
     def human() -> None:
         table = [(kind, counted[kind], f"{shares[kind]:.2f}") for kind in KINDS]
         show.table(f"{len(entries)} replies", ("kind", "replies", "%"), table)
-        columns = [*rows[0]] if rows else []
-        cells = [_cells(row.values()) for row in rows]
-        show.table("By query", [c.replace("_", " ") for c in columns], cells)
+        for title, names in (("Replies by query", ("query", "windows", *KINDS)), ("Costs by query", ("query", *COSTS))):
+            cells = [_cells(row[name] for name in names) for row in rows]
+            show.table(title, [name.replace("_", " ") for name in names], cells)
 
     show.emit({"windows": len(entries), "kinds": counted, "percent": shares, "queries": rows}, human)
 

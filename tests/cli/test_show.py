@@ -8,6 +8,7 @@ from contextlib import redirect_stderr
 import pytest
 from rich.console import Console
 
+from rankpipe.cli import show
 from rankpipe.cli.show import Shown
 from rankpipe.progress import listening, track, working
 
@@ -91,3 +92,16 @@ def test_what_replaces_standard_error_does_not_hide_progress(monkeypatch: pytest
         assert "long" in seen.getvalue()
     monkeypatch.undo()
     assert console.file is sys.stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_wide_table_stacks_its_headings_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    seen = io.StringIO()
+    monkeypatch.setattr(show, "out", Console(file=seen, width=width))
+    columns = ("query", "windows", "ok", "wrong format", "repetition", "missing documents", "tokens in", "seconds")
+    show.table("", columns, [(1037798, 9, 0, 8, 1, 0, 17234, "44.80"), ("q[2]", None, 1, 2, 3, 4, 5, "6.00")])
+    told = seen.getvalue()
+    assert max(map(len, told.splitlines())) <= width
+    assert {*" ".join(columns).split(), "1037798", "17234", "44.80", "q[2]"} <= {
+        *told.replace("┃", " ").replace("│", " ").split()
+    }
