@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import best, write_docs
-from rankpipe.retrieve.living import Living, Segment
+from rankpipe.retrieve.living import Common, Living, Segment
 from rankpipe.retrieve.parts import moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.strings import mapped
@@ -105,6 +105,7 @@ class BM25(Living):
         stemmer: str = "english",
         stopwords: str = "english",
         method: Literal["lucene", "robertson", "atire"] = "lucene",
+        **common: Unpack[Common],
     ) -> BM25:
         """Index a collection; texts and postings are never in memory as a whole, the vocabulary is.
 
@@ -117,7 +118,7 @@ class BM25(Living):
         """
         cls.check(k1=k1, b=b, stemmer=stemmer, stopwords=stopwords, method=method)
         recipe = {"use": "bm25", "k1": k1, "b": b, "stemmer": stemmer, "stopwords": stopwords, "method": method}
-        return cls.make(data, folder, recipe)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, k1: float, b: float, stemmer: str, stopwords: str, method: str) -> Words:
@@ -186,17 +187,17 @@ class BM25(Living):
         super().refresh()
         recipe = self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
-        mean = sum(s.words for s in self.segments) / max(len(self), 1)
+        mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
             s.weigh(recipe["k1"], recipe["b"], mean)
         return self
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Score the documents that have a word of the query, as far as they may be among the best."""
-        return map(self._find, queries)
+        return (self._find(query, k) for query in queries)
 
-    def _find(self, query: Query) -> Iterator[Sequence[Hit]]:
-        recipe, n = self.manifest.recipe, len(self)
+    def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
+        recipe, n = self.manifest.recipe, sum(map(len, self.segments))
         gain = recipe["k1"] + 1 if recipe["method"] == "atire" else 1.0
         terms: list[tuple[float, str, list[int | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
@@ -206,6 +207,6 @@ class BM25(Living):
         terms.sort(key=lambda term: (-term[0], term[1]))
         for i, s in enumerate(self.segments):
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            found, scores = candidates(asked, self.k, s.alive, s.sums)
-            top = best(scores, s.docs.precedence[found], self.k)
+            found, scores = candidates(asked, k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])

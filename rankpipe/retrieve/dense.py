@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
@@ -16,7 +16,7 @@ from rankpipe.retrieve import approximate, embed
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encode import OWN, Encoder, Pooling, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
-from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.living import Common, Segment
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.vectors import STORES, Store
@@ -85,6 +85,7 @@ class Dense(Encoded[Encoder]):
         recall: float | None = None,
         train: int = 200_000,
         device: str = "cpu",
+        **common: Unpack[Common],
     ) -> Dense:
         """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard, and one
         over an older index of the same encoder takes the vectors of unchanged texts from that.
@@ -115,7 +116,7 @@ class Dense(Encoded[Encoder]):
         }  # fmt: skip
         cls.check(**options)
         approximate.gpu(device)
-        return cls.make(data, folder, {"use": "dense", **options}, resume=True)
+        return cls.make(data, folder, {"use": "dense", **options}, resume=True, **common)
 
     @staticmethod
     def check(
@@ -189,13 +190,13 @@ class Dense(Encoded[Encoder]):
         for s in self.segments:
             s.device = self.device or s.device
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and look up the nearest documents of each segment."""
         asked = [query.text for query in queries if query.text.strip()]
         if not asked or not self.segments:
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
-        found = [(s.docs, iter(s.nearest.search(vectors, self.k))) for s in self.segments]
+        found = [(s.docs, iter(s.nearest.search(vectors, k))) for s in self.segments]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 

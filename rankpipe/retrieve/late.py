@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from rankpipe.errors import ModelError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
+from rankpipe.retrieve.living import Common
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
@@ -77,6 +78,7 @@ class ColBERT(Encoded[TokenEncoder]):
         model: str = "colbert-small",
         max_length: int | None = None,
         bits: Literal[2, 4, 16] = 4,
+        **common: Unpack[Common],
     ) -> ColBERT:
         """Encode a collection's tokens. An interrupted build goes on after its last whole shard.
 
@@ -90,7 +92,7 @@ class ColBERT(Encoded[TokenEncoder]):
         """
         cls.check(model=model, max_length=max_length, bits=bits)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "bits": bits}
-        return cls.make(data, folder, recipe, resume=True)
+        return cls.make(data, folder, recipe, resume=True, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, bits: int) -> None:  # noqa: ARG004  the model knows them
@@ -143,13 +145,13 @@ class ColBERT(Encoded[TokenEncoder]):
         """A segment."""
         return Tokens(folder)
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries, and compare all of them with a segment at a time."""
         encoder, made = self.model.encoder, list[list[Sequence[Hit]]]([] for _ in queries)
         vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
         asked = {i: one for i, one in vectors.items() if len(one)}
         for s in self.segments if asked else ():
-            found = s.search([*asked.values()], self.k, self.candidates, self.probes)
+            found = s.search([*asked.values()], k, self.candidates, self.probes)
             for i, one in zip(asked, found, strict=True):
                 made[i].append(s.docs.hits(*one))
         return made

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,10 @@ from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.parts import Part, folders, new_part
+from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
 from rankpipe.store import Draft, publish
 
+Said = Passages | dict[str, Any] | None  # of how documents are cut, in Python or in a recipe
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
@@ -62,6 +64,16 @@ class Segment:
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
 
 
+class Common(TypedDict, total=False):
+    """What every kind's ``build`` takes beside its own arguments.
+
+    :param passages: cut documents into passages and find them by these; whole by default. Its arguments are those of
+        :class:`~rankpipe.retrieve.passages.Passages`: ``max``, ``overlap``, ``sentences``, ``tokens``, ``score``.
+    """
+
+    passages: Said
+
+
 class Living(Index):
     """An index of segments, which its kinds fill and search."""
 
@@ -69,16 +81,22 @@ class Living(Index):
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
 
     @classmethod
-    def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:
+    def make(
+        cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False, passages: Said = None
+    ) -> Self:
         """Build an index of one segment.
 
         :param recipe: how, with every argument; all that the segments to come will know of it.
         :param resume: go on from what an interrupted build has left.
+        :param passages: how documents are cut; :class:`Common`.
         """
+        cut = Passages.of(passages)
+        recipe = {**recipe, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=resume) as draft:
             with new_part(draft, folder, first=True, resume=resume) as made:
-                cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
-            draft.facts = cls._facts(draft.folder)
+                docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
+                cls.fill(cut.split(docs) if cut else docs, made, recipe)
+            draft.facts = cls._facts(draft.folder, cut)
         return cls(folder)
 
     @classmethod
@@ -96,8 +114,8 @@ class Living(Index):
         """A segment, to be searched."""
 
     @abstractmethod
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment."""
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
+        """For each query the best ``k`` hits of each segment, best first."""
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -114,20 +132,28 @@ class Living(Index):
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search every segment, and merge what they have by score; equal scores as trec_eval breaks them."""
+        if self.passages:
+            return self.passages.found(self.find, batch, self.k)
         return [
             Ranking.scored(query, chain.from_iterable(found), self.k)
-            for query, found in zip(batch, self.find(batch), strict=True)
+            for query, found in zip(batch, self.find(batch, self.k), strict=True)
         ]
 
     def _open(self) -> None:
         self.segments = self._opened(self.manifest.path)
 
+    @property
+    def passages(self) -> Passages | None:
+        """How documents are cut; None if they are whole."""
+        return Passages.of(self.manifest.recipe.get("passages"))
+
     def __len__(self) -> int:
-        return sum(map(len, self.segments))
+        return int(self.manifest.facts["documents"])
 
     def documents(self) -> Iterator[Doc]:
         """All that are alive, in the order in which they came."""
-        return (s.docs[place] for s in self.segments for place in s.living.tolist())
+        kept = (s.docs[place] for s in self.segments for place in s.living.tolist())
+        return joined(kept) if self.passages else kept
 
     def add(self, docs: Iterable[Doc]) -> Change:
         """Add documents.
@@ -161,15 +187,15 @@ class Living(Index):
             segments = self._opened(draft.folder)
             doomed, fresh = dict.fromkeys(ids), 0
             if docs is not None:
-                made = self._written(docs, draft)
-                doomed, fresh = dict.fromkeys(made.ids), len(made)
-            dead = [s.find(doomed) for s in segments]
+                doomed = dict.fromkeys(self._written(docs, draft))
+                fresh = len(doomed)
+            dead = [self._found(s, doomed) for s in segments]
             there = [i for found in dead for i in found]
             if docs is not None and there and not replace:
                 raise self._there(there, fresh)
             for segment, found in zip(segments, dead, strict=True):
                 if found:
-                    self._bury(segment, found.values())
+                    self._bury(segment, chain.from_iterable(found.values()))
             self._tidy(draft)
         self.refresh()
         if docs is None:
@@ -203,10 +229,18 @@ class Living(Index):
         for s in segments:
             shutil.rmtree(s.folder)
 
-    def _written(self, docs: Iterable[Doc], draft: Draft) -> Docs:
+    def _written(self, docs: Iterable[Doc], draft: Draft) -> Iterable[str]:
+        """The ids of the documents that a new segment was made of."""
         with new_part(draft, self.folder) as made:
-            self.more(docs, made)
-        return Docs(made.folder)
+            self.more(self.passages.split(docs) if self.passages else docs, made)
+        written = Docs(made.folder)
+        return documents(written) if self.passages else written.ids
+
+    def _found(self, segment: Segment, ids: Iterable[str]) -> dict[str, Sequence[int]]:
+        """Where documents are in a segment, if they are alive."""
+        if self.passages:
+            return dict(places(segment, ids))
+        return {i: (place,) for i, place in segment.find(ids).items()}
 
     def _opened(self, folder: Path) -> list[Any]:
         return [self.segment(f, self.manifest.recipe) for f in folders(folder)]
@@ -215,15 +249,19 @@ class Living(Index):
     def _amending(self) -> Iterator[Draft]:
         with super()._amending() as draft:
             yield draft
-            draft.facts = self._facts(draft.folder)
+            draft.facts = self._facts(draft.folder, self.passages)
 
     @classmethod
-    def _facts(cls, folder: Path) -> dict[str, Any]:
+    def _facts(cls, folder: Path, cut: Passages | None) -> dict[str, Any]:
         """What is worth knowing: counts summed over the segments, all else as the last one says."""
         told = [json.loads((made / "facts.json").read_text("utf-8")) for made in folders(folder)]
-        dead = sum(len(Segment(made).dead) for made in folders(folder))
+        segments = [Segment(made) for made in folders(folder)]
         facts = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in cls.counts}
-        return {**facts, "documents": facts["documents"] - dead, "dead": dead, "segments": len(told)}
+        facts |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
+        if not cut:
+            return {**facts, "documents": facts["documents"] - facts["dead"]}
+        whole = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
+        return {**facts, "documents": whole, "passages": facts["documents"] - facts["dead"]}
 
 
 def _size(documents: int) -> int:

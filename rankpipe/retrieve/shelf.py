@@ -6,7 +6,6 @@ A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``b
 
 from __future__ import annotations
 
-import inspect
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +16,8 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.retrieve.living import Common
+from rankpipe.retrieve.passages import Passages
 from rankpipe.stage import Retriever
 
 KEYS = ("data", "split", "titles", "index")
@@ -42,7 +43,7 @@ def _refused(index: dict[str, Any]) -> list[str]:
     if not hasattr(kind, "check"):
         return []
     try:
-        kind.check(**{k: v for k, v in full(kind, index).items() if k != "use"})
+        kind.check(**{k: v for k, v in full(kind, index).items() if k not in ("use", *Common.__annotations__)})
     except RecipeError as error:
         return error.faults
     return []
@@ -109,7 +110,13 @@ def changes(folder: Path) -> int:
 
 
 def full(kind: type[Retriever], index: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with every default written out, as manifests keep it."""
-    parameters = inspect.signature(kind.build).parameters  # type: ignore[attr-defined]  # every index kind has it
+    """The recipe with every default written out, as manifests keep it.
+
+    :raises RecipeError: If what is said of passages has faults.
+    """
+    parameters = recipe.parameters(kind.build)  # type: ignore[attr-defined]  # every index kind has it
     defaults = {k: p.default for k, p in parameters.items() if k not in GIVEN}
-    return {"use": index["use"], **defaults, **{k: v for k, v in index.items() if k != "use"}}
+    written = {"use": index["use"], **defaults, **{k: v for k, v in index.items() if k != "use"}}
+    if cut := Passages.of(written.get("passages")):
+        written["passages"] = cut.told
+    return written

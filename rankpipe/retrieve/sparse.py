@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.retrieve.docs import best, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.living import Common, Segment
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.strings import mapped
@@ -73,6 +73,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         model: str = "splade-tiny",
         max_length: int | None = None,
         steps: int | None = None,
+        **common: Unpack[Common],
     ) -> SparseIndex:
         """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard.
 
@@ -86,7 +87,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         """
         cls.check(model=model, max_length=max_length, steps=steps)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "steps": steps}
-        return cls.make(data, folder, recipe, resume=True)
+        return cls.make(data, folder, recipe, resume=True, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, steps: int | None) -> None:  # noqa: ARG004  the model knows them
@@ -134,16 +135,16 @@ class SparseIndex(Encoded[SparseEncoder]):
         """A segment."""
         return Impacts(folder)
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Weigh the queries' words together; then score the documents that have one of them, as far as they may win."""
         if not (asked := [query for query in queries if query.text.strip()]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
         _refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
         each = iter(weighed)
-        return [self._find(next(each)) if query.text.strip() else () for query in queries]
+        return [self._find(next(each), k) if query.text.strip() else () for query in queries]
 
-    def _find(self, query: Weighed) -> Iterator[Sequence[Hit]]:
+    def _find(self, query: Weighed, k: int) -> Iterator[Sequence[Hit]]:
         vocabulary, steps = self.model.encoder.vocabulary, np.float32(self.manifest.recipe["steps"] or 1)
         words = sorted(
             ((w / steps, vocabulary[i]) for i, w in zip(query.words.tolist(), query.weights, strict=True)),
@@ -151,8 +152,8 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.segments:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, self.k, s.alive, s.sums)
-            top = best(scores, s.docs.precedence[found], self.k)
+            found, scores = candidates(terms, k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 
 

@@ -46,6 +46,15 @@ class Strings:
             low, high = (middle + 1, high) if found < sought else (low, middle)
         return None
 
+    def ending(self, suffix: str) -> NDArray[np.bool_]:
+        """Which of them end so, (n,)."""
+        ends, sought = self._ends[1:], suffix.encode()
+        made: NDArray[np.bool_] = np.diff(self._ends) >= len(sought)
+        told = np.frombuffer(self._bytes, np.uint8)
+        for back, byte in enumerate(reversed(sought), 1):
+            made[made] = told[ends[made] - back] == byte
+        return made
+
     def _at(self, place: int) -> bytes:
         return self._bytes[self._ends[place] : self._ends[place + 1]]
 
