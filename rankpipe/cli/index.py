@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankpipe.cli import app, options, show
 from rankpipe.errors import ArtefactError, DataError
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.forecast import Forecast
 
 index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
 app.add_typer(index, name="index")
@@ -23,16 +31,26 @@ def build(
     titles: options.Titles = None,
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="What it may hold, as 1GB; an index in less has more segments.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
 ) -> None:
     """Build an index from a collection.
 
     rankpipe index build my-index --data path/to/beir-folder
     rankpipe index build my-vectors --data corpus.jsonl --use dense --set model=bge-small
+    rankpipe index build my-index --data huge.jsonl.gz --memory 2GB
     rankpipe index build indexes/pydocs-bm25
     """
     from rankpipe import store
     from rankpipe.retrieve import shelf
+
+    foreseen: list[Forecast] = []
+
+    def told(forecast: Forecast) -> None:
+        foreseen.append(forecast)
+        show.remark(f"{folder}: {forecast}")
 
     written = folder / "recipe.yaml"
     if data is not None:
@@ -41,10 +59,12 @@ def build(
         policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
         tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
-        why = shelf.build(shelf.opened(tree), folder, node, force=force)
+        with _going_on():
+            why = shelf.build(shelf.opened(tree), folder, node, force=force, memory=memory, told=told)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        why = shelf.ensure(folder, force=force)
+        with _going_on():
+            why = shelf.ensure(folder, force=force, memory=memory, told=told)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
     made = store.read_manifest(folder)
@@ -58,7 +78,8 @@ def build(
             show.out.print(f"{folder} is current; --force builds it again")
         show.remark(f'next: rankpipe search {folder} "your question"')
 
-    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts}, human)
+    judged = {"forecast": asdict(foreseen[0])} if foreseen else {}
+    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts, **judged}, human)
 
 
 @show.verb(index, "info")
@@ -94,6 +115,16 @@ def verify(folder: Folder) -> None:
         raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Tell who interrupts the work how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        show.warn(f"interrupted; to go on after the last whole shard: rankpipe {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(130) from None
 
 
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:

@@ -19,9 +19,9 @@ from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.progress import track
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.living import Common
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
@@ -32,6 +32,7 @@ COPIED = 512  # copied at once
 WHOLE = 16  # bits
 LEAST = 1 << 16  # vectors; a segment of fewer keeps them whole, for they are too few to learn centroids from
 OUTGROWN = 4  # centroids are learned anew for so many times the vectors that they were learned for
+CODED = 9  # bytes of a compressed vector: its centroid, and where it is in the postings of that
 AWRY = 0.01  # how far from 1 the length of a vector may be
 SAMPLE = 24  # documents that centroids are learned from, times the square root of all
 
@@ -92,7 +93,7 @@ class ColBERT(Encoded[TokenEncoder]):
         """
         cls.check(model=model, max_length=max_length, bits=bits)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "bits": bits}
-        return cls.make(data, folder, recipe, resume=True, **common)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, bits: int) -> None:  # noqa: ARG004  the model knows them
@@ -122,6 +123,13 @@ class ColBERT(Encoded[TokenEncoder]):
         _keep(grown, track(reads(left), f"{recipe['model']}: token vectors", len(left)), codec)
         shutil.rmtree(draft.folder / "sample", ignore_errors=True)
         _finish(draft, model.identity)
+
+    @classmethod
+    def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
+        """Bytes of a small segment, as they would count in a large one, that is compressed."""
+        vectors: NDArray[Any] = mapped(folder / "vectors.npy")
+        coded = vectors.nbytes * recipe["bits"] // WHOLE + (CODED * len(vectors) if recipe["bits"] < WHOLE else 0)
+        return super().size(folder, recipe) - int(vectors.nbytes) + int(coded)
 
     @classmethod
     def merge(cls, segments: Sequence[Tokens], draft: Part, recipe: dict[str, Any]) -> None:
@@ -245,6 +253,6 @@ def _shards(docs: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 
 def _finish(draft: Part, made_by: str) -> None:
     if (draft.folder / "codec.npz").exists():
-        invert(draft.folder)
+        invert(draft.folder, draft.block)
     lengths, cut = (mapped(draft.folder / f"{name}.npy") for name in ("lengths", "cut"))
     draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "tokens": int(lengths.sum())}

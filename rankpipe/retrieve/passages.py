@@ -23,7 +23,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import Docs, renamed
 
 if TYPE_CHECKING:
-    from rankpipe.retrieve.living import Segment
+    from rankpipe.retrieve.segment import Segment
 
 HAN = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # and kana: no blanks between words
 WORD = regex(rf"[{HAN}][^\s{HAN}]*|[^\s{HAN}]+")

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import best, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.living import Common, Segment
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.vectors import Columns
@@ -87,7 +88,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         """
         cls.check(model=model, max_length=max_length, steps=steps)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "steps": steps}
-        return cls.make(data, folder, recipe, resume=True, **common)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, steps: int | None) -> None:  # noqa: ARG004  the model knows them
@@ -114,14 +115,14 @@ class SparseIndex(Encoded[SparseEncoder]):
                 grown.append(*_columns(weighed, recipe["steps"]))
             first += len(part)
         if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
-            _invert(draft.folder, model.encoder.vocabulary)
+            _invert(draft.folder, model.encoder.vocabulary, draft.block)
         cls._note(draft, model.identity)
 
     @classmethod
     def merge(cls, segments: Sequence[Impacts], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
         """Merge postings; nothing is encoded again."""
         places = moved(segments, draft)
-        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder, draft.block)
         np.save(draft.folder / "cut.npy", np.concatenate([s.cut[s.living] for s in segments]))
         cls._note(draft, identity(segments))
 
@@ -176,10 +177,10 @@ def _columns(weighed: Sequence[Weighed], steps: int | None) -> tuple[Columns, Co
     return {"lengths": np.array(lengths, np.int32), "cut": cut}, rows
 
 
-def _invert(folder: Path, vocabulary: Sequence[str]) -> None:
+def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
     """Turn the columns of documents into postings; the columns go."""
     lengths, words, weights = (mapped(folder / f"{name}.npy") for name in ("lengths", "words", "weights"))
-    spill = Spill(folder / "spill.bin", weights.dtype)
+    spill = Spill(folder / "spill.bin", weights.dtype, block)
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     spill.fill(
         dict(zip((vocabulary[i] for i in words[a:b].tolist()), weights[a:b].tolist(), strict=True))

@@ -28,6 +28,11 @@ class Strings:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    @property
+    def size_bytes(self) -> int:
+        """All together."""
+        return len(self._bytes)
+
     def __getitem__(self, place: int) -> str:
         return self._at(place).decode()
 
