@@ -34,12 +34,16 @@ def build(
     memory: Annotated[
         str | None, typer.Option("--memory", help="What it may hold, as 1GB; an index in less has more segments.")
     ] = None,
+    recall: Annotated[
+        float | None, typer.Option("--recall", help="Search by HNSW or IVF, tuned to find so much of the 10 nearest.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
 ) -> None:
     """Build an index from a collection.
 
     rankpipe index build my-index --data path/to/beir-folder
     rankpipe index build my-vectors --data corpus.jsonl --use dense --set model=bge-small
+    rankpipe index build my-vectors --data corpus.jsonl --use dense --recall 0.95
     rankpipe index build my-index --data huge.jsonl.gz --memory 2GB
     rankpipe index build indexes/pydocs-bm25
     """
@@ -54,6 +58,7 @@ def build(
 
     written = folder / "recipe.yaml"
     if data is not None:
+        settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
         source = str(Path(data).resolve()) if Path(data).exists() else data
         policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
@@ -74,6 +79,7 @@ def build(
         if why:
             rows = [(k, v) for k, v in facts.items() if k != "built"]
             show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            _tell_recall(made.recipe.get("recall"), facts)
         else:
             show.out.print(f"{folder} is current; --force builds it again")
         show.remark(f'next: rankpipe search {folder} "your question"')
@@ -115,6 +121,20 @@ def verify(folder: Folder) -> None:
         raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
+
+
+def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
+    """What approximate search finds of what exact search does."""
+    if (found := facts.get("recall_at_10")) is None:
+        if wanted is not None:
+            show.remark("few documents: searched exactly, which is as fast")
+        return
+    said = (
+        f"recall, against exact search: {found:.3f} of the 10 nearest, {facts['recall_at_100']:.3f} of the 100 nearest"
+    )
+    show.out.print(said, highlight=False)
+    if wanted is not None and found < wanted:
+        show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
 
 
 @contextmanager

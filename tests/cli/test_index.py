@@ -1,6 +1,7 @@
 """What building an index says, before and when it does not come to its end."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner
 from rankpipe.cli import app, index
 from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
-from rankpipe.retrieve import forecast
+from rankpipe.retrieve import approximate, dense, forecast
 
 assert index.build  # registers its verbs
 
@@ -29,6 +30,26 @@ def test_the_command_line_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "memory_bytes" not in told
     bad = CliRunner().invoke(app, [*build, "--force", "--memory", "1KB"])
     assert "memory: '1KB'; expected 256 MB or more" in bad.stderr
+
+
+def test_the_recall_of_approximate_search_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, chance = tmp_path / "corpus.jsonl", random.Random(0)
+    texts = (" ".join(chance.choices("abcdefghijklmnop", k=12)) for _ in range(400))
+    corpus.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)))
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(corpus), "--use", "dense", "--force"]
+    build += ["--set", "model=tests.retrieve.fakes:Drawn"]
+    assert "searched exactly" in CliRunner().invoke(app, [*build, "--recall", "0.9"]).stderr
+    monkeypatch.setattr(dense, "LEAST", 300)
+    monkeypatch.setattr(approximate, "cores", lambda: 1)
+    made = CliRunner().invoke(app, [*build, "--recall", "0.9"])
+    told = json.loads((tmp_path / "index" / "manifest.json").read_text())["facts"]
+    assert (told["factory"], told["recall_at_10"] >= 0.9) == ("HNSW32", True)
+    for nearest in (10, 100):
+        assert f"{told[f'recall_at_{nearest}']:.3f} of the {nearest} nearest" in made.stdout
+    poor = CliRunner().invoke(app, [*build, "--recall", "1", "--set", "factory=PQ2x4"])
+    assert "PQ2x4 does not reach the recall 1" in poor.stderr
+    wrong = CliRunner().invoke(app, [*build, "--recall", "1.5"])
+    assert "recall: 1.5; expected more than 0, at most 1" in wrong.stderr
 
 
 def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
