@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +47,6 @@ def build(
     rankpipe index build my-index --data huge.jsonl.gz --memory 2GB
     rankpipe index build indexes/pydocs-bm25
     """
-    from rankpipe import store
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
@@ -72,20 +71,7 @@ def build(
             why = shelf.ensure(folder, force=force, memory=memory, told=told)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
-    made = store.read_manifest(folder)
-    facts = {**made.facts, "size_bytes": made.size_bytes, "seconds": made.seconds, "built": why is not None}
-
-    def human() -> None:
-        if why:
-            rows = [(k, v) for k, v in facts.items() if k != "built"]
-            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
-            _tell_recall(made.recipe.get("recall"), facts)
-        else:
-            show.out.print(f"{folder} is current; --force builds it again")
-        show.remark(f'next: rankpipe search {folder} "your question"')
-
-    judged = {"forecast": asdict(foreseen[0])} if foreseen else {}
-    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts, **judged}, human)
+    _tell(folder, why, foreseen)
 
 
 @show.verb(index, "info")
@@ -121,6 +107,26 @@ def verify(folder: Folder) -> None:
         raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
+
+
+def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:
+    """What was built, or was current."""
+    from rankpipe import store
+
+    made = store.read_manifest(folder)
+    facts = {**made.facts, "size_bytes": made.size_bytes, "seconds": made.seconds, "built": why is not None}
+
+    def human() -> None:
+        if why:
+            rows = [(k, v) for k, v in facts.items() if k != "built"]
+            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            _tell_recall(made.recipe.get("recall"), facts)
+        else:
+            show.out.print(f"{folder} is current; --force builds it again")
+        show.remark(f'next: rankpipe search {folder} "your question"')
+
+    judged = {"forecast": asdict(foreseen[0])} if foreseen else {}
+    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts, **judged}, human)
 
 
 def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:

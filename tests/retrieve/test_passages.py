@@ -66,6 +66,10 @@ def test_by_tokens(embedded: Callable[[str], Path]) -> None:
     embedded("bge-small")
     tokenizer = passages._tokenizer("bge-small")
     assert "".join(text[a:b] for a, b in Passages(1, tokens="bge-small").spans(text)) == text  # words are cut
+    for most in (2, 3, 7):  # a word may be more than what is left beside the overlap
+        spans = [*Passages(most, most - 1, tokens="bge-small").spans(text)]
+        assert all(a < b <= end < last for (a, end), (b, last) in pairwise(spans))
+        assert spans[-1][1] == len(text)
     for most in (5, 20):
         made = [text[a:b] for a, b in Passages(most, tokens="bge-small").spans(text)]
         assert "".join(made) == text
