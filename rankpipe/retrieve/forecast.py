@@ -19,7 +19,7 @@ from rankpipe.retrieve.memory import ANY, shown, size_bytes
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.passages import Passages
 
-SAMPLE = 200, 4000  # documents that are tried; the more, where that takes less than QUICK_S
+SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, where that takes less than QUICK_S
 QUICK_S = 0.5
 WORTH = 2000  # documents; of fewer nothing is said, for they are indexed in a moment
 BESIDE = 64 << 20  # bytes that blocks and batches take, about
@@ -86,7 +86,7 @@ def forecast(
                 docs, start = list(islice(data.docs(), sample)), perf_counter()
                 make(part.counted(cut.split(docs) if cut else docs), part)
                 seconds, size = perf_counter() - start, kind.size(part.folder, recipe)
-            if seconds > QUICK_S:
+            if sample > SAMPLE[0] and seconds > QUICK_S:
                 break
     times = data.count / len(docs)
     held = BESIDE + min(2 * part.held * times, limit if limit < ANY else float("inf"))

@@ -15,7 +15,7 @@ from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held, digest
 from rankpipe.errors import RecipeError
-from rankpipe.retrieve import memory, shelf
+from rankpipe.retrieve import embed, memory, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.memory import size_bytes
@@ -89,6 +89,12 @@ def test_vectors_are_made_in_bounded_memory(tmp_path: Path) -> None:
     most, model = 2 << 20, "tests.retrieve.test_memory:Quiet"
     assert peak(Dense.build, tmp_path / "little", memory=most, model=model) < most
     assert peak(Dense.build, tmp_path / "whole", model=model) > 1.5 * most
+
+
+def test_long_texts_make_short_shards() -> None:
+    docs = [Doc(f"d{i}", "x" * length) for i, length in enumerate([10, 10, 500, 10, 10, 10])]
+    shards = [(first, len(part)) for first, part in embed._shards(docs, most=100, row=40)]
+    assert shards == [(0, 3), (3, 3)]
 
 
 @pytest.mark.parametrize("name", KINDS)
