@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import rshift
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from rankpipe.catalog import find, is_known, near
 from rankpipe.errors import DataError, MissingExtra, RankpipeError, RecipeError
@@ -29,9 +29,11 @@ __all__ = [
     "load",
     "meant",
     "misjoined",
+    "parameters",
     "paths",
     "pipeline",
     "rooted",
+    "shared",
     "spelled",
     "walk",
 ]
@@ -195,7 +197,7 @@ def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> d
 
 def paths(call: Callable[..., Any]) -> list[str]:
     """The arguments that a component declares as ``Path``."""
-    return [name for name, p in inspect.signature(call).parameters.items() if _spelled(p).startswith("Path")]
+    return [name for name, p in parameters(call).items() if _spelled(p).startswith("Path")]
 
 
 def pipeline(stages: list[dict[str, Any]], root: Path) -> Any:
@@ -223,11 +225,11 @@ def misjoined(stages: list[dict[str, Any]], place: str) -> list[str]:
 
 
 def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequence[str]) -> list[str]:
-    parameters = {k: p for k, p in inspect.signature(call).parameters.items() if k not in given}
-    spread = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    unknown = [] if spread else [k for k in arguments if k not in parameters]
-    faults = [f"no argument {k!r}{near(k, [*parameters]) or '; it takes ' + ', '.join(parameters)}" for k in unknown]
-    for name, p in parameters.items():
+    takes = {k: p for k, p in parameters(call).items() if k not in given}
+    spread = any(p.kind is p.VAR_KEYWORD for p in takes.values())
+    unknown = [] if spread else [k for k in arguments if k not in takes]
+    faults = [f"no argument {k!r}{near(k, [*takes]) or '; it takes ' + ', '.join(takes)}" for k in unknown]
+    for name, p in takes.items():
         if name in arguments and name in _spread(call):
             faults += [] if isinstance(arguments[name], list) else [f"{name}: expected a list"]
         elif name in arguments:
@@ -237,12 +239,30 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
     return faults
 
 
+def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The arguments of a component, those among them that several share (``**common: Unpack[Common]``, PEP 692); these
+    are None by default.
+    """
+    made = dict(inspect.signature(call).parameters)
+    for name, group in shared(call).items():
+        del made[name]
+        for own, kind in get_type_hints(group).items():
+            made[own] = inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+    return made
+
+
+def shared(call: Callable[..., Any]) -> dict[str, Any]:
+    """The groups of arguments (a TypedDict each) that a component shares with others."""
+    grouped = [name for name, p in inspect.signature(call).parameters.items() if "Unpack[" in str(p.annotation)]
+    return {name: get_args(get_type_hints(call)[name])[0] for name in grouped}
+
+
 def spelled(name: str) -> dict[str, str]:
     """The arguments of a component, and each one's kind as its source has it.
 
     :raises RecipeError: If there is no such component.
     """
-    return {k: _spelled(p) for k, p in inspect.signature(find(name)).parameters.items()}
+    return {k: _spelled(p) for k, p in parameters(find(name)).items()}
 
 
 def _spelled(parameter: inspect.Parameter) -> str:

@@ -77,22 +77,23 @@ class Draft:
 
 @contextmanager
 def publish(
-    folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data, resume: bool = False
+    folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data, resume: object = None
 ) -> Iterator[Draft]:
     """Write an artefact; it replaces the one in ``folder`` when the block ends without an error.
 
-    :param resume: keep what an interrupted build of the same recipe and data left, for this one to go on from.
+    :param resume: keep what an interrupted build of the same recipe and data left, for this one to go on from, if it
+        was told the same here; anything but None.
     :raises ArtefactError: If another process is writing there.
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
     known = _Known(kind, format)
-    told = [kind, format, recipe, asdict(data)]
+    told = [kind, format, recipe, asdict(data), resume]
     key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
     work = folder / "made" / f".work-{key}"
     with disk_errors(folder), lock(folder):
-        if resume:
+        if resume is not None:
             _take_up(folder, work)
-        _sweep(folder, keep=work.name if resume else "")
+        _sweep(folder, keep=work.name if resume is not None else "")
         work.mkdir(parents=True, exist_ok=True)
         draft = Draft(work)
         yield draft

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from rankpipe import recipe
 from rankpipe.catalog import CATALOG, find, near, plugins
 from rankpipe.cli import fit, show
 from rankpipe.errors import DataError
@@ -53,11 +54,11 @@ def component(name: str) -> dict[str, Any]:
 def arguments(call: Callable[..., Any], given: Sequence[str] = ()) -> list[dict[str, str | None]]:
     """Each argument with its default (as Python writes it; None if it must be said), and what is said of it."""
     said: dict[str, str] = {}
-    for one in reversed(inspect.getmro(call) if inspect.isclass(call) else [call]):
+    for one in (*recipe.shared(call).values(), *reversed(inspect.getmro(call) if inspect.isclass(call) else [call])):
         said |= {name: _words(words) for name, words in PARAMETER.findall(_documentation(one))}
     return [
         {"name": p.name, "default": None if p.default is p.empty else repr(p.default), "about": said.get(p.name, "")}
-        for p in inspect.signature(call).parameters.values()
+        for p in recipe.parameters(call).values()
         if p.name not in given
     ]
 

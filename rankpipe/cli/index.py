@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rankpipe.cli import app, options, show
 from rankpipe.errors import ArtefactError, DataError
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.forecast import Forecast
 
 index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
 app.add_typer(index, name="index")
@@ -23,42 +31,47 @@ def build(
     titles: options.Titles = None,
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
+    memory: Annotated[
+        str | None, typer.Option("--memory", help="What it may hold, as 1GB; an index in less has more segments.")
+    ] = None,
+    recall: Annotated[
+        float | None, typer.Option("--recall", help="Search by HNSW or IVF, tuned to find so much of the 10 nearest.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
 ) -> None:
     """Build an index from a collection.
 
     rankpipe index build my-index --data path/to/beir-folder
     rankpipe index build my-vectors --data corpus.jsonl --use dense --set model=bge-small
+    rankpipe index build my-vectors --data corpus.jsonl --use dense --recall 0.95
+    rankpipe index build my-index --data huge.jsonl.gz --memory 2GB
     rankpipe index build indexes/pydocs-bm25
     """
-    from rankpipe import store
     from rankpipe.retrieve import shelf
+
+    foreseen: list[Forecast] = []
+
+    def told(forecast: Forecast) -> None:
+        foreseen.append(forecast)
+        show.remark(f"{folder}: {forecast}")
 
     written = folder / "recipe.yaml"
     if data is not None:
+        settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
         source = str(Path(data).resolve()) if Path(data).exists() else data
         policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
         tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
-        why = shelf.build(shelf.opened(tree), folder, node, force=force)
+        with _going_on():
+            why = shelf.build(shelf.opened(tree), folder, node, force=force, memory=memory, told=told)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        why = shelf.ensure(folder, force=force)
+        with _going_on():
+            why = shelf.ensure(folder, force=force, memory=memory, told=told)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
-    made = store.read_manifest(folder)
-    facts = {**made.facts, "size_bytes": made.size_bytes, "seconds": made.seconds, "built": why is not None}
-
-    def human() -> None:
-        if why:
-            rows = [(k, v) for k, v in facts.items() if k != "built"]
-            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
-        else:
-            show.out.print(f"{folder} is current; --force builds it again")
-        show.remark(f'next: rankpipe search {folder} "your question"')
-
-    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts}, human)
+    _tell(folder, why, foreseen)
 
 
 @show.verb(index, "info")
@@ -94,6 +107,50 @@ def verify(folder: Folder) -> None:
         raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
+
+
+def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:
+    """What was built, or was current."""
+    from rankpipe import store
+
+    made = store.read_manifest(folder)
+    facts = {**made.facts, "size_bytes": made.size_bytes, "seconds": made.seconds, "built": why is not None}
+
+    def human() -> None:
+        if why:
+            rows = [(k, v) for k, v in facts.items() if k != "built"]
+            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            _tell_recall(made.recipe.get("recall"), facts)
+        else:
+            show.out.print(f"{folder} is current; --force builds it again")
+        show.remark(f'next: rankpipe search {folder} "your question"')
+
+    judged = {"forecast": asdict(foreseen[0])} if foreseen else {}
+    show.emit({"index": str(folder), "kind": made.kind, "data": made.data.name, **facts, **judged}, human)
+
+
+def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
+    """What approximate search finds of what exact search does."""
+    if (found := facts.get("recall_at_10")) is None:
+        if wanted is not None:
+            show.remark("few documents: searched exactly, which is as fast")
+        return
+    said = (
+        f"recall, against exact search: {found:.3f} of the 10 nearest, {facts['recall_at_100']:.3f} of the 100 nearest"
+    )
+    show.out.print(said, highlight=False)
+    if wanted is not None and found < wanted:
+        show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Tell who interrupts the work how to go on with it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        show.warn(f"interrupted; to go on after the last whole shard: rankpipe {shlex.join(sys.argv[1:])}")
+        raise typer.Exit(130) from None
 
 
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:

@@ -32,7 +32,8 @@ class TitlePolicy(Enum):
 
 
 DATA_HELP = (
-    "A BEIR folder, a .jsonl corpus, a known id (beir/scifact/test, msmarco-passage/trec-dl-2019/judged), "
+    "A BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), a known id (beir/scifact/test, "
+    "msmarco-passage/trec-dl-2019/judged), "
     "hf:OWNER/NAME, or pydocs (built in)."
 )
 Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]

@@ -1,6 +1,7 @@
 """From what a user writes to a dataset. The order in which a name is understood is fixed and written down here.
 
-1. an existing path: a BEIR folder, or a corpus of JSON lines (``.jsonl``, ``.jsonl.gz``);
+1. an existing path: a BEIR folder, or a corpus: JSON lines (``.jsonl``, ``.jsonl.gz``), Parquet (``.parquet``), or a
+   folder of such files;
 2. ``pydocs``: the documentation of the running Python, built in;
 3. ``hf:ORG/NAME``: Hugging Face `datasets`;
 4. a known collection in any spelling (``beir/scifact/test``, ``irds:beir/scifact/test``, ``beir-v1.0.0-scifact-test``,
@@ -18,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from rankpipe.catalog import installed, near
-from rankpipe.datasets import hub, irds
-from rankpipe.datasets.beir import open_corpus, read_folder
+from rankpipe.datasets import files, hub, irds
+from rankpipe.datasets.beir import read_folder
 from rankpipe.datasets.builtin import read_pydocs
 from rankpipe.datasets.dataset import Dataset, SelfMatch, Titles
 from rankpipe.datasets.facts import Collection, collections, spellings
@@ -29,7 +30,8 @@ from rankpipe.errors import DataError
 from rankpipe.trec import read_qrels
 
 ACCEPTED = (
-    "accepted are a BEIR folder, a corpus file (.jsonl, .jsonl.gz), pydocs, a Hugging Face id (hf:BeIR/scifact), "
+    "accepted are a BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), pydocs, "
+    "a Hugging Face id (hf:BeIR/scifact), "
     "and an id of ir_datasets (beir/scifact/test)"
 )
 
@@ -52,6 +54,8 @@ def open_dataset(
 
 def _opened(spec: str | Path, split: str) -> Dataset:
     path, name = Path(spec), str(spec)
+    if path.is_dir() and (parts := files.inside(path)):
+        return Dataset(path.resolve().name, files.Files(path, parts))
     if path.is_dir():
         data, place = read_folder(path, split), path.resolve().as_posix()
         known = next((k for k in collections().values() if place.endswith("/" + k.folder)), None)
@@ -79,7 +83,8 @@ def _opened(spec: str | Path, split: str) -> Dataset:
 def open_files(
     *, corpus: Path | None = None, queries: Path | None = None, qrels: Path | None = None, name: str = ""
 ) -> Dataset:
-    """A collection from single files: a corpus (JSON lines), topics (see :mod:`rankpipe.datasets.topics`), judgements.
+    """A collection from single files: a corpus (JSON lines or Parquet), topics (see
+    :mod:`rankpipe.datasets.topics`), judgements.
 
     :param name: what to call it; the first file's name if empty.
     :raises DataError: If no file is given, or one is missing or malformed; says the line.
@@ -89,16 +94,16 @@ def open_files(
         raise DataError("no files: give at least one of corpus, queries and qrels")
     return Dataset(
         name or first.name.split(".")[0],
-        open_corpus(corpus) if corpus else None,
+        files.opened(corpus) if corpus else None,
         read_topics(queries) if queries else (),
         read_qrels(qrels) if qrels else {},
     )
 
 
 def _corpus_file(path: Path) -> Dataset:
-    if not path.name.endswith((".jsonl", ".jsonl.gz")):
-        raise DataError(f"{path}: a corpus file ends in .jsonl or .jsonl.gz; {ACCEPTED}")
-    return Dataset(path.name.removesuffix(".gz").removesuffix(".jsonl"), open_corpus(path))
+    if not path.name.endswith(files.ENDINGS):
+        raise DataError(f"{path}: a corpus file ends in {', '.join(files.ENDINGS)}; {ACCEPTED}")
+    return Dataset(path.name.removesuffix(".gz").rpartition(".")[0], files.opened(path))
 
 
 def _known(known: Collection, split: str) -> Dataset:

@@ -154,7 +154,11 @@ class Jsonl:
 
     def docs(self) -> Iterator[Doc]:
         """Its documents."""
-        return unique(lambda: ((place, doc(parse(line, place), place)) for place, line in lines(self.path)))
+        return unique(self.placed)
+
+    def placed(self) -> Iterator[tuple[str, Doc]]:
+        """Its documents, each with its file and line."""
+        return ((place, doc(parse(line, place), place)) for place, line in lines(self.path))
 
     def checksum(self) -> str:
         """The sha256 of the unpacked file."""

@@ -19,6 +19,7 @@ from rankpipe.disk import write
 from rankpipe.errors import MissingExtra, RecipeError
 from rankpipe.onnx import cores
 from rankpipe.progress import working
+from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
 from rankpipe.retrieve.vectors import Vectors
 
@@ -28,7 +29,12 @@ KNOBS = ("efSearch", "nprobe")  # how thorough a search is: of HNSW, of IVF
 COARSE = "quantizer_efSearch"  # the same of an IVF whose lists are found by HNSW
 GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
-BLOCK = 1 << 16  # vectors handed over at once
+BLOCK = 1 << 13  # vectors handed over at once
+
+
+def row_bytes(dimension: int) -> int:
+    """What FAISS holds of a document, at most: its vector, and its neighbours in a graph."""
+    return 4 * dimension + 272
 
 
 class Faiss(Nearest):
@@ -96,17 +102,21 @@ class Faiss(Nearest):
             _space(self.device).set_index_parameter(self.index, knob, kept if knob == "efSearch" else value)
 
 
-def build(field: Field, folder: Path, *, factory: str, recall: float | None, train: int, device: str) -> dict[str, Any]:
+def build(
+    field: Field, folder: Path, *, factory: str, recall: float | None, train: int, device: str, memory: int = ANY
+) -> dict[str, Any]:
     """Make an index of a field (``faiss.index``), and measure it (``faiss.json``).
 
     :param factory: FAISS's word for it; "exact" if one is to be picked that has the recall.
     :param recall: the share of the ten nearest documents that is to be found; :data:`RECALL` if None.
     :param train: documents that it is trained on, at most.
+    :param memory: bytes of vectors that it is trained on take a quarter of this, at most.
     :return: what is known of it: factory, knob, recall at 10 and 100. The recall is below what was asked for where no
         knob of this factory is enough for that.
     :raises RecipeError: If FAISS cannot make, train or fill such an index.
     """
-    documents = len(field.kept)
+    documents, row = len(field.kept), 4 * field.kept.vectors.shape[1]
+    train = min(train, max(memory // 4 // row, 1))
     for name in [factory] if factory != "exact" else _picked(documents, device):
         with working(f"FAISS index {name} of {documents} documents"):
             try:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +17,16 @@ from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import RecipeError
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import best, write_docs
-from rankpipe.retrieve.living import Living, Segment
-from rankpipe.retrieve.parts import moved
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.memory import TERM
+from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.words import Words
-from rankpipe.store import Draft
 
 # idf of a term from its document frequency and the number of documents (Kamphuis et al. 2020, table 1)
 IDF: dict[str, Callable[[int, int], float]] = {
@@ -47,6 +49,11 @@ class Counted(Segment):
         self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
         self.norms: NDArray[np.float32] = np.empty(0, np.float32)  # (documents,), for the index as a whole
         self.sums = np.zeros(len(self.docs))
+
+    @property
+    def held(self) -> int:
+        """Bytes that merging it holds, about."""
+        return super().held + TERM * len(self.postings.terms)
 
     def frequency(self, term: int | None) -> int:
         """How many documents that are alive have the term."""
@@ -92,6 +99,7 @@ class BM25(Living):
     """
 
     kind = "bm25"
+    portion = 1 << 20
     counts = (*Living.counts, "words", "postings")
 
     @classmethod
@@ -105,6 +113,7 @@ class BM25(Living):
         stemmer: str = "english",
         stopwords: str = "english",
         method: Literal["lucene", "robertson", "atire"] = "lucene",
+        **common: Unpack[Common],
     ) -> BM25:
         """Index a collection; texts and postings are never in memory as a whole, the vocabulary is.
 
@@ -117,7 +126,7 @@ class BM25(Living):
         """
         cls.check(k1=k1, b=b, stemmer=stemmer, stopwords=stopwords, method=method)
         recipe = {"use": "bm25", "k1": k1, "b": b, "stemmer": stemmer, "stopwords": stopwords, "method": method}
-        return cls.make(data, folder, recipe)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, k1: float, b: float, stemmer: str, stopwords: str, method: str) -> Words:
@@ -141,7 +150,7 @@ class BM25(Living):
         return words
 
     @classmethod
-    def fill(cls, docs: Iterable[Doc], draft: Draft, recipe: dict[str, Any]) -> None:
+    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         """Count words."""
         words, lengths = Words(recipe["stemmer"], recipe["stopwords"]), array("i")
 
@@ -149,19 +158,21 @@ class BM25(Living):
             for doc in write_docs(docs, draft):
                 counts = Counter(words(doc.contents))
                 lengths.append(counts.total())
+                known = len(spill.vocabulary)
                 yield counts
+                draft.held += TERM * (len(spill.vocabulary) - known)
 
-        spill = Spill(draft.folder / "spill.bin")
+        spill = Spill(draft.folder / "spill.bin", block=draft.block)
         spill.fill(counted())
         spill.invert(draft.folder)
         np.save(draft.folder / "lengths.npy", np.array(lengths, np.int32))
         draft.facts |= {"words": sum(lengths), "postings": sum(spill.distinct)}
 
     @classmethod
-    def merge(cls, segments: Sequence[Counted], draft: Draft, recipe: dict[str, Any]) -> None:  # noqa: ARG003
+    def merge(cls, segments: Sequence[Counted], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
         """Merge postings; no text is read for its words again."""
         places = moved(segments, draft)
-        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder, draft.block)
         lengths = np.concatenate([s.lengths[s.living] for s in segments])
         np.save(draft.folder / "lengths.npy", lengths)
         draft.facts |= {"words": int(lengths.sum()), "postings": len(mapped(draft.folder / "docs.npy"))}
@@ -186,17 +197,17 @@ class BM25(Living):
         super().refresh()
         recipe = self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
-        mean = sum(s.words for s in self.segments) / max(len(self), 1)
+        mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
             s.weigh(recipe["k1"], recipe["b"], mean)
         return self
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Score the documents that have a word of the query, as far as they may be among the best."""
-        return map(self._find, queries)
+        return (self._find(query, k) for query in queries)
 
-    def _find(self, query: Query) -> Iterator[Sequence[Hit]]:
-        recipe, n = self.manifest.recipe, len(self)
+    def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
+        recipe, n = self.manifest.recipe, sum(map(len, self.segments))
         gain = recipe["k1"] + 1 if recipe["method"] == "atire" else 1.0
         terms: list[tuple[float, str, list[int | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
@@ -206,6 +217,6 @@ class BM25(Living):
         terms.sort(key=lambda term: (-term[0], term[1]))
         for i, s in enumerate(self.segments):
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            found, scores = candidates(asked, self.k, s.alive, s.sums)
-            top = best(scores, s.docs.precedence[found], self.k)
+            found, scores = candidates(asked, k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])

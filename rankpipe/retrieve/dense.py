@@ -6,19 +6,21 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve import approximate, embed
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encode import OWN, Encoder, Pooling, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
-from rankpipe.retrieve.living import Segment
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.segment import Segment
+from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
 
 LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
@@ -31,6 +33,13 @@ class Embedded(Segment):
     def __init__(self, folder: Path, store: str, device: str) -> None:
         super().__init__(folder)
         self.store, self.device = store, device
+
+    @property
+    def held(self) -> int:
+        """Bytes that merging it holds, about."""
+        known = self.folder / "faiss.json"
+        row = approximate.row_bytes(self.field.kept.vectors.shape[1]) if known.exists() else 0
+        return super().held + row * len(self)
 
     @cached_property
     def field(self) -> Field:
@@ -85,6 +94,7 @@ class Dense(Encoded[Encoder]):
         recall: float | None = None,
         train: int = 200_000,
         device: str = "cpu",
+        **common: Unpack[Common],
     ) -> Dense:
         """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard, and one
         over an older index of the same encoder takes the vectors of unchanged texts from that.
@@ -115,7 +125,7 @@ class Dense(Encoded[Encoder]):
         }  # fmt: skip
         cls.check(**options)
         approximate.gpu(device)
-        return cls.make(data, folder, {"use": "dense", **options}, resume=True)
+        return cls.make(data, folder, {"use": "dense", **options}, **common)
 
     @staticmethod
     def check(
@@ -165,10 +175,19 @@ class Dense(Encoded[Encoder]):
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[Encoder]) -> None:
         """Encode what is new, and have FAISS index it, if it is for FAISS."""
         way = embed.Embedding(model.encoder, recipe)
+        if _searched_by_faiss(recipe):
+            draft.row += approximate.row_bytes(way.dimension)
         if embed.Saved.of(draft.folder).way != way.way:
             (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
         _index(draft, recipe)
+
+    @classmethod
+    def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
+        """Bytes of a small segment, as they would count in a large one, that FAISS holds a copy of, too."""
+        documents, dimension = mapped(folder / "vectors.npy").shape
+        copied = documents * approximate.row_bytes(dimension) if _searched_by_faiss(recipe) else 0
+        return super().size(folder, recipe) + copied
 
     @classmethod
     def merge(cls, segments: Sequence[Embedded], draft: Part, recipe: dict[str, Any]) -> None:
@@ -189,27 +208,29 @@ class Dense(Encoded[Encoder]):
         for s in self.segments:
             s.device = self.device or s.device
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and look up the nearest documents of each segment."""
         asked = [query.text for query in queries if query.text.strip()]
         if not asked or not self.segments:
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
-        found = [(s.docs, iter(s.nearest.search(vectors, self.k))) for s in self.segments]
+        found = [(s.docs, iter(s.nearest.search(vectors, k))) for s in self.segments]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
+
+
+def _searched_by_faiss(recipe: dict[str, Any]) -> bool:
+    """Whether large segments are."""
+    return recipe["factory"] != "exact" or recipe.get("recall") is not None
 
 
 def _index(draft: Part, recipe: dict[str, Any]) -> None:
     """Have FAISS index a segment, if it is one for FAISS."""
     large = draft.facts["documents"] >= LEAST
-    if recipe["factory"] == "exact":
-        wanted = large and recipe.get("recall") is not None
-    else:
-        wanted = large or draft.first
+    wanted = _searched_by_faiss(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
     told = draft.folder / "faiss.json"
     if wanted and not told.exists():
         field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
         how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
-        approximate.build(field, draft.folder, **how)
+        approximate.build(field, draft.folder, **how, memory=draft.memory)
     if wanted:
         draft.facts |= json.loads(told.read_text("utf-8"))

@@ -10,6 +10,7 @@ import json
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Protocol
@@ -114,6 +115,11 @@ class Stored(Doc):
 
     def __reduce__(self) -> tuple[type[Doc], tuple[str, str, str]]:
         return Doc, (self.id, self.text, self.title)
+
+
+def renamed(doc: Doc, id: str) -> Doc:
+    """The same document under another id; nothing of it is read for that."""
+    return Stored(id, doc._docs, doc._place) if isinstance(doc, Stored) else replace(doc, id=id)
 
 
 def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -104,7 +103,7 @@ def embed(docs: Iterable[Doc], way: Embedding, draft: Part) -> None:
     if saved.way != way.way:
         saved = Saved(way.way)
     known, seconds, encoded, reused = Known(draft.older(), way), 0.0, 0, 0
-    for first, part in _shards(docs):
+    for first, part in _shards(docs, draft.memory // 16, 4 * way.dimension):
         if first + len(part) <= saved.rows:
             continue
         pieces = list(known.of(part))
@@ -190,8 +189,17 @@ def _longest(store: type[Single], folder: Path, first: int) -> float:
     return float(np.linalg.norm(rows, axis=1).max()) * (1 + 1e-6)
 
 
-def _shards(docs: Iterable[Doc]) -> Iterator[tuple[int, list[Doc]]]:
-    stream, first = iter(docs), 0
-    while part := list(islice(stream, SHARD)):
+def _shards(docs: Iterable[Doc], most: int, row: int) -> Iterator[tuple[int, list[Doc]]]:
+    """Shards of documents, each with the place of its first one.
+
+    :param most: bytes of texts and rows in one, about.
+    """
+    first, part, held = 0, list[Doc](), 0
+    for doc in docs:
+        part.append(doc)
+        held += len(doc.text) + row
+        if len(part) == SHARD or held > most:
+            yield first, part
+            first, part, held = first + len(part), [], 0
+    if part:
         yield first, part
-        first += len(part)

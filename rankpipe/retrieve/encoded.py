@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -16,8 +16,9 @@ from rankpipe.data import Doc
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
-from rankpipe.retrieve.living import Living, Segment
+from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.vectors import Columns, append
 
 E = TypeVar("E")
@@ -53,6 +54,11 @@ class Encoded(Living, Generic[E]):
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         """Make a segment, by the model of the recipe."""
         cls.encode(docs, draft, recipe, cls.load(recipe))
+
+    @classmethod
+    def ready(cls, recipe: dict[str, Any]) -> Callable[[Iterable[Doc], Part], None]:
+        """What makes segments, its model loaded."""
+        return partial(cls.encode, recipe=recipe, model=cls.load(recipe))
 
     def more(self, docs: Iterable[Doc], draft: Part) -> None:
         """Make a segment, by the model that has made the others."""

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.progress import track
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
 from rankpipe.retrieve.parts import Part, moved
@@ -31,6 +32,7 @@ COPIED = 512  # copied at once
 WHOLE = 16  # bits
 LEAST = 1 << 16  # vectors; a segment of fewer keeps them whole, for they are too few to learn centroids from
 OUTGROWN = 4  # centroids are learned anew for so many times the vectors that they were learned for
+CODED = 9  # bytes of a compressed vector: its centroid, and where it is in the postings of that
 AWRY = 0.01  # how far from 1 the length of a vector may be
 SAMPLE = 24  # documents that centroids are learned from, times the square root of all
 
@@ -77,6 +79,7 @@ class ColBERT(Encoded[TokenEncoder]):
         model: str = "colbert-small",
         max_length: int | None = None,
         bits: Literal[2, 4, 16] = 4,
+        **common: Unpack[Common],
     ) -> ColBERT:
         """Encode a collection's tokens. An interrupted build goes on after its last whole shard.
 
@@ -90,7 +93,7 @@ class ColBERT(Encoded[TokenEncoder]):
         """
         cls.check(model=model, max_length=max_length, bits=bits)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "bits": bits}
-        return cls.make(data, folder, recipe, resume=True)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, bits: int) -> None:  # noqa: ARG004  the model knows them
@@ -122,6 +125,13 @@ class ColBERT(Encoded[TokenEncoder]):
         _finish(draft, model.identity)
 
     @classmethod
+    def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
+        """Bytes of a small segment, as they would count in a large one, that is compressed."""
+        vectors: NDArray[Any] = mapped(folder / "vectors.npy")
+        coded = vectors.nbytes * recipe["bits"] // WHOLE + (CODED * len(vectors) if recipe["bits"] < WHOLE else 0)
+        return super().size(folder, recipe) - int(vectors.nbytes) + int(coded)
+
+    @classmethod
     def merge(cls, segments: Sequence[Tokens], draft: Part, recipe: dict[str, Any]) -> None:
         """Copy vectors as they are kept; where centroids have to be others, compress them again."""
         moved(segments, draft)
@@ -143,13 +153,13 @@ class ColBERT(Encoded[TokenEncoder]):
         """A segment."""
         return Tokens(folder)
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries, and compare all of them with a segment at a time."""
         encoder, made = self.model.encoder, list[list[Sequence[Hit]]]([] for _ in queries)
         vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
         asked = {i: one for i, one in vectors.items() if len(one)}
         for s in self.segments if asked else ():
-            found = s.search([*asked.values()], self.k, self.candidates, self.probes)
+            found = s.search([*asked.values()], k, self.candidates, self.probes)
             for i, one in zip(asked, found, strict=True):
                 made[i].append(s.docs.hits(*one))
         return made
@@ -243,6 +253,6 @@ def _shards(docs: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 
 def _finish(draft: Part, made_by: str) -> None:
     if (draft.folder / "codec.npz").exists():
-        invert(draft.folder)
+        invert(draft.folder, draft.block)
     lengths, cut = (mapped(draft.folder / f"{name}.npy") for name in ("lengths", "cut"))
     draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "tokens": int(lengths.sum())}

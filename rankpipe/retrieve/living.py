@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import shutil
 from abc import abstractmethod
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,62 +25,57 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.disk import write
+from rankpipe.errors import DataError
 from rankpipe.progress import track
+from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.index import Change, Index
-from rankpipe.retrieve.parts import Part, folders, new_part
-from rankpipe.store import Draft, publish
+from rankpipe.retrieve.memory import ANY, size_bytes
+from rankpipe.retrieve.parts import Part, folders, new_part, portions
+from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
+from rankpipe.retrieve.segment import Segment
+from rankpipe.store import Draft, amend, publish
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 
-class Segment:
-    """One of an index: its documents and which of them are dead."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.docs = Docs(folder)
-        dead = folder / "dead.npy"
-        self.dead: NDArray[np.int32] = np.load(dead) if dead.exists() else np.empty(0, np.int32)  # places, rising
-        self.alive: NDArray[np.bool_] | None = None
-        if len(self.dead):
-            self.alive = np.ones(len(self.docs), bool)
-            self.alive[self.dead] = False
-
-    def __len__(self) -> int:
-        return len(self.docs) - len(self.dead)
-
-    @property
-    def living(self) -> NDArray[np.intp]:
-        """Places of the documents that are alive, rising."""
-        return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
-
-    def find(self, ids: Iterable[str]) -> dict[str, int]:
-        """Where the documents of these ids are, if they are alive."""
-        found = self.docs.find(ids)
-        return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
-
-
 class Living(Index):
     """An index of segments, which its kinds fill and search."""
 
     format = 2
+    portion: ClassVar[int] = ANY  # documents of a segment that a build makes, at most, before it merges them
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
 
     @classmethod
-    def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:
-        """Build an index of one segment.
+    def make(
+        cls,
+        data: Dataset,
+        folder: Path,
+        recipe: dict[str, Any],
+        *,
+        passages: Said = None,
+        memory: str | int | None = None,
+    ) -> Self:
+        """Build an index, of one segment if memory allows. A build that was interrupted goes on after its last whole
+        segment, within which a kind may have shards of its own.
 
         :param recipe: how, with every argument; all that the segments to come will know of it.
-        :param resume: go on from what an interrupted build has left.
+        :param passages: how documents are cut; :class:`Common`, also ``memory``.
         """
-        with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=resume) as draft:
-            with new_part(draft, folder, first=True, resume=resume) as made:
-                cls.fill(track(data.docs(), f"{cls.kind} index of {data.name}", data.count), made, recipe)
-            draft.facts = cls._facts(draft.folder)
-        return cls(folder)
+        cut, most = Passages.of(passages), size_bytes(memory)
+        recipe = {**recipe, "passages": cut and cut.told}
+        with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=most) as draft:
+            docs = iter(track(data.docs(), f"{cls.kind} index of {data.name}", data.count))
+            deque(islice(docs, cls._facts(draft.folder, cut, most)["documents"]), maxlen=0)  # are there already
+            part = partial(new_part, draft, folder, first=True, memory=most)
+            for made, some in portions(docs, part, cls.portion):
+                cls.fill(made.counted(cut.split(some) if cut else some), made, recipe)
+            draft.facts = cls._facts(draft.folder, cut, most)
+        made_whole = cls(folder)
+        made_whole._settle()
+        return made_whole
 
     @classmethod
     @abstractmethod
@@ -91,13 +87,23 @@ class Living(Index):
         self.fill(docs, draft, self.manifest.recipe)
 
     @classmethod
+    def ready(cls, recipe: dict[str, Any]) -> Callable[[Iterable[Doc], Part], None]:
+        """What makes segments, with all loaded that it takes."""
+        return partial(cls.fill, recipe=recipe)
+
+    @classmethod
+    def size(cls, folder: Path, recipe: dict[str, Any]) -> int:  # noqa: ARG003
+        """Bytes of a small segment, as they would count in a large one."""
+        return sum(file.stat().st_size for file in folder.iterdir())
+
+    @classmethod
     @abstractmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Segment:
         """A segment, to be searched."""
 
     @abstractmethod
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment."""
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
+        """For each query the best ``k`` hits of each segment, best first."""
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -114,20 +120,33 @@ class Living(Index):
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search every segment, and merge what they have by score; equal scores as trec_eval breaks them."""
+        if self.passages:
+            return self.passages.found(self.find, batch, self.k)
         return [
             Ranking.scored(query, chain.from_iterable(found), self.k)
-            for query, found in zip(batch, self.find(batch), strict=True)
+            for query, found in zip(batch, self.find(batch, self.k), strict=True)
         ]
 
     def _open(self) -> None:
         self.segments = self._opened(self.manifest.path)
 
+    @property
+    def passages(self) -> Passages | None:
+        """How documents are cut; None if they are whole."""
+        return Passages.of(self.manifest.recipe.get("passages"))
+
+    @property
+    def memory(self) -> int:
+        """Bytes that changes may hold: what the index was built in."""
+        return int(self.manifest.facts.get("memory_bytes", ANY))
+
     def __len__(self) -> int:
-        return sum(map(len, self.segments))
+        return int(self.manifest.facts["documents"])
 
     def documents(self) -> Iterator[Doc]:
         """All that are alive, in the order in which they came."""
-        return (s.docs[place] for s in self.segments for place in s.living.tolist())
+        kept = (s.docs[place] for s in self.segments for place in s.living.tolist())
+        return joined(kept) if self.passages else kept
 
     def add(self, docs: Iterable[Doc]) -> Change:
         """Add documents.
@@ -148,28 +167,51 @@ class Living(Index):
         return self._change(None, ids, replace=False)
 
     def compact(self) -> Change:
-        """Make one segment of all, without what is dead."""
+        """Make one segment of all, or as few as memory allows, without what is dead."""
         with self._amending() as draft:
-            segments = self._opened(draft.folder)
-            if len(segments) > 1 or any(len(s.dead) for s in segments):
-                self._merge(segments, draft)
+            self._compact(draft)
         self.refresh()
         return Change()
 
+    def _settle(self) -> None:
+        """What a build does last: as few segments as memory allows."""
+        if len(list(self._runs(self.segments))) < len(self.segments):
+            with amend(self.folder, kind=self.kind, format=self.format) as (_, draft):
+                self._compact(draft)
+                draft.facts = self._facts(draft.folder, self.passages, self.memory)
+            self.refresh()
+
+    def _compact(self, draft: Draft) -> None:
+        for run in self._runs(self._opened(draft.folder)):
+            if len(run) > 1 or len(run[0].dead):
+                self._merge(run, draft)
+
+    def _runs(self, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
+        """Segments that can be merged in the memory there is, as many as can, in their order."""
+        run: list[Segment] = []
+        for s in segments:
+            if run and sum(one.held for one in (*run, s)) > self.memory // 2:
+                yield run
+                run = []
+            run.append(s)
+        if run:
+            yield run
+
     def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
         with self._amending() as draft:
-            segments = self._opened(draft.folder)
-            doomed, fresh = dict.fromkeys(ids), 0
-            if docs is not None:
-                made = self._written(docs, draft)
-                doomed, fresh = dict.fromkeys(made.ids), len(made)
-            dead = [s.find(doomed) for s in segments]
-            there = [i for found in dead for i in found]
+            segments, doomed = self._opened(draft.folder), [*dict.fromkeys(ids)]
+            dead, there, fresh = [list[int]() for _ in segments], list[str](), 0
+            for some in [doomed] if docs is None else self._written(docs, draft):
+                fresh += len(some)
+                for segment, gone in zip(segments, dead, strict=True):
+                    found = self._found(segment, some)
+                    there += found
+                    gone += chain.from_iterable(found.values())
             if docs is not None and there and not replace:
                 raise self._there(there, fresh)
-            for segment, found in zip(segments, dead, strict=True):
-                if found:
-                    self._bury(segment, found.values())
+            for segment, gone in zip(segments, dead, strict=True):
+                if gone:
+                    self._bury(segment, gone)
             self._tidy(draft)
         self.refresh()
         if docs is None:
@@ -190,7 +232,7 @@ class Living(Index):
             sizes = defaultdict(list)
             for s in segments:
                 sizes[_size(len(s))].append(s)
-            many = [group for group in sizes.values() if len(group) >= FAN]
+            many = [run for group in sizes.values() for run in self._runs(group) if len(run) >= FAN]
             rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
             if not (due := [*many, *rotten]):
                 return
@@ -198,15 +240,31 @@ class Living(Index):
 
     def _merge(self, segments: Sequence[Segment], draft: Draft) -> None:
         if any(map(len, segments)):
-            with new_part(draft, self.folder) as made:
+            with new_part(draft, self.folder, memory=self.memory) as made:
                 self.merge(segments, made, self.manifest.recipe)
         for s in segments:
             shutil.rmtree(s.folder)
 
-    def _written(self, docs: Iterable[Doc], draft: Draft) -> Docs:
-        with new_part(draft, self.folder) as made:
-            self.more(docs, made)
-        return Docs(made.folder)
+    def _written(self, docs: Iterable[Doc], draft: Draft) -> Iterator[Sequence[str]]:
+        """Make new segments, as many as memory wants; the ids of each one's documents.
+
+        :raises DataError: If an id comes twice.
+        """
+        cut, before = self.passages, len(folders(draft.folder))
+        for made, some in portions(docs, partial(new_part, draft, self.folder, memory=self.memory), ANY):
+            self.more(made.counted(cut.split(some) if cut else some), made)
+            written = Docs(made.folder)
+            ids = documents(written) if cut else [*written.ids]
+            for earlier in folders(draft.folder)[before:-1]:
+                for twice in self._found(Segment(earlier), ids):
+                    raise DataError(f"the id {twice!r} is there twice; ids must be unique")
+            yield ids
+
+    def _found(self, segment: Segment, ids: Iterable[str]) -> dict[str, Sequence[int]]:
+        """Where documents are in a segment, if they are alive."""
+        if self.passages:
+            return dict(places(segment, ids))
+        return {i: (place,) for i, place in segment.find(ids).items()}
 
     def _opened(self, folder: Path) -> list[Any]:
         return [self.segment(f, self.manifest.recipe) for f in folders(folder)]
@@ -215,15 +273,21 @@ class Living(Index):
     def _amending(self) -> Iterator[Draft]:
         with super()._amending() as draft:
             yield draft
-            draft.facts = self._facts(draft.folder)
+            draft.facts = self._facts(draft.folder, self.passages, self.memory)
 
     @classmethod
-    def _facts(cls, folder: Path) -> dict[str, Any]:
+    def _facts(cls, folder: Path, cut: Passages | None, memory: int) -> dict[str, Any]:
         """What is worth knowing: counts summed over the segments, all else as the last one says."""
-        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in folders(folder)]
-        dead = sum(len(Segment(made).dead) for made in folders(folder))
+        whole = [made for made in folders(folder) if (made / "facts.json").exists()]
+        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
+        segments = [Segment(made) for made in whole]
         facts = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in cls.counts}
-        return {**facts, "documents": facts["documents"] - dead, "dead": dead, "segments": len(told)}
+        facts |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
+        facts |= {"memory_bytes": memory} if memory < ANY else {}
+        if not cut:
+            return {**facts, "documents": facts["documents"] - facts["dead"]}
+        alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
+        return {**facts, "documents": alive, "passages": facts["documents"] - facts["dead"]}
 
 
 def _size(documents: int) -> int:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.data import Doc
+from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.retrieve.docs import write_docs
+from rankpipe.retrieve.memory import ANY, ID, POSTING, ROW
+from rankpipe.retrieve.postings import BLOCK
 from rankpipe.store import Draft, damages, read_manifest
 
 if TYPE_CHECKING:
-    from rankpipe.retrieve.living import Segment
+    from rankpipe.retrieve.segment import Segment
 
 
 @dataclass
@@ -27,10 +32,30 @@ class Part(Draft):
 
     :param home: the folder of the index.
     :param first: whether a build makes it; otherwise it comes to others, or takes their place.
+    :param memory: bytes that the making of it may hold.
     """
 
     home: Path = Path()
     first: bool = False
+    memory: int = ANY
+    row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
+    held: int = 0  # bytes held by now, of what grows with the documents
+
+    @property
+    def most(self) -> int:
+        """Bytes that may grow with the documents: half, for the end of the work takes as much again."""
+        return self.memory // 2
+
+    @property
+    def block(self) -> int:
+        """Postings that are dealt out at once."""
+        return min(BLOCK, self.memory // 4 // POSTING)
+
+    def counted(self, docs: Iterable[Doc]) -> Iterator[Doc]:
+        """The documents, while what is held for each of them is counted."""
+        for doc in docs:
+            self.held += self.row + ID * len(doc.id)
+            yield doc
 
     def older(self) -> list[Path]:
         """Folders of segments whose work may serve again: the others of the index; for a first one, those of the index
@@ -45,15 +70,36 @@ class Part(Draft):
         return [] if damages(replaced) else folders(replaced.path)
 
 
+Portion = tuple[Part, Iterator[Doc]]  # a segment, and the documents that are for it
+
+
 @contextmanager
-def new_part(draft: Draft, home: Path, *, first: bool = False, resume: bool = False) -> Iterator[Part]:
-    """A new segment in a draft; its facts are kept in it."""
-    numbers = [int(f.name) for f in folders(draft.folder)]
-    folder = draft.folder / f"{0 if resume else max(numbers, default=-1) + 1:06}"
-    folder.mkdir(exist_ok=resume)
-    made = Part(folder, home=home, first=first)
+def new_part(draft: Draft, home: Path, *, first: bool = False, memory: int = ANY) -> Iterator[Part]:
+    """A new segment in a draft, or the one that an interrupted build was making; its facts, kept in it, complete it."""
+    there = folders(draft.folder)
+    if not there or (there[-1] / "facts.json").exists():
+        number = int(there[-1].name) + 1 if there else 0
+        there.append(draft.folder / f"{number:06}")
+        there[-1].mkdir()
+    made = Part(there[-1], home=home, first=first, memory=memory)
     yield made
-    (folder / "facts.json").write_text(json.dumps(made.facts))
+    with write(made.folder / "facts.json") as f:
+        json.dump(made.facts, f)
+
+
+def portions(docs: Iterable[Doc], part: Callable[[], AbstractContextManager[Part]], most: int) -> Iterator[Portion]:
+    """Deal documents out to segments, each of which takes what it may hold, and not more than ``most``."""
+    stream = iter(docs)
+    for head in stream:
+        with part() as made:
+            yield made, _portion(chain([head], stream), made, most)
+
+
+def _portion(docs: Iterable[Doc], part: Part, most: int) -> Iterator[Doc]:
+    for number, doc in enumerate(docs, 1):
+        yield doc
+        if part.held > part.most or number == most:
+            return
 
 
 def folders(index: Path) -> list[Path]:

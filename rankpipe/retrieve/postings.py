@@ -125,11 +125,12 @@ def deal(
     np.save(folder / "tops.npy", tops)
 
 
-def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path) -> None:
+def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path, block: int = BLOCK) -> None:
     """Postings of several into one.
 
     :param parts: each with the new place of each of its documents, (documents,); -1 where it is left out. Places rise
         within a part and from part to part.
+    :param block: postings that are dealt out at once.
     """
     lacking = {term: None for postings, _ in parts for term in postings.terms}
     terms = sorted(lacking)
@@ -139,7 +140,7 @@ def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path) -> 
 
     def kept() -> Iterator[Block]:
         for (postings, place), number in zip(parts, into, strict=True):
-            for told, docs, values in postings.blocks():
+            for told, docs, values in postings.blocks(block):
                 new = place[docs]
                 alive = new >= 0
                 yield number[told[alive]], new[alive], values[alive]

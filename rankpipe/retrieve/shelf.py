@@ -6,7 +6,7 @@ A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``b
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +17,15 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.retrieve.common import Common
+from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.passages import Passages
 from rankpipe.stage import Retriever
 
 KEYS = ("data", "split", "titles", "index")
-GIVEN = ("data", "folder")  # what build() is handed beside the recipe's arguments
+Told = Callable[[Forecast], None]
+GIVEN = ("data", "folder", "memory")  # what build() is handed beside the recipe's arguments
 
 
 def check(tree: dict[str, Any]) -> list[str]:
@@ -42,13 +47,13 @@ def _refused(index: dict[str, Any]) -> list[str]:
     if not hasattr(kind, "check"):
         return []
     try:
-        kind.check(**{k: v for k, v in full(kind, index).items() if k != "use"})
+        kind.check(**{k: v for k, v in full(kind, index).items() if k not in ("use", *Common.__annotations__)})
     except RecipeError as error:
         return error.faults
     return []
 
 
-def ensure(folder: Path, *, force: bool = False) -> str | None:
+def ensure(folder: Path, *, force: bool = False, memory: str | None = None, told: Told | None = None) -> str | None:
     """Build the index that the recipe in ``folder`` describes, unless it is there and current.
 
     :return: why it was built; None if it was current.
@@ -57,7 +62,7 @@ def ensure(folder: Path, *, force: bool = False) -> str | None:
     tree = recipe.load(folder)
     if faults := check(tree):
         raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(opened(tree), folder, tree["index"], force=force)
+    return build(opened(tree), folder, tree["index"], force=force, memory=memory, told=told)
 
 
 def outdated(folder: Path) -> bool:
@@ -78,10 +83,21 @@ def opened(tree: dict[str, Any]) -> Dataset:
     return open_dataset(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
 
 
-def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = False) -> str | None:
+def build(
+    data: Dataset,
+    folder: Path,
+    index: dict[str, Any],
+    *,
+    force: bool = False,
+    memory: str | None = None,
+    told: Told | None = None,
+) -> str | None:
     """Build one index, unless it is there and current; the reason, or None.
 
+    :param memory: see :class:`rankpipe.retrieve.common.Common`.
+    :param told: is told what it will take, before it is done.
     :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
+    :raises RecipeError: If it will take more memory or disk than there is.
     """
     kind = find(index["use"])
     written = full(kind, index)
@@ -97,7 +113,14 @@ def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = F
             "loses them"
         )
     if why:
-        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"})
+        given = {"memory": memory} if memory else {}
+        if given and "memory" not in recipe.parameters(kind.build):
+            raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
+        if issubclass(kind, Living) and (foreseen := forecast(kind, data, written, memory)):
+            foreseen.refuse(free_memory(), free_disk(folder))
+            if told:
+                told(foreseen)
+        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
     return why
 
 
@@ -109,7 +132,13 @@ def changes(folder: Path) -> int:
 
 
 def full(kind: type[Retriever], index: dict[str, Any]) -> dict[str, Any]:
-    """The recipe with every default written out, as manifests keep it."""
-    parameters = inspect.signature(kind.build).parameters  # type: ignore[attr-defined]  # every index kind has it
+    """The recipe with every default written out, as manifests keep it.
+
+    :raises RecipeError: If what is said of passages has faults.
+    """
+    parameters = recipe.parameters(kind.build)  # type: ignore[attr-defined]  # every index kind has it
     defaults = {k: p.default for k, p in parameters.items() if k not in GIVEN}
-    return {"use": index["use"], **defaults, **{k: v for k, v in index.items() if k != "use"}}
+    written = {"use": index["use"], **defaults, **{k: v for k, v in index.items() if k != "use"}}
+    if cut := Passages.of(written.get("passages")):
+        written["passages"] = cut.told
+    return written

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import best, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.living import Segment
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.vectors import Columns
@@ -73,6 +74,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         model: str = "splade-tiny",
         max_length: int | None = None,
         steps: int | None = None,
+        **common: Unpack[Common],
     ) -> SparseIndex:
         """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard.
 
@@ -86,7 +88,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         """
         cls.check(model=model, max_length=max_length, steps=steps)
         recipe = {"use": cls.kind, "model": model, "max_length": max_length, "steps": steps}
-        return cls.make(data, folder, recipe, resume=True)
+        return cls.make(data, folder, recipe, **common)
 
     @staticmethod
     def check(*, model: str, max_length: int | None, steps: int | None) -> None:  # noqa: ARG004  the model knows them
@@ -113,14 +115,14 @@ class SparseIndex(Encoded[SparseEncoder]):
                 grown.append(*_columns(weighed, recipe["steps"]))
             first += len(part)
         if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
-            _invert(draft.folder, model.encoder.vocabulary)
+            _invert(draft.folder, model.encoder.vocabulary, draft.block)
         cls._note(draft, model.identity)
 
     @classmethod
     def merge(cls, segments: Sequence[Impacts], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
         """Merge postings; nothing is encoded again."""
         places = moved(segments, draft)
-        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder)
+        merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder, draft.block)
         np.save(draft.folder / "cut.npy", np.concatenate([s.cut[s.living] for s in segments]))
         cls._note(draft, identity(segments))
 
@@ -134,16 +136,16 @@ class SparseIndex(Encoded[SparseEncoder]):
         """A segment."""
         return Impacts(folder)
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Weigh the queries' words together; then score the documents that have one of them, as far as they may win."""
         if not (asked := [query for query in queries if query.text.strip()]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
         _refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
         each = iter(weighed)
-        return [self._find(next(each)) if query.text.strip() else () for query in queries]
+        return [self._find(next(each), k) if query.text.strip() else () for query in queries]
 
-    def _find(self, query: Weighed) -> Iterator[Sequence[Hit]]:
+    def _find(self, query: Weighed, k: int) -> Iterator[Sequence[Hit]]:
         vocabulary, steps = self.model.encoder.vocabulary, np.float32(self.manifest.recipe["steps"] or 1)
         words = sorted(
             ((w / steps, vocabulary[i]) for i, w in zip(query.words.tolist(), query.weights, strict=True)),
@@ -151,8 +153,8 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.segments:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, self.k, s.alive, s.sums)
-            top = best(scores, s.docs.precedence[found], self.k)
+            found, scores = candidates(terms, k, s.alive, s.sums)
+            top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 
 
@@ -175,10 +177,10 @@ def _columns(weighed: Sequence[Weighed], steps: int | None) -> tuple[Columns, Co
     return {"lengths": np.array(lengths, np.int32), "cut": cut}, rows
 
 
-def _invert(folder: Path, vocabulary: Sequence[str]) -> None:
+def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
     """Turn the columns of documents into postings; the columns go."""
     lengths, words, weights = (mapped(folder / f"{name}.npy") for name in ("lengths", "words", "weights"))
-    spill = Spill(folder / "spill.bin", weights.dtype)
+    spill = Spill(folder / "spill.bin", weights.dtype, block)
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     spill.fill(
         dict(zip((vocabulary[i] for i in words[a:b].tolist()), weights[a:b].tolist(), strict=True))

@@ -28,6 +28,11 @@ class Strings:
     def __len__(self) -> int:
         return len(self._ends) - 1
 
+    @property
+    def size_bytes(self) -> int:
+        """All together."""
+        return len(self._bytes)
+
     def __getitem__(self, place: int) -> str:
         return self._at(place).decode()
 
@@ -45,6 +50,15 @@ class Strings:
                 return place
             low, high = (middle + 1, high) if found < sought else (low, middle)
         return None
+
+    def ending(self, suffix: str) -> NDArray[np.bool_]:
+        """Which of them end so, (n,)."""
+        ends, sought = self._ends[1:], suffix.encode()
+        made: NDArray[np.bool_] = np.diff(self._ends) >= len(sought)
+        told = np.frombuffer(self._bytes, np.uint8)
+        for back, byte in enumerate(reversed(sought), 1):
+            made[made] = told[ends[made] - back] == byte
+        return made
 
     def _at(self, place: int) -> bytes:
         return self._bytes[self._ends[place] : self._ends[place + 1]]

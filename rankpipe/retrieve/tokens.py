@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.retrieve.docs import best
-from rankpipe.retrieve.living import Segment
 from rankpipe.retrieve.postings import Postings, Spill
 from rankpipe.retrieve.residuals import Codec
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import ROUNDING, Columns, Vectors
 
@@ -158,11 +158,11 @@ def packed(vectors: Vectors, codec: Codec | None) -> Columns:
     return codec.pack(vectors) if codec else {"vectors": vectors.astype(np.float16)}
 
 
-def invert(folder: Path) -> None:
+def invert(folder: Path, block: int) -> None:
     """Write which documents each centroid has, and how often."""
     lengths, codes = mapped(folder / "lengths.npy"), mapped(folder / "codes.npy")
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
-    spill = Spill(folder / "spill.bin")
+    spill = Spill(folder / "spill.bin", block=block)
     told = (np.unique(codes[a:b], return_counts=True) for a, b in pairwise([0, *ends]))
     spill.fill(dict(zip(map(str, numbers.tolist()), counts.tolist(), strict=True)) for numbers, counts in told)
     spill.invert(folder)

@@ -70,7 +70,7 @@ def test_ids_that_ir_datasets_has_no_such_collection_for_are_not_claimed() -> No
         ("beir/scifact/tset", "did you mean .*beir/scifact/test"),
         ("irds:beir/no/such", "no such path, and no collection of this name"),
         ("", r"corpus\.jsonl: no such file"),
-        ("nothing like it", "accepted are a BEIR folder, a corpus file .*, pydocs, a Hugging Face id"),
+        ("nothing like it", "accepted are a BEIR folder, a corpus .*, pydocs, a Hugging Face id"),
     ],
 )
 def test_unknown(spec: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_path_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_corpus(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(DataError, match=r"a\.csv: a corpus file ends in \.jsonl or \.jsonl\.gz"):
+    with pytest.raises(DataError, match=r"a\.csv: a corpus file ends in \.jsonl, \.jsonl\.gz, \.parquet"):
         open_dataset(tmp_path / "a.csv")
 
 

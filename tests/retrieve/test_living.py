@@ -22,6 +22,7 @@ from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.passages import Passages
 from rankpipe.retrieve.sparse import SparseIndex
 
 DRAWN = "tests.retrieve.fakes:Drawn"
@@ -31,6 +32,8 @@ KINDS: dict[str, Callable[[Dataset, Path], Living]] = {
     "dense, int8, short": partial(Dense.build, model=DRAWN, store="int8", dimension=16),
     "sparse": partial(SparseIndex.build, model="tests.retrieve.models:Weights"),
     "sparse, whole": partial(SparseIndex.build, model="tests.retrieve.models:Weights", steps=100),
+    "bm25, passages": partial(BM25.build, passages=Passages(max=3, overlap=1)),
+    "dense, first passages": partial(Dense.build, model=DRAWN, passages={"max": 2, "score": "first"}),
     "colbert": partial(ColBERT.build, model="tests.retrieve.models:Directions"),
 }
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "the", "lazy", "quick", "brown", "hedge"]
@@ -140,7 +143,7 @@ def test_a_failed_batch_changes_nothing(index: Living, tiny: Dataset) -> None:
 
     with pytest.raises(OSError, match="the line is cut"):
         index.add(broken())
-    with pytest.raises(DataError, match="the id 'x' is there twice"):
+    with pytest.raises(DataError, match=r"the id 'x(#0)?' is there twice"):
         index.update([Doc("x", "1"), Doc("x", "2")])
     now = type(index)(index.folder)
     assert (listed(list(now(tiny.queries))), now.manifest.build) == (before, build)

@@ -1,0 +1,121 @@
+"""What building an index will take, from a sample that is really indexed; and a refusal where that cannot be had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+from rankpipe.datasets import Dataset
+from rankpipe.errors import RecipeError
+from rankpipe.progress import working
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.memory import ANY, shown, size_bytes
+from rankpipe.retrieve.parts import Part
+from rankpipe.retrieve.passages import Passages
+
+SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, where that takes less than QUICK_S
+QUICK_S = 0.5
+WORTH = 2000  # documents; of fewer nothing is said, for they are indexed in a moment
+BESIDE = 64 << 20  # bytes that blocks and batches take, about
+GROWTH = 2  # while it is built, an index takes so many times its size
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a build will take, about. The first documents of a corpus need not be like the others.
+
+    :param documents: how many there will be.
+    :param seconds: without loading a model, and without FAISS's part.
+    :param memory_bytes: held at once, beside Python and the model.
+    :param disk_bytes: that the build wants to be free.
+    :param size_bytes: of the index in the end.
+    :param sample: documents that were tried.
+    """
+
+    documents: int
+    seconds: float
+    memory_bytes: int
+    disk_bytes: int
+    size_bytes: int
+    sample: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.documents} documents: about {_time(self.seconds)}, {shown(self.memory_bytes)} of memory and "
+            f"{shown(self.disk_bytes)} of disk on the way, {shown(self.size_bytes)} in the end (judged by "
+            f"{self.sample} of them)"
+        )
+
+    def refuse(self, memory: float, disk: float) -> None:
+        """Refuse what cannot come to its end.
+
+        :param memory: bytes that can be had; also ``disk``.
+        :raises RecipeError: If it takes more; says the numbers, and what helps.
+        """
+        faults = []
+        if self.memory_bytes > memory:
+            cure = f"build it in less, for example --memory {shown(max(memory / 2, 1)).replace(' ', '')}"
+            faults.append(f"memory: about {shown(self.memory_bytes)} are needed, {shown(memory)} are free; {cure}")
+        if self.disk_bytes > disk:
+            faults.append(f"disk: about {shown(self.disk_bytes)} are needed, {shown(disk)} are free; free some")
+        if faults:
+            raise RecipeError(faults)
+
+
+def forecast(
+    kind: type[Living], data: Dataset, recipe: dict[str, Any], memory: str | int | None = None
+) -> Forecast | None:
+    """What ``kind.build`` would take; None if the collection is small, or does not say how many documents it has.
+
+    :param recipe: of the index, with every argument.
+    :param memory: as ``build`` takes it.
+    """
+    if data.count is None or data.count < WORTH:
+        return None
+    make, cut, limit = kind.ready(recipe), Passages.of(recipe.get("passages")), size_bytes(memory)
+    with working(f"forecast of {data.name}"):
+        for sample in SAMPLE:
+            with TemporaryDirectory() as folder:
+                part = Part(Path(folder), memory=limit)
+                docs, start = list(islice(data.docs(), sample)), perf_counter()
+                make(part.counted(cut.split(docs) if cut else docs), part)
+                seconds, size = perf_counter() - start, kind.size(part.folder, recipe)
+            if sample > SAMPLE[0] and seconds > QUICK_S:
+                break
+    times = data.count / len(docs)
+    held = BESIDE + min(2 * part.held * times, limit if limit < ANY else float("inf"))
+    return Forecast(
+        data.count, seconds * times, round(held), round(GROWTH * size * times), round(size * times), len(docs)
+    )
+
+
+def free_memory() -> float:
+    """Bytes that this machine, or the container that this runs in, can still give."""
+    told = [float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))]
+    meminfo, group = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+    if meminfo.exists():
+        lines = meminfo.read_text().splitlines()
+        told += [1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()).isdecimal():
+        used = (group / "memory.stat").read_text().split()
+        told.append(float(most) - float(used[used.index("anon") + 1]))
+    return min(told)
+
+
+def free_disk(folder: Path) -> float:
+    """Bytes that are free where a folder is, or will be."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    return float(shutil.disk_usage(there).free)
+
+
+def _time(seconds: float) -> str:
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"

@@ -1,0 +1,63 @@
+"""What building an index says, before and when it does not come to its end."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rankpipe.cli import app, index
+from rankpipe.data import Doc
+from rankpipe.datasets.records import Jsonl
+from rankpipe.retrieve import approximate, dense, forecast
+
+assert index.build  # registers its verbs
+
+
+def test_the_command_line_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "WORTH", 100)
+    docs = [Doc(f"d{i}", f"fox number{i % 700}") for i in range(500)]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": d.id, "text": d.text}) + "\n" for d in docs))
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(corpus)]
+    made = CliRunner().invoke(app, [*build, "--memory", "1GB"])
+    assert made.exit_code == 0, made.output
+    assert "500 documents: about" in made.stderr
+    again = CliRunner().invoke(app, [*build, "--force", "--json"])
+    told = json.loads(again.stdout)
+    assert told["forecast"]["documents"] == told["documents"] == 500
+    assert "memory_bytes" not in told
+    bad = CliRunner().invoke(app, [*build, "--force", "--memory", "1KB"])
+    assert "memory: '1KB'; expected 256 MB or more" in bad.stderr
+
+
+def test_the_recall_of_approximate_search_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus, chance = tmp_path / "corpus.jsonl", random.Random(0)
+    texts = (" ".join(chance.choices("abcdefghijklmnop", k=12)) for _ in range(400))
+    corpus.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(texts)))
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(corpus), "--use", "dense", "--force"]
+    build += ["--set", "model=tests.retrieve.fakes:Drawn"]
+    assert "searched exactly" in CliRunner().invoke(app, [*build, "--recall", "0.9"]).stderr
+    monkeypatch.setattr(dense, "LEAST", 300)
+    monkeypatch.setattr(approximate, "cores", lambda: 1)
+    made = CliRunner().invoke(app, [*build, "--recall", "0.9"])
+    told = json.loads((tmp_path / "index" / "manifest.json").read_text())["facts"]
+    assert (told["factory"], told["recall_at_10"] >= 0.9) == ("HNSW32", True)
+    for nearest in (10, 100):
+        assert f"{told[f'recall_at_{nearest}']:.3f} of the {nearest} nearest" in made.stdout
+    poor = CliRunner().invoke(app, [*build, "--recall", "1", "--set", "factory=PQ2x4"])
+    assert "PQ2x4 does not reach the recall 1" in poor.stderr
+    wrong = CliRunner().invoke(app, [*build, "--recall", "1.5"])
+    assert "recall: 1.5; expected more than 0, at most 1" in wrong.stderr
+
+
+def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Jsonl) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Jsonl, "docs", interrupted)
+    monkeypatch.setattr("sys.argv", ["rankpipe", "index", "build", "my words", "--data", "x"])
+    made = CliRunner().invoke(app, ["index", "build", str(tmp_path / "w"), "--data", str(tiny_path)])
+    assert made.exit_code == 130
+    assert "to go on after the last whole shard: rankpipe index build 'my words' --data x" in made.stderr

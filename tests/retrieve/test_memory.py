@@ -1,0 +1,200 @@
+"""An index that is made in little memory holds no more, is the same index, and goes on where it was interrupted."""
+
+import tracemalloc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+from weakref import WeakSet
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
+from rankpipe.datasets.dataset import Held, digest
+from rankpipe.errors import RecipeError
+from rankpipe.retrieve import embed, memory, shelf
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.memory import size_bytes
+from tests.retrieve.fakes import Hashed
+from tests.retrieve.test_living import KINDS, QUERIES, WORDS, listed
+
+LITTLE = 20_000  # bytes: segments of some dozen documents
+DOCS = [Doc(f"d{i}", " ".join(WORDS[i * j % 7 % 5 + j % 3] for j in range(1 + i % 9))) for i in range(80)]
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LEAST", 1)
+
+
+class Tracked(Doc):
+    """A document that can be seen to die."""
+
+    __slots__ = ("__weakref__",)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A corpus that is nowhere: documents are made when they are asked for."""
+
+    count: int
+    texts: str = "word{0} of{1} common"
+    place: str = "made"
+    path: None = None
+    alive: ClassVar[WeakSet[Doc]] = WeakSet()
+    most: ClassVar[list[int]] = []
+
+    def docs(self) -> Iterator[Doc]:
+        Made.most.clear()
+        for i in range(self.count):
+            doc = Tracked(f"{i}", self.texts.format(i, i % 100))
+            self.alive.add(doc)
+            self.most.append(len(self.alive))
+            yield doc
+
+    def checksum(self) -> str:
+        return digest(self.docs())
+
+
+class Quiet(Hashed):
+    """Remembers nothing."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.cut = [False] * len(texts)
+        return np.ones((len(texts), self.dimension), np.float32)
+
+
+def peak(build: object, folder: Path, **how: object) -> int:
+    """Bytes that the build held at once, at most."""
+    build(Dataset("few", Made(5)), folder / "few", **how)  # type: ignore[operator]  # what is imported stays
+    data = Dataset("made", Made(9000))
+    tracemalloc.start()
+    build(data, folder / "many", **how)  # type: ignore[operator]
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return held
+
+
+def test_words_are_counted_in_bounded_memory(tmp_path: Path) -> None:
+    most = 2 << 20
+    assert peak(BM25.build, tmp_path / "little", memory=most) < most
+    assert peak(BM25.build, tmp_path / "whole") > 1.5 * most  # else there is nothing to see here
+
+
+def test_vectors_are_made_in_bounded_memory(tmp_path: Path) -> None:
+    most, model = 2 << 20, "tests.retrieve.test_memory:Quiet"
+    assert peak(Dense.build, tmp_path / "little", memory=most, model=model) < most
+    assert peak(Dense.build, tmp_path / "whole", model=model) > 1.5 * most
+
+
+def test_long_texts_make_short_shards() -> None:
+    docs = [Doc(f"d{i}", "x" * length) for i, length in enumerate([10, 10, 500, 10, 10, 10])]
+    shards = [(first, len(part)) for first, part in embed._shards(docs, most=100, row=40)]
+    assert shards == [(0, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_documents_do_not_stay(name: str, tmp_path: Path) -> None:
+    """However many there are: those of a shard live, and no others."""
+    made = []
+    for count in (400, 800):
+        KINDS[name](Dataset("made", Made(count, "fox {1}")), tmp_path / f"{count}", memory=LITTLE)  # type: ignore[call-arg]
+        made.append(max(Made.most))
+    assert made[1] == made[0] <= 260
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_is_the_same_index(name: str, tmp_path: Path) -> None:
+    build = KINDS[name]
+    whole, little = build(Dataset.of(DOCS), tmp_path / "whole"), build(Dataset.of(DOCS), tmp_path / "l", memory=LITTLE)  # type: ignore[call-arg]
+    assert len(whole.segments) == 1
+    assert 2 < len(little.segments) < 40
+    assert little.manifest.facts["documents"] == len(little) == 80
+    assert listed(list(little(QUERIES))) == listed(list(whole(QUERIES)))
+    more = [Doc(f"new{i}", "quick fox runs") for i in range(100)]
+    assert little.add(more) == whole.add(more)
+    gone = [d.id for d in DOCS[::2]]
+    assert little.delete(gone) == whole.delete(gone)
+    before = len(little.segments)
+    little.compact()
+    assert before >= len(little.segments) > 1  # what fits in
+    assert not sum(len(s.dead) for s in little.segments)
+    assert listed(list(little(QUERIES))) == listed(list(whole(QUERIES)))
+    assert {d.id for d in little.documents()} == {d.id for d in whole.documents()}
+
+
+def test_ids_that_come_twice_in_different_segments(tmp_path: Path) -> None:
+    index = BM25.build(Dataset.of(DOCS), tmp_path / "index", memory=LITTLE)
+    more = [Doc(f"new{i}", "x") for i in range(90)]
+    with pytest.raises(Exception, match="the id 'new3' is there twice"):
+        index.update([*more, more[3]])
+    assert len(type(index)(index.folder)) == 80
+
+
+@dataclass(frozen=True)
+class Torn(Held):
+    """Is interrupted at its sixtieth document, the first time."""
+
+    times: ClassVar[list[int]] = []
+
+    def docs(self) -> Iterator[Doc]:
+        for i, doc in enumerate(super().docs()):
+            if i == 60 and not self.times:
+                self.times.append(i)
+                raise KeyboardInterrupt
+            yield doc
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_goes_on_after_the_last_whole_segment(name: str, tmp_path: Path) -> None:
+    def inodes() -> list[int]:
+        segments = (tmp_path / "index" / "made").glob("*/*")
+        return sorted((s / "docs.jsonl").stat().st_ino for s in segments if (s / "facts.json").exists())
+
+    Torn.times.clear()
+    data = Dataset("docs", Torn(tuple(DOCS)))
+    with pytest.raises(KeyboardInterrupt):
+        KINDS[name](data, tmp_path / "index", memory=LITTLE)  # type: ignore[call-arg]
+    before = inodes()
+    index = KINDS[name](data, tmp_path / "index", memory=LITTLE)  # type: ignore[call-arg]
+    assert before
+    assert {*before} < {*inodes()}
+    assert {d.id: d.text for d in index.documents()} == {d.id: d.text for d in DOCS}
+    assert listed(list(index(QUERIES))) == listed(list(KINDS[name](Dataset.of(DOCS), tmp_path / "whole")(QUERIES)))
+
+
+def test_portions_without_a_limit_become_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(BM25, "portion", 30)
+    index = BM25.build(Dataset.of(DOCS), tmp_path / "index")
+    assert len(index.segments) == 1
+    assert shelf.changes(index.folder) == 0
+    assert [*index.documents()] == DOCS
+
+
+def test_memory_is_no_part_of_the_recipe(tiny: Dataset, tmp_path: Path) -> None:
+    assert shelf.build(tiny, tmp_path / "index", {"use": "bm25"}, memory="1GB")
+    assert shelf.build(tiny, tmp_path / "index", {"use": "bm25"}, memory="2GB") is None
+    with pytest.raises(RecipeError, match="no argument 'memory'"):
+        shelf.ensure(_recipe(tmp_path, tmp_path))
+
+
+def _recipe(folder: Path, data: Path) -> Path:
+    (folder / "recipe.yaml").write_text(f"data: {data}\nindex: {{use: bm25, memory: 1GB}}\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("said", "bytes"), [("1GB", 1 << 30), ("1.5 gib", 3 << 29), ("512M", 1 << 29), (12345, 12345), ("12345", 12345)]
+)
+def test_sizes(said: str | int, bytes: int) -> None:
+    assert size_bytes(said) == bytes
+
+
+@pytest.mark.parametrize("said", ["much", "1XB", "", "-1GB", 0, "1.2.3GB"])
+def test_what_is_no_size(said: str | int) -> None:
+    with pytest.raises(RecipeError, match=r"memory: .*; expected"):
+        size_bytes(said)
