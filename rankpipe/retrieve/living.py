@@ -14,6 +14,8 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -26,13 +28,17 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.fields import Fields, Mask, told
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.parts import Part, folders, new_part
+from rankpipe.stage import FILTERS
 from rankpipe.store import Draft, publish
+from rankpipe.where import Filter
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
+MASKS = 32  # filters of a segment that are remembered, a byte a document each
 
 
 class Segment:
@@ -47,6 +53,7 @@ class Segment:
         if len(self.dead):
             self.alive = np.ones(len(self.docs), bool)
             self.alive[self.dead] = False
+        self._masks: dict[Filter, Mask] = {}
 
     def __len__(self) -> int:
         return len(self.docs) - len(self.dead)
@@ -56,6 +63,22 @@ class Segment:
         """Places of the documents that are alive, rising."""
         return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
 
+    @cached_property
+    def fields(self) -> Fields:
+        """Of its documents."""
+        return Fields(self.folder, len(self.docs))
+
+    def open(self, where: Filter | None) -> Mask | None:
+        """Which documents may be found, (documents,): they are alive and meet the condition; None if all may."""
+        if where is None:
+            return self.alive
+        if where not in self._masks:
+            while len(self._masks) >= MASKS:
+                del self._masks[next(iter(self._masks))]
+            mask = self.fields.mask(where)
+            self._masks[where] = mask if self.alive is None else mask & self.alive
+        return self._masks[where]
+
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """Where the documents of these ids are, if they are alive."""
         found = self.docs.find(ids)
@@ -63,10 +86,37 @@ class Segment:
 
 
 class Living(Index):
-    """An index of segments, which its kinds fill and search."""
+    """An index of segments, which its kinds fill and search.
+
+    A filter takes nothing from a search but what does not meet it: the hits are the ``k`` best of those documents that
+    do, and a score is what it is without a filter, by statistics of all documents.
+
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :raises RecipeError: If that is no condition, or indexes of this kind cannot filter.
+    """
 
     format = 2
+    where: Filter | None = None
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
+
+    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
+        super().__init__(index, k)
+        if where is not None:
+            self.where = self.filtered(where).where
+
+    def filtered(self, where: Filter | str) -> Self:
+        """The same index, finding only documents that meet a condition, too; what is open is shared."""
+        if self.kind not in FILTERS:
+            return super().filtered(where)
+        made, where = copy(self), Filter.of(where)
+        made.where = where if self.where is None else self.where & where
+        return made
+
+    def told(self, where: Filter | str) -> list[str]:
+        """What is odd about a condition on this index: fields that no document has, or that are of another kind than
+        what they are compared with.
+        """
+        return told([(s.fields, s.alive) for s in self.segments], Filter.of(where))
 
     @classmethod
     def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:

@@ -58,6 +58,7 @@ class SparseIndex(Encoded[SparseEncoder]):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
     :raises ArtefactError: If there is no whole sparse index in the folder.
     """
 
@@ -151,7 +152,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.segments:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, self.k, s.alive, s.sums)
+            found, scores = candidates(terms, self.k, s.open(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], self.k)
             yield s.docs.hits(found[top], scores[top])
 
