@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import isfinite
 from operator import lt
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,16 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Doc:
-    """What can be found."""
+    """What can be found.
+
+    ``fields`` are what else is known of it, by name, as JSON has it: filters read them (:mod:`rankpipe.where`); no
+    index or reranker does.
+    """
 
     id: str
     text: str
     title: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def contents(self) -> str:

@@ -137,10 +137,11 @@ def _rehearsed(node: Any, place: str, root: Path, faults: list[str]) -> Any:
     if len(faults) > before:
         return None
     call = find(node["use"])
-    if getattr(call, "opens", False):
-        return object.__new__(call)
     where = f"{place}: {node['use']}" if place else node["use"]
     try:
+        if getattr(call, "opens", False):
+            stand_in = object.__new__(call)
+            return stand_in if made.get("where") is None else stand_in.filtered(made["where"])
         return _called(call, made, root)
     except RecipeError as error:
         faults += [f"{where}: {fault}" for fault in error.faults]

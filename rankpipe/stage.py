@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import reduce
 from itertools import islice, pairwise
 from operator import rshift
 from time import perf_counter
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from rankpipe.data import Answer, Query, Ranking, Step
 from rankpipe.errors import RecipeError
 
+if TYPE_CHECKING:
+    from rankpipe.where import Filter
+
 I = TypeVar("I")  # noqa: E741  what a stage takes
 O = TypeVar("O")  # noqa: E741  what it gives
 P = TypeVar("P")
+FILTERS = ("bm25", "dense", "sparse", "colbert")  # kinds that can
 
 
 class Stage(ABC, Generic[I, O]):
@@ -63,6 +68,15 @@ class Stage(ABC, Generic[I, O]):
         """The single stages this one is a chain of; itself, if it is no chain."""
         return (self,)
 
+    def filtered(self, where: Filter | str) -> Self:  # noqa: ARG002  this one cannot
+        """The same stage, finding only documents whose fields meet a condition; this one stays as it is.
+
+        :param where: see :mod:`rankpipe.where`.
+        :raises RecipeError: If the condition is none, or a stage of this kind cannot filter.
+        """
+        kinds = ", ".join(FILTERS)
+        raise RecipeError([f"where: {type(self).__name__} cannot filter by fields; indexes of the kinds {kinds} can"])
+
     def __call__(self, items: Iterable[I]) -> Iterator[O]:
         """Stream records through, a batch at a time."""
         it = iter(items)
@@ -87,6 +101,12 @@ class Chain(Stage[I, P]):
             raise TypeError(f"{first!r} gives {first.gives.__name__}, but {then!r} takes {then.takes.__name__}")
         self.first, self.then, self.batch = first, then, first.batch
         self.takes, self.gives = first.takes, then.gives  # type: ignore[misc]  # a chain's types are its ends'
+
+    def filtered(self, where: Filter | str) -> Self:
+        """The chain, its first stage filtered."""
+        made = copy(self)
+        made.first = self.first.filtered(where)
+        return made
 
     def run(self, batch: Sequence[I]) -> Sequence[P]:
         """First, then."""

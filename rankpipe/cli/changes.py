@@ -77,15 +77,14 @@ def export(
 
     rankpipe index export my-index --out corpus.jsonl
     """
-    import json
-
     from rankpipe.disk import write
     from rankpipe.progress import track
+    from rankpipe.retrieve.docs import line_of
 
     living = _living(folder)
-    with write(out) as f:
-        for doc in track(living.documents(), f"export {folder}", len(living)):
-            f.write(json.dumps({"_id": doc.id, "title": doc.title, "text": doc.text}, ensure_ascii=False) + "\n")
+    with write(out, "wb") as f:
+        documents = track(living.documents(), f"export {folder}", len(living))
+        f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}
     show.emit(told, lambda: show.out.print(f"{len(living)} documents: {out}", highlight=False))
 

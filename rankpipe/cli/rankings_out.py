@@ -10,17 +10,25 @@ from typing import Any
 
 from rankpipe import trec
 from rankpipe.cli import beside, show
-from rankpipe.data import Ranking
+from rankpipe.data import Doc, Ranking
 
 SHOWN_QUERIES = 3
 COUNTS = ("calls", "tokens_in", "tokens_out", "repaired", "cut", "skipped")  # of a step
 
 
-def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False, asked: Any = None) -> None:
+def tell(
+    rankings: Sequence[Ranking],
+    out: Path | None,
+    *,
+    ledger: bool = False,
+    asked: Any = None,
+    fields: Sequence[str] = (),
+) -> None:
     """Write the rankings where asked; show a few, or all as JSON.
 
     :param ledger: whether one was kept.
     :param asked: a stage or a language model, to say what it has cost.
+    :param fields: of documents, to be shown, too.
     """
     summary: dict[str, Any] = {
         "queries": len(rankings),
@@ -36,12 +44,12 @@ def tell(rankings: Sequence[Ranking], out: Path | None, *, ledger: bool = False,
         summary["out"] = str(out)
         summary["scores_lowered"] = write(out, rankings)
     else:
-        summary["rankings"] = [as_json(r) for r in rankings]
+        summary["rankings"] = [as_json(r, fields) for r in rankings]
 
     def human() -> None:
         if out is None or len(rankings) == 1:
             for ranking in rankings[:SHOWN_QUERIES]:
-                hits(ranking)
+                hits(ranking, fields=fields)
             if len(rankings) > SHOWN_QUERIES:
                 show.remark(f"... and {len(rankings) - SHOWN_QUERIES} more queries; --out FILE writes them all")
         costs(rankings)
@@ -87,13 +95,27 @@ def write(path: Path, rankings: Sequence[Ranking]) -> int:
     return trec.write_run(path, rankings)
 
 
-def hits(ranking: Ranking, count: int = 10) -> None:
+def hits(ranking: Ranking, count: int = 10, fields: Sequence[str] = ()) -> None:
     """One query's best hits, with their texts."""
     rows = [
-        (rank, h.doc.id, f"{h.score:.4f}", shorten(h.doc.contents, 200, placeholder=" ..."))
+        (rank, h.doc.id, f"{h.score:.4f}", *_cells(h.doc, fields), shorten(h.doc.contents, 200, placeholder=" ..."))
         for rank, h in enumerate(ranking.hits[:count], 1)
     ]
-    show.table(f"{ranking.query.text}", ("#", "document", "score", "text"), rows, text=("document", "text"))
+    columns = ("#", "document", "score", *fields, "text")
+    show.table(f"{ranking.query.text}", columns, rows, text=("document", *fields, "text"))
+
+
+def _cells(doc: Doc, fields: Sequence[str]) -> list[str]:
+    values = _shown(doc, fields)
+    return [shorten(", ".join(map(str, values[name])), 60, placeholder=" ...") for name in fields]
+
+
+def _shown(doc: Doc, fields: Sequence[str]) -> dict[str, list[Any]]:
+    """All values of some fields."""
+    from rankpipe.retrieve.fields import flat
+
+    told = [pair for name, held in doc.fields.items() for pair in flat(name, held)] if fields else []
+    return {field: [value for name, value in told if name == field] for field in fields}
 
 
 def costs(rankings: Sequence[Ranking]) -> None:
@@ -114,12 +136,13 @@ def totals(rankings: Sequence[Ranking]) -> list[dict[str, Any]]:
     return list(sums.values())
 
 
-def as_json(ranking: Ranking) -> dict[str, Any]:
+def as_json(ranking: Ranking, fields: Sequence[str] = ()) -> dict[str, Any]:
     """One ranking, for machines."""
     return {
         "query": {"qid": ranking.query.id, "text": ranking.query.text},
         "hits": [
             {"rank": rank, "docid": h.doc.id, "score": h.score, "title": h.doc.title, "text": h.doc.text}
+            | ({"fields": _shown(h.doc, fields)} if fields else {})
             for rank, h in enumerate(ranking.hits, 1)
         ],
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -30,12 +31,18 @@ def search(
     split: options.Split = "test",
     topics: options.Topics = None,
     k: options.K = None,
+    where: Annotated[
+        str | None, typer.Option(help="Only documents whose fields are so: 'year >= 2019 and lang in (en, de)'.")
+    ] = None,
+    fields: Annotated[str | None, typer.Option("--show", help="Fields to show beside the texts: year,lang.")] = None,
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
+    weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None,
     out: options.Out = None,
 ) -> None:
     """Search one index, or several fused.
 
     rankpipe search my-index "how do I run a function every hour"
+    rankpipe search my-index --where "year >= 2019 and not exists(retracted)" --show year "how do I ..."
     rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
     """
     from rankpipe.data import Query
@@ -47,10 +54,31 @@ def search(
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
-    retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, k=k)
+    retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, weights=_numbers(weights), k=k)
+    if where is not None:
+        retriever = _filtered(retriever, opened, where)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
-    rankings_out.tell(rankings, out)
+    rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
+
+
+def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:
+    """Filter, and tell what is odd about it."""
+    from rankpipe.retrieve.living import Living
+
+    filtered = retriever.filtered(where)
+    for index in opened:
+        if isinstance(index, Living):
+            for odd in index.told(where):
+                show.warn(f"{index.folder}: {odd}")
+    return filtered
+
+
+def _numbers(weights: str | None) -> list[float] | None:
+    try:
+        return [float(weight) for weight in weights.split(",")] if weights else None
+    except ValueError:
+        raise DataError(f"--weights {weights}: expected numbers with commas between them, such as 2,1") from None
 
 
 def opened_index(folder: Path, k: int) -> Retriever:

@@ -199,8 +199,11 @@ class Dataset:
 
 
 def digest(docs: Iterable[Doc]) -> str:
-    """The checksum of documents that are no file: sha256 over a JSON line ``[id, title, text]`` for each, in order."""
+    """The checksum of documents that are no file: sha256 over a JSON line ``[id, title, text]`` for each, in order;
+    ``[id, title, text, fields]`` for those that have fields.
+    """
     state = hashlib.sha256()
     for doc in docs:
-        state.update(json.dumps([doc.id, doc.title, doc.text], separators=(",", ":")).encode() + b"\n")
+        told = [doc.id, doc.title, doc.text, *([doc.fields] if doc.fields else ())]
+        state.update(json.dumps(told, separators=(",", ":"), default=str).encode() + b"\n")
     return state.hexdigest()

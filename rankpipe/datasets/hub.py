@@ -7,9 +7,11 @@ configuration is a corpus without queries. Documents stream.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 from rankpipe.catalog import need
@@ -46,8 +48,8 @@ class Table:
         return None
 
     def docs(self) -> Iterator[Doc]:
-        """Its rows as documents."""
-        return unique(lambda: ((place, doc(row, place)) for place, row in self.rows()))
+        """Its rows as documents; of their fields dates become text, and what is no JSON (images, bytes) is left out."""
+        return unique(lambda: ((place, doc(_json(row), place)) for place, row in self.rows()))
 
     def queries(self) -> Iterator[Query]:
         """Its rows as queries."""
@@ -98,6 +100,11 @@ def read(id: str, split: str) -> Dataset:
     data = Dataset(name, _only(id, "corpus"), queries, qrels, other_queries=len(every) - len(queries))
     known = collections().get(id.replace("BeIR/", "beir/", 1))
     return claimed(data, known, split) if known else data
+
+
+def _json(row: Mapping[str, Any]) -> dict[str, Any]:
+    told = json.dumps(row, default=lambda value: value.isoformat() if isinstance(value, date) else None)
+    return {name: value for name, value in json.loads(told).items() if value is not None or row[name] is None}
 
 
 def _only(id: str, config: str) -> Table:

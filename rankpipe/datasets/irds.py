@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +14,8 @@ from rankpipe.datasets.records import asked
 from rankpipe.datasets.unique import unique
 from rankpipe.errors import DataError
 from rankpipe.trec import Qrels
+
+SHORT = 1000  # characters
 
 
 def ids() -> list[str]:
@@ -57,7 +59,9 @@ class IrdsCorpus:
         return self._source.docs_metadata().get("count")  # type: ignore[no-any-return]
 
     def docs(self) -> Iterator[Doc]:
-        """Its documents: title and text where it has such fields, else what it calls their default text."""
+        """Its documents: title and text where it has such fields, else what it calls their default text. Other values
+        of up to :data:`SHORT` characters are their fields; longer ones, lists and bytes are left out.
+        """
         return unique(self._placed)
 
     def checksum(self) -> str:
@@ -76,7 +80,11 @@ class IrdsCorpus:
                 text = record.text if whole else record.default_text()
                 if not isinstance(text, str):
                     raise DataError(f"{place} ({record.doc_id}): its text is {text!r}, expected a string")
-                yield place, Doc(record.doc_id, text, (getattr(record, "title", "") or "") if whole else "")
+                title = (getattr(record, "title", "") or "") if whole else ""
+                yield (
+                    place,
+                    Doc(record.doc_id, text, title, _fields(record, ("doc_id", "text", "title")[: 1 + 2 * whole])),
+                )
 
 
 def read(id: str) -> Dataset:
@@ -95,6 +103,11 @@ def read(id: str) -> Dataset:
         topics = list(source.queries_iter()) if source.has_queries() else []
     queries = tuple(asked(q.query_id, q.default_text(), f"irds:{id}") for q in topics)
     return Dataset(id, IrdsCorpus(id), queries, qrels)
+
+
+def _fields(record: Any, read: Sequence[str]) -> dict[str, Any]:
+    plain = {n: v for n, v in record._asdict().items() if n not in read and isinstance(v, str | int | float)}
+    return {name: value for name, value in plain.items() if len(str(value)) <= SHORT}
 
 
 def _library(id: str) -> Any:

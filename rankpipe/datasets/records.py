@@ -11,7 +11,8 @@ The names a field may have; where a record has several of them, the first in thi
 | query text | ``text``, ``query``, ``question``, ``title`` |
 
 An id is a string that is not empty, kept as it is, or a whole number, kept as its digits. A document's text may be
-empty, a query's may not. Other fields are not read.
+empty, a query's may not. All other fields of a document are kept as :attr:`rankpipe.data.Doc.fields`, those in an
+object ``metadata``, as BEIR has them, beside those at the top. Other fields of a query are not read.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,14 +68,29 @@ def parse(line: str, place: str) -> dict[str, Any]:
 def doc(record: Mapping[str, Any], place: str) -> Doc:
     """A document from its fields.
 
-    :raises DataError: If the id or the text is missing or is no text.
+    :raises DataError: If the id or the text is missing or is no text, or a field is there twice.
     """
     title = record.get("title")
     return Doc(
         identifier(record, DOC_ID, place),
         text(record, DOC_TEXT, place),
         "" if title is None else text(record, ("title",), place),
+        fields(record, (_name(record, DOC_ID, place), _name(record, DOC_TEXT, place), "title"), place),
     )
+
+
+def fields(record: Mapping[str, Any], read: Collection[str], place: str) -> dict[str, Any]:
+    """All fields of a record but those that were read; what is in an object ``metadata`` is taken out of it.
+
+    :raises DataError: If a field is in it and beside it.
+    """
+    left = {name: value for name, value in record.items() if name not in read}
+    inner = left.pop("metadata", None)
+    if not isinstance(inner, dict):
+        return left if inner is None else {**left, "metadata": inner}
+    if both := left.keys() & inner.keys():
+        raise DataError(f"{place}: {min(both)!r} is in 'metadata' and beside it; leave one of them out")
+    return left | inner
 
 
 def query(record: Mapping[str, Any], place: str) -> Query:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe.data import Doc, Hit, Query, Ranking
-from rankpipe.datasets.records import DOC_ID, DOC_TEXT, QUERY_ID, asked, identifier, parse, text
+from rankpipe.datasets.records import DOC_ID, QUERY_ID, asked, doc, identifier, parse, text
 from rankpipe.disk import write
 from rankpipe.errors import DataError
 from rankpipe.trec import lines
@@ -59,8 +59,9 @@ def _lines(rankings: Iterable[Ranking]) -> Iterator[bytes]:
         yield json.dumps(request, ensure_ascii=False).encode() + b"\n"
 
 
-def _fields(doc: Doc) -> dict[str, str]:
-    return {"title": doc.title, "text": doc.text} if doc.title else {"text": doc.text}
+def _fields(doc: Doc) -> dict[str, Any]:
+    told = {"title": doc.title, "text": doc.text, "metadata": doc.fields}
+    return {name: value for name, value in told.items() if value or name == "text"}
 
 
 def _ranking(record: dict[str, Any], place: str) -> Ranking:
@@ -89,9 +90,7 @@ def _in_order(query: Query, hits: tuple[Hit, ...], place: str) -> Ranking:
 
 
 def _doc(candidate: dict[str, Any], place: str) -> Doc:
-    fields = _object(candidate.get("doc"), f"{place}: 'doc'")
-    title = text(fields, ("title",), place) if fields.get("title") is not None else ""
-    return Doc(identifier(candidate, DOC_ID, place), text(fields, DOC_TEXT, place), title)
+    return doc({**_object(candidate.get("doc"), f"{place}: 'doc'"), "_id": identifier(candidate, DOC_ID, place)}, place)
 
 
 def _score(candidate: dict[str, Any], place: str) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import replace
 from math import ceil, log2, sqrt
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ QUERIES = 256  # documents that recall is measured with
 KNOBS = ("efSearch", "nprobe")  # how thorough a search is: of HNSW, of IVF
 COARSE = "quantizer_efSearch"  # the same of an IVF whose lists are found by HNSW
 GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
+FEW = 10_000  # documents; so many are compared as fast as FAISS finds some of them
+LOOKS = 16  # documents that FAISS compares for each one it finds, about
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
 BLOCK = 1 << 13  # vectors handed over at once
 
@@ -63,6 +67,34 @@ class Faiss(Nearest):
         found.knobs = {knob: told[knob] for knob in (*KNOBS, COARSE) if knob in told}
         return found
 
+    def among(self, alive: NDArray[np.bool_] | None, k: int) -> Nearest:
+        """A search for the ``k`` nearest among other documents of the field: an exact one where that is as fast, or
+        where FAISS cannot find enough.
+
+        It is, of no more than :data:`FEW` documents, or than :data:`LOOKS` for each one that FAISS would have to find.
+        FAISS is not told which documents are sought (it has selectors for some kinds of index, and not on a GPU): it
+        is asked for as many more as are not, and looks as much further.
+        """
+        made = copy(self)
+        made.field = replace(self.field, alive=alive)
+        made.living = made.index.ntotal if alive is None else int(np.count_nonzero(alive))
+        fetch = made.fetch(min(k, made.living))
+        exact = made.living <= max(FEW, LOOKS * fetch) or fetch > made.most
+        return Exact(made.field) if exact else made
+
+    @property
+    def most(self) -> int:
+        """How many documents FAISS can find."""
+        total: int = self.index.ntotal
+        return total if self.device == "cpu" else min(total, GPU_MOST)
+
+    def fetch(self, k: int) -> int:
+        """How many documents FAISS is asked for, so that ``k`` of them may be found: the share of those that may not,
+        some to choose from where its scores are of codes.
+        """
+        share: float = self.living / self.index.ntotal
+        return ceil((k + min(3 * k + 40, 300)) / share) if share else 0
+
     def settings(self) -> Iterator[dict[str, int]]:
         """What its knob can be turned to, from the fastest on; one setting of nothing if it has none."""
         space = _space(self.device)
@@ -79,13 +111,13 @@ class Faiss(Nearest):
     def search(self, queries: Vectors, k: int) -> list[Found]:
         """What FAISS finds, scored exactly; fewer than ``k`` if it looks at fewer.
 
-        It is asked for more than ``k``: the share of the dead, some to choose from where its scores are of codes, and
-        twice as many again where the cut at ``k`` would go through equal scores.
+        It is asked for more than ``k`` (:meth:`fetch`), and twice as many again where the cut at ``k`` would go through
+        equal scores.
         """
         if not (k := min(k, self.living)):
             return [(np.empty(0, np.intp), np.empty(0, np.float32))] * len(queries)
-        most = self.index.ntotal if self.device == "cpu" else min(self.index.ntotal, GPU_MOST)
-        fetch = min(ceil((k + min(3 * k + 40, 300)) * self.index.ntotal / self.living), most)
+        most = self.most
+        fetch = min(self.fetch(k), most)
         while True:
             self._turn(fetch)
             rough, places = self.index.search(queries, fetch)  # (Q, fetch) each; place -1: it looked at fewer
@@ -96,10 +128,12 @@ class Faiss(Nearest):
         return [self.field.best(q, p[t], k) for q, p, t in zip(queries, places, there, strict=True)]
 
     def _turn(self, fetch: int) -> None:
-        """Set the knobs. HNSW finds no more than it keeps (efSearch), and of that the dead take their share."""
+        """Set the knobs, further by the share of the dead. HNSW finds no more than it keeps (efSearch)."""
         for knob, value in self.knobs.items():
-            kept = max(ceil(value * self.index.ntotal / self.living), fetch)
-            _space(self.device).set_index_parameter(self.index, knob, kept if knob == "efSearch" else value)
+            further = ceil(value * self.index.ntotal / self.living)
+            _space(self.device).set_index_parameter(
+                self.index, knob, max(further, fetch) if knob == "efSearch" else further
+            )
 
 
 def build(

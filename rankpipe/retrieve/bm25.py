@@ -95,6 +95,7 @@ class BM25(Living):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
     :raises ArtefactError: If there is no whole BM25 index in the folder.
     """
 
@@ -217,6 +218,6 @@ class BM25(Living):
         terms.sort(key=lambda term: (-term[0], term[1]))
         for i, s in enumerate(self.segments):
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            found, scores = candidates(asked, k, s.alive, s.sums)
+            found, scores = candidates(asked, k, s.open(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])

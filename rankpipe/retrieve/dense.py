@@ -22,6 +22,7 @@ from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
+from rankpipe.where import Filter
 
 LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
 PROMPTS = ("query", "document")
@@ -54,6 +55,10 @@ class Embedded(Segment):
             return approximate.Faiss.opened(self.field, self.folder, self.device)
         return Exact(self.field)
 
+    def among(self, where: Filter | None, k: int) -> Nearest:
+        """How the ``k`` nearest are searched among those that meet a condition."""
+        return self.nearest if where is None else self.nearest.among(self.open(where), k)
+
 
 class Dense(Encoded[Encoder]):
     """Finds documents whose vectors are near the query's (Karpukhin et al. 2020, DPR); higher scores are nearer.
@@ -68,14 +73,17 @@ class Dense(Encoded[Encoder]):
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :param device: where FAISS searches: "cpu", "cuda" (with faiss-gpu) or "cuda:1"; where the index was built, if None.
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
     :raises ArtefactError: If there is no whole dense index in the folder.
     """
 
     kind = "dense"
 
-    def __init__(self, index: Path, k: int = 1000, device: str | None = None) -> None:
+    def __init__(
+        self, index: Path, k: int = 1000, device: str | None = None, where: Filter | str | None = None
+    ) -> None:
         self.device = device
-        super().__init__(index, k)
+        super().__init__(index, k, where)
 
     @classmethod
     def build(
@@ -214,7 +222,7 @@ class Dense(Encoded[Encoder]):
         if not asked or not self.segments:
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
-        found = [(s.docs, iter(s.nearest.search(vectors, k))) for s in self.segments]
+        found = [(s.docs, iter(s.among(self.where, k).search(vectors, k))) for s in self.segments]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 

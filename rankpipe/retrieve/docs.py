@@ -2,6 +2,7 @@
 
 ``docs.jsonl`` has one document a line in BEIR's layout, ``offsets.npy`` (N + 1,) where each line begins, ``ids`` the
 ids, and ``precedence.npy`` (N,) each document's place when the ids are sorted falling, as trec_eval breaks ties.
+``fields/`` has their fields by value (:mod:`rankpipe.retrieve.fields`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,19 @@ from __future__ import annotations
 import json
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.data import Doc, Hit
 from rankpipe.errors import DataError
+from rankpipe.retrieve.fields import terms
+from rankpipe.retrieve.postings import Spill
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
 from rankpipe.store import Draft
 
@@ -84,7 +87,7 @@ class Docs:
 
     def _parse(self, position: int) -> Doc:
         line = json.loads(self._lines[self._offsets[position] : self._offsets[position + 1]])
-        return Doc(line["_id"], line["text"], line["title"])
+        return Doc(line["_id"], line["text"], line["title"], line.get("metadata", {}))
 
 
 class Stored(Doc):
@@ -113,8 +116,13 @@ class Stored(Doc):
         """As stored; "" if it has none."""
         return self._docs[self._place].title
 
-    def __reduce__(self) -> tuple[type[Doc], tuple[str, str, str]]:
-        return Doc, (self.id, self.text, self.title)
+    @property
+    def fields(self) -> Mapping[str, Any]:
+        """As stored."""
+        return self._docs[self._place].fields
+
+    def __reduce__(self) -> tuple[type[Doc], tuple[str, str, str, Mapping[str, Any]]]:
+        return Doc, (self.id, self.text, self.title, self.fields)
 
 
 def renamed(doc: Doc, id: str) -> Doc:
@@ -126,19 +134,26 @@ def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     """Keep the documents in ``draft`` while they pass by, so that whoever indexes them reads the corpus once.
 
     When the last has passed, ``draft.facts`` counts the documents, those without text, and those whose ids have white
-    space (or are empty): a TREC run cannot hold them. Memory: the ids and 8 bytes a document.
+    space (or are empty): a TREC run cannot hold them. Memory: the ids, 16 bytes a document, and the different values of
+    fields.
 
-    :raises DataError: If there is no document, an id comes twice, or a text has half a character (a lone surrogate).
-        Of an id that comes twice a collection's own stream, which knows its file and line, is let speak first.
+    :raises DataError: If there is no document, an id comes twice, a text has half a character (a lone surrogate), or a
+        field is no JSON. Of an id that comes twice a collection's own stream, which knows its file and line, is let
+        speak first.
     """
     ids = dict[str, None]()
     offsets = array("q", [0])
-    empty = 0
-    with open(draft.folder / "docs.jsonl", "wb") as f:
+    empty, columns = 0, Spill(draft.folder / "fields.bin")
+    with open(draft.folder / "docs.jsonl", "wb") as f, open(columns.path, "wb") as spilled:
         for doc, line in checked(docs, ids):
             empty += not doc.contents.strip()
             offsets.append(offsets[-1] + f.write(line))
+            columns.add(terms(doc.fields), spilled)
             yield doc
+    if columns.vocabulary:
+        (draft.folder / "fields").mkdir(exist_ok=True)
+        columns.invert(draft.folder / "fields")
+    columns.path.unlink(missing_ok=True)
     np.save(draft.folder / "offsets.npy", np.array(offsets, np.int64))
     write_strings(draft.folder / "ids", ids)
     np.save(draft.folder / "precedence.npy", _precedence(list(ids)))
@@ -157,7 +172,7 @@ def checked(docs: Iterable[Doc], ids: dict[str, None]) -> Iterator[tuple[Doc, by
             deque(docs, maxlen=0)  # a collection refuses it itself, at its end at the latest, and says where
             raise DataError(f"document {len(ids) + 1}: the id {doc.id!r} is there twice; ids must be unique")
         ids[doc.id] = None
-        yield doc, _line(doc, len(ids))
+        yield doc, line_of(doc, len(ids))
     if not ids:
         raise DataError("the corpus is empty: there is nothing to index; is the path right?")
 
@@ -182,12 +197,19 @@ def _precedence(ids: list[str]) -> NDArray[np.int32]:
     return places
 
 
-def _line(doc: Doc, number: int) -> bytes:
-    line = json.dumps({"_id": doc.id, "title": doc.title, "text": doc.text}, ensure_ascii=False)
+def line_of(doc: Doc, number: int) -> bytes:
+    """A document as a line of JSON in BEIR's layout.
+
+    :param number: which one it is, for errors.
+    :raises DataError: If it has half a character, or a field that is no JSON.
+    """
+    told = {"_id": doc.id, "title": doc.title, "text": doc.text} | ({"metadata": doc.fields} if doc.fields else {})
     try:
-        return line.encode() + b"\n"
+        return json.dumps(told, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError as error:
         raise DataError(
             f"document {number} ({doc.id!r}): {error.object[error.start]!r} is half a character (a lone surrogate), "
             "which no Unicode text has; remove it"
         ) from None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"document {number} ({doc.id!r}): its fields are no JSON: {error}") from None

@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +20,7 @@ from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.vectors import Columns, append
+from rankpipe.where import Filter
 
 E = TypeVar("E")
 
@@ -39,6 +40,10 @@ class Encoded(Living, Generic[E]):
     """
 
     counts = (*Living.counts, "truncated_texts")
+
+    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
+        self._model = cache(self._loaded)  # one for this and all that are filtered from it
+        super().__init__(index, k, where)
 
     @classmethod
     @abstractmethod
@@ -74,12 +79,15 @@ class Encoded(Living, Generic[E]):
         with working(f"loading {name}"):
             return Model(cls.opened(name, length), weights.identity(weights.resolve(name)))
 
-    @cached_property
+    @property
     def model(self) -> Model[E]:
         """The model that made the index.
 
         :raises ArtefactError: If the model's files are no longer those the index was made with.
         """
+        return self._model()
+
+    def _loaded(self) -> Model[E]:
         recipe, made = self.manifest.recipe, self.load(self.manifest.recipe)
         known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
         if made.identity != known:

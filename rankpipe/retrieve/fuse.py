@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from copy import copy
+from typing import Any, Literal, Self
 
 from rankpipe.data import Doc, Hit, Query, Ranking, Step
 from rankpipe.errors import RecipeError
 from rankpipe.stage import Retriever, Stage
+from rankpipe.where import Filter
 
 Finder = Stage[Query, Ranking]  # a retriever, or a chain that begins with one
 Points = list[float]  # what each hit of one list is worth, best first
@@ -30,7 +32,9 @@ class Fuse(Retriever):
     :param depth: how many hits of each list are read; normalisation sees only these.
     :param k: hits given for a query, at most.
     :param rank_constant: how flat ``rrf`` is.
-    :raises RecipeError: If something is no retriever, or an argument is out of its range; says all faults.
+    :param where: which documents may be found, by every retriever; see :mod:`rankpipe.where`.
+    :raises RecipeError: If something is no retriever, or cannot filter, or an argument is out of its range; says all
+        faults.
     """
 
     opens = False
@@ -43,6 +47,7 @@ class Fuse(Retriever):
         depth: int = 1000,
         k: int = 1000,
         rank_constant: int = 60,
+        where: Filter | str | None = None,
     ) -> None:
         faults = [f for i, r in enumerate(retrievers) for f in _misfit(i, r)]
         if len(retrievers) < 2:
@@ -57,11 +62,27 @@ class Fuse(Retriever):
         self.retrievers, self.method, self.depth, self.k = retrievers, method, depth, k
         self.weights = [1.0] * len(retrievers) if weights is None else [float(w) for w in weights]
         self.rank_constant = rank_constant
+        if where is not None:
+            self.retrievers = self.filtered(where).retrievers
 
     @property
     def name(self) -> str:
         """``Fuse(method)``."""
         return f"Fuse({self.method})"
+
+    def filtered(self, where: Filter | str) -> Self:
+        """The same fusion, of filtered retrievers."""
+        made, faults, where = copy(self), list[str](), Filter.of(where)
+        kept = list[Finder]()
+        for i, retriever in enumerate(self.retrievers):
+            try:
+                kept.append(retriever.filtered(where))
+            except RecipeError as error:
+                faults += [f"retrievers[{i}]: {fault}" for fault in error.faults]
+        if faults:
+            raise RecipeError(faults)
+        made.retrievers = tuple(kept)
+        return made
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Ask each retriever for the whole batch, then fuse query by query."""

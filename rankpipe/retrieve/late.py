@@ -26,6 +26,7 @@ from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.tokens import Tokens, invert, packed
+from rankpipe.where import Filter
 
 SHARD = 128  # documents encoded between two savings
 COPIED = 512  # copied at once
@@ -47,12 +48,13 @@ class ColBERT(Encoded[TokenEncoder]):
 
     All documents are compared, which is exact but for how vectors are kept; with ``candidates``, only those that
     centroids propose, which are compared exactly. Segments of less than 65,536 vectors keep them whole and are always
-    searched as a whole.
+    searched as a whole, as are no more documents of a segment than ``candidates`` that meet ``where``.
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :param candidates: documents of a segment that are compared with a query; None for all.
     :param probes: centroids near each token of the query whose documents are thought of; more find more.
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
     :raises ArtefactError: If there is no whole index of this kind in the folder.
     :raises RecipeError: If a number is below 1, or ``candidates`` are wanted of an index that has no centroids.
     """
@@ -60,12 +62,19 @@ class ColBERT(Encoded[TokenEncoder]):
     kind = "colbert"
     counts = (*Encoded.counts, "tokens")
 
-    def __init__(self, index: Path, k: int = 1000, candidates: int | None = None, probes: int = 4) -> None:
+    def __init__(
+        self,
+        index: Path,
+        k: int = 1000,
+        candidates: int | None = None,
+        probes: int = 4,
+        where: Filter | str | None = None,
+    ) -> None:
         if candidates is not None and candidates < 1:
             raise RecipeError([f"candidates: {candidates}; expected 1 or more"])
         if probes < 1:
             raise RecipeError([f"probes: {probes}; expected 1 or more"])
-        super().__init__(index, k)
+        super().__init__(index, k, where)
         self.candidates, self.probes = candidates, probes
         if candidates and self.manifest.recipe["bits"] == WHOLE:
             raise RecipeError([f"candidates: {index} keeps vectors whole and has no centroids; build it with bits=4"])
@@ -159,7 +168,7 @@ class ColBERT(Encoded[TokenEncoder]):
         vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
         asked = {i: one for i, one in vectors.items() if len(one)}
         for s in self.segments if asked else ():
-            found = s.search([*asked.values()], k, self.candidates, self.probes)
+            found = s.search([*asked.values()], k, self.candidates, self.probes, s.open(self.where))
             for i, one in zip(asked, found, strict=True):
                 made[i].append(s.docs.hits(*one))
         return made

@@ -7,7 +7,7 @@ not: it is summed in an order of its own, so that it is the same in whatever blo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,10 @@ class Nearest(ABC):
     def __init__(self, field: Field) -> None:
         self.field = field
 
+    def among(self, alive: NDArray[np.bool_] | None, k: int) -> Nearest:  # noqa: ARG002  FAISS's way depends on it
+        """A search for the ``k`` nearest among other documents of the field."""
+        return Exact(replace(self.field, alive=alive))
+
     @abstractmethod
     def search(self, queries: Vectors, k: int) -> list[Found]:
         """The ``k`` nearest of each query that are alive."""
@@ -76,15 +80,16 @@ class Exact(Nearest):
         kept, alive = self.field.kept, self.field.alive
         near = [_Near(kept.wide(k), slack) for slack in kept.slack(queries, self.field.longest).tolist()]
         rows = min(max(SCORES // max(len(queries), 1), ROWS[0]), ROWS[1])
-        for start in range(0, len(kept), rows):
-            part = slice(start, start + rows)
+        few = None if alive is None or 2 * np.count_nonzero(alive) > len(kept) else np.flatnonzero(alive)
+        for start in range(0, len(kept if few is None else few), rows):
+            part = slice(start, start + rows) if few is None else few[start : start + rows]
             rough = kept.rough(queries, part)  # (Q, rows)
             if alive is not None:
                 rough[:, ~alive[part]] = -np.inf
             among = rough >= np.array([n.edge for n in near], np.float32)[:, None]
             for i in np.flatnonzero(among.any(axis=1)):
                 places = np.flatnonzero(among[i])
-                near[i].add(places + start, rough[i, places])
+                near[i].add(places + start if few is None else few[start + places], rough[i, places])
         return [self.field.best(query, n.places, k) for query, n in zip(queries, near, strict=True)]
 
 

@@ -36,8 +36,8 @@ Find = Callable[[Sequence[Query], int], Iterable[Iterable[Sequence[Hit]]]]  # of
 class Passages:
     """How documents are cut, and how what is found of them counts (Dai & Callan 2019).
 
-    Every passage has the title of its document. What blanks enclose is a word, and is never cut; so is each character
-    of Chinese or Japanese. A word of more tokens than a passage may have is cut between tokens.
+    Every passage has the title and the fields of its document. What blanks enclose is a word, and is never cut; so is
+    each character of Chinese or Japanese. A word of more tokens than a passage may have is cut between tokens.
 
     :param max: words of a passage, at most.
     :param overlap: words at the end of a passage that the next one begins with, at most.
@@ -95,7 +95,7 @@ class Passages:
         """The passages of documents, in their order."""
         for doc in docs:
             for start, end in self.spans(doc.text):
-                yield Doc(f"{doc.id}#{start}", doc.text[start:end], doc.title)
+                yield Doc(f"{doc.id}#{start}", doc.text[start:end], doc.title, doc.fields)
 
     def spans(self, text: str) -> Iterator[tuple[int, int]]:
         """Where the passages of a text begin and end; together they are all of it, the first one begins at 0."""
@@ -189,10 +189,11 @@ def places(segment: Segment, ids: Iterable[str]) -> dict[str, range]:
 def joined(passages: Iterable[Doc]) -> Iterator[Doc]:
     """Documents from their passages, which come one after the other."""
     for document, parts in groupby(passages, lambda passage: _parted(passage.id)[0]):
-        text, title = "", ""
+        made = Doc(document, "")
         for part in parts:
-            text, title = text + part.text[len(text) - _parted(part.id)[1] :], part.title
-        yield Doc(document, text, title)
+            text = made.text + part.text[len(made.text) - _parted(part.id)[1] :]
+            made = Doc(document, text, part.title, part.fields)
+        yield made
 
 
 def _parted(id: str) -> tuple[str, int]:

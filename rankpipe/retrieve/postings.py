@@ -13,7 +13,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -62,14 +62,18 @@ class Spill:
 
     def fill(self, documents: Iterable[Mapping[str, float]]) -> None:
         """Take in documents, each as term -> value."""
-        known = self.vocabulary
         with open(self.path, "wb") as f:
             for values in documents:
-                terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
-                told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
-                f.write(np.stack([terms, told], axis=1).tobytes())
-                self.distinct.append(len(values))
-                self.most = max(self.most, max(values.values(), default=0))
+                self.add(values, f)
+
+    def add(self, values: Mapping[str, float], file: BinaryIO) -> None:
+        """Take in a document; ``file`` is ``path``, opened."""
+        known = self.vocabulary
+        terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
+        told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
+        file.write(np.stack([terms, told], axis=1).tobytes())
+        self.distinct.append(len(values))
+        self.most = max(self.most, max(values.values(), default=0))
 
     def invert(self, folder: Path) -> None:
         """Deal the postings out to their terms, and write what :class:`Postings` reads; the spill's file goes."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.fields import Fields, Mask
 from rankpipe.retrieve.memory import ID, ROW
+from rankpipe.where import Filter
+
+MASKS = 32  # filters of a segment that are remembered, a byte a document each
 
 
 class Segment:
@@ -24,6 +29,7 @@ class Segment:
         if len(self.dead):
             self.alive = np.ones(len(self.docs), bool)
             self.alive[self.dead] = False
+        self._masks: dict[Filter, Mask] = {}
 
     def __len__(self) -> int:
         return len(self.docs) - len(self.dead)
@@ -32,6 +38,22 @@ class Segment:
     def living(self) -> NDArray[np.intp]:
         """Places of the documents that are alive, rising."""
         return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
+
+    @cached_property
+    def fields(self) -> Fields:
+        """Of its documents."""
+        return Fields(self.folder, len(self.docs))
+
+    def open(self, where: Filter | None) -> Mask | None:
+        """Which documents may be found, (documents,): they are alive and meet the condition; None if all may."""
+        if where is None:
+            return self.alive
+        if where not in self._masks:
+            while len(self._masks) >= MASKS:
+                del self._masks[next(iter(self._masks))]
+            mask = self.fields.mask(where)
+            self._masks[where] = mask if self.alive is None else mask & self.alive
+        return self._masks[where]
 
     @property
     def held(self) -> int:

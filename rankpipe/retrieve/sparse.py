@@ -59,6 +59,7 @@ class SparseIndex(Encoded[SparseEncoder]):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
+    :param where: which documents may be found; see :mod:`rankpipe.where`.
     :raises ArtefactError: If there is no whole sparse index in the folder.
     """
 
@@ -153,7 +154,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.segments:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, k, s.alive, s.sums)
+            found, scores = candidates(terms, k, s.open(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 

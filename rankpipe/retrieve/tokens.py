@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.retrieve.docs import best
+from rankpipe.retrieve.fields import Mask
 from rankpipe.retrieve.postings import Postings, Spill
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.segment import Segment
@@ -62,18 +63,22 @@ class Tokens(Segment):
         kept = [column[rows] for column in self.columns.values()]
         return self.codec.unpack(*kept) if self.codec else kept[0].astype(np.float32)
 
-    def search(self, queries: Sequence[Vectors], k: int, candidates: int | None, probes: int) -> list[Found]:
+    def search(
+        self, queries: Sequence[Vectors], k: int, candidates: int | None, probes: int, among: Mask | None
+    ) -> list[Found]:
         """The ``k`` best for each query.
 
         :param candidates: documents that are compared, of those that the ``probes`` nearest centroids of each token of
-            the query have; all, if None, or if there are no centroids.
+            the query have; all, if None, if there are no centroids, or no more documents.
+        :param among: which documents may be found, (documents,); all, if None.
         """
-        docs = self.living[self.lengths[self.living] > 0]
-        if candidates is None or self.codec is None:
+        docs = np.flatnonzero(self.lengths > 0 if among is None else among & (self.lengths > 0))
+        if candidates is None or self.codec is None or len(docs) <= candidates:
             size = max(SCORES // max(len(docs), 1), 1)
             parts = [queries[start : start + size] for start in range(0, len(queries), size)]
             return [found for part in parts for found in self._all(part, docs, k)]
-        return [self._compared(query, self._near(query, self.codec, candidates, probes), k) for query in queries]
+        probes = probes * len(self.docs) // len(docs)
+        return [self._compared(query, self._near(query, self.codec, candidates, probes, among), k) for query in queries]
 
     def _all(self, queries: Sequence[Vectors], docs: NDArray[np.intp], k: int) -> Iterator[Found]:
         asked = np.concatenate(queries).T  # (dimension, tokens of all queries)
@@ -86,7 +91,7 @@ class Tokens(Segment):
                 edge = np.partition(scores, len(docs) - k)[len(docs) - k] - slack
             yield self._compared(query, docs[scores >= edge], k)
 
-    def _near(self, query: Vectors, codec: Codec, candidates: int, probes: int) -> NDArray[np.intp]:
+    def _near(self, query: Vectors, codec: Codec, candidates: int, probes: int, among: Mask | None) -> NDArray[np.intp]:
         """Documents that may be among the best, rising (PLAID, Santhanam et al. 2022b, stages 1 to 3): those of the
         centroids that are nearest to a token of the query, and of them the best by their centroids alone.
         """
@@ -94,8 +99,8 @@ class Tokens(Segment):
         probed = np.unique(np.argpartition(products, -min(probes, len(products)), axis=0)[-probes:])
         lists = [self._postings.docs[self._postings.of(n)] for n in self._numbers[probed].tolist() if n >= 0]
         docs = np.unique(np.concatenate(lists)).astype(np.intp) if lists else np.empty(0, np.intp)
-        if self.alive is not None:
-            docs = docs[self.alive[docs]]
+        if among is not None:
+            docs = docs[among[docs]]
         if len(docs) <= candidates:
             return docs
         codes = self.columns["codes"]

@@ -43,7 +43,7 @@ class Single:
         rows: Vectors = self.vectors[places].astype(np.float32, copy=False)
         return rows
 
-    def rough(self, queries: Vectors, part: slice) -> NDArray[np.float32]:
+    def rough(self, queries: Vectors, part: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """Scores of a part of the documents, (Q, n), as fast as they can be had; they are summed in any order."""
         scores: NDArray[np.float32] = queries @ self.rows(part).T
         return scores
@@ -111,7 +111,7 @@ class Bits(Bytes):
         """Bytes, and the signs of what was rounded."""
         return {**super().pack(vectors), "bits": _signs(vectors)}
 
-    def rough(self, queries: Vectors, part: slice) -> NDArray[np.float32]:
+    def rough(self, queries: Vectors, part: slice | NDArray[np.intp]) -> NDArray[np.float32]:
         """In how many signs a document's vector differs from the query's, less than 0, (Q, n)."""
         asked, bits = _signs(queries), self.bits[part]
         differ = np.zeros((len(asked), len(bits)), np.int32)

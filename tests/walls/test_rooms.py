@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "device", "disk", "lines",
+    "device", "disk", "lines", "where",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -30,6 +30,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "onnx": {"catalog", "errors", "progress", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
     "device": {"catalog"},
+    "where": {"errors"},
     "colbert": {"errors", "onnx", "st", "weights"},
     "splade": {"catalog", "device", "lm", "onnx", "st", "weights"},
     "lm": GROUND,
