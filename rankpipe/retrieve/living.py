@@ -8,7 +8,6 @@ a document is rewritten O(log N) times. The manifest names all files; replacing 
 
 from __future__ import annotations
 
-import json
 import shutil
 from abc import abstractmethod
 from collections import defaultdict, deque
@@ -34,8 +33,8 @@ from rankpipe.retrieve.fields import told
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, new_part, portions
-from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
-from rankpipe.retrieve.segment import Segment
+from rankpipe.retrieve.passages import Passages, documents, joined, places
+from rankpipe.retrieve.segment import Segment, facts, runs
 from rankpipe.stage import FILTERS
 from rankpipe.store import Draft, amend, publish
 from rankpipe.where import Filter
@@ -99,11 +98,11 @@ class Living(Index):
         recipe = {**recipe, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=most) as draft:
             docs = iter(track(data.docs(), f"{cls.kind} index of {data.name}", data.count))
-            deque(islice(docs, cls._facts(draft.folder, cut, most)["documents"]), maxlen=0)  # are there already
+            deque(islice(docs, facts(draft.folder, cls.counts, cut, most)["documents"]), maxlen=0)  # are there already
             part = partial(new_part, draft, folder, first=True, memory=most)
             for made, some in portions(docs, part, cls.portion):
                 cls.fill(made.counted(cut.split(some) if cut else some), made, recipe)
-            draft.facts = cls._facts(draft.folder, cut, most)
+            draft.facts = facts(draft.folder, cls.counts, cut, most)
         made_whole = cls(folder)
         made_whole._settle()
         return made_whole
@@ -206,27 +205,16 @@ class Living(Index):
 
     def _settle(self) -> None:
         """What a build does last: as few segments as memory allows."""
-        if len(list(self._runs(self.segments))) < len(self.segments):
+        if len(list(runs(self.segments, self.memory))) < len(self.segments):
             with amend(self.folder, kind=self.kind, format=self.format) as (_, draft):
                 self._compact(draft)
-                draft.facts = self._facts(draft.folder, self.passages, self.memory)
+                draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
             self.refresh()
 
     def _compact(self, draft: Draft) -> None:
-        for run in self._runs(self._opened(draft.folder)):
+        for run in runs(self._opened(draft.folder), self.memory):
             if len(run) > 1 or len(run[0].dead):
                 self._merge(run, draft)
-
-    def _runs(self, segments: Iterable[Segment]) -> Iterator[list[Segment]]:
-        """Segments that can be merged in the memory there is, as many as can, in their order."""
-        run: list[Segment] = []
-        for s in segments:
-            if run and sum(one.held for one in (*run, s)) > self.memory // 2:
-                yield run
-                run = []
-            run.append(s)
-        if run:
-            yield run
 
     def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
         with self._amending() as draft:
@@ -263,7 +251,7 @@ class Living(Index):
             sizes = defaultdict(list)
             for s in segments:
                 sizes[_size(len(s))].append(s)
-            many = [run for group in sizes.values() for run in self._runs(group) if len(run) >= FAN]
+            many = [run for group in sizes.values() for run in runs(group, self.memory) if len(run) >= FAN]
             rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
             if not (due := [*many, *rotten]):
                 return
@@ -304,21 +292,7 @@ class Living(Index):
     def _amending(self) -> Iterator[Draft]:
         with super()._amending() as draft:
             yield draft
-            draft.facts = self._facts(draft.folder, self.passages, self.memory)
-
-    @classmethod
-    def _facts(cls, folder: Path, cut: Passages | None, memory: int) -> dict[str, Any]:
-        """What is worth knowing: counts summed over the segments, all else as the last one says."""
-        whole = [made for made in folders(folder) if (made / "facts.json").exists()]
-        told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
-        segments = [Segment(made) for made in whole]
-        facts = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in cls.counts}
-        facts |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
-        facts |= {"memory_bytes": memory} if memory < ANY else {}
-        if not cut:
-            return {**facts, "documents": facts["documents"] - facts["dead"]}
-        alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
-        return {**facts, "documents": alive, "passages": facts["documents"] - facts["dead"]}
+            draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
 
 
 def _size(documents: int) -> int:

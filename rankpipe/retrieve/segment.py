@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.fields import Fields, Mask
-from rankpipe.retrieve.memory import ID, ROW
+from rankpipe.retrieve.memory import ANY, ID, ROW
+from rankpipe.retrieve.parts import folders
+from rankpipe.retrieve.passages import Passages, heads
 from rankpipe.where import Filter
 
 MASKS = 32  # filters of a segment that are remembered, a byte a document each
@@ -64,3 +68,29 @@ class Segment:
         """Where the documents of these ids are, if they are alive."""
         found = self.docs.find(ids)
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
+
+
+def runs(segments: Iterable[Segment], memory: int) -> Iterator[list[Segment]]:
+    """Segments that can be merged in so many bytes, as many as can, in their order."""
+    run: list[Segment] = []
+    for s in segments:
+        if run and sum(one.held for one in (*run, s)) > memory // 2:
+            yield run
+            run = []
+        run.append(s)
+    if run:
+        yield run
+
+
+def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int) -> dict[str, Any]:
+    """What is worth knowing of an index: ``counts`` summed over the segments, all else as the last one says."""
+    whole = [made for made in folders(folder) if (made / "facts.json").exists()]
+    told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
+    segments = [Segment(made) for made in whole]
+    found = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in counts}
+    found |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
+    found |= {"memory_bytes": memory} if memory < ANY else {}
+    if not cut:
+        return {**found, "documents": found["documents"] - found["dead"]}
+    alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
+    return {**found, "documents": alive, "passages": found["documents"] - found["dead"]}
