@@ -51,6 +51,8 @@ def search(
 
     if (question is None) == (data is None and topics is None):
         raise DataError("say what to search for: either a question, or many by --data or --topics")
+    if weights and not others:
+        raise DataError(f"--weights {weights}: there is nothing to fuse; name another index with --with")
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]

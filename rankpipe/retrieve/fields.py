@@ -138,12 +138,14 @@ def told(columns: Sequence[tuple[Fields, Mask | None]], where: Filter) -> list[s
         for (fields, alive), kind in product(columns, SECTIONS):
             kinds[kind] += int((fields.having(leaf.field, kind) & (True if alive is None else alive)).sum())
         if not any(kinds.values()):
-            names = dict.fromkeys(name for fields, _ in columns for name in fields.names)
-            said.append(f"no document has a field {leaf.field!r}{near(leaf.field, [*names])}")
+            others = [name for fields, _ in columns for name in fields.names if name != leaf.field]
+            said.append(f"no document has a field {leaf.field!r}{near(leaf.field, others)}")
         elif leaf.values:
             compared = {KINDS[type(value)] for value in leaf.values}
-            others = {kind: n for kind, n in kinds.items() if n and kind not in compared}
-            said += [f"{leaf.field!r} is a {k} in {n} documents, which do not meet {leaf}" for k, n in others.items()]
+            odd = {kind: n for kind, n in kinds.items() if n and kind not in compared}
+            said += [
+                f"{leaf.field!r} is a {kind} in {n} documents, which do not meet {leaf}" for kind, n in odd.items()
+            ]
     return said
 
 

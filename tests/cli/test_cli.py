@@ -272,6 +272,39 @@ def test_kill_9_during_a_build(rankpipe: Rankpipe, tmp_path: Path) -> None:
     assert len([*(tmp_path / "small" / "made").iterdir()]) == 1  # what the killed ones left is swept away
 
 
+def test_filters_and_fields(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"_id": "a", "text": "tea cups", "metadata": {"year": 1999, "lang": ["en", "de"]}}\n'
+        '{"_id": "b", "text": "tea", "year": 2020}\n{"_id": "c", "text": "tea leaves", "year": "2021"}\n'
+    )
+    for name in ("words", "more"):
+        rankpipe("index", "build", name, "--data", "c.jsonl")
+    done = rankpipe("search", "words", "tea", "--where", "year >= 2000", "--show", "year,lang", "--json")
+    hits = json.loads(done.stdout)["rankings"][0]["hits"]
+    assert [(h["docid"], h["fields"]) for h in hits] == [("b", {"year": [2020], "lang": []})]
+    assert "words: 'year' is a text in 1 documents, which do not meet year >= 2000" in done.stderr
+    both = ("search", "words", "--with", "more", "tea", "--where", "not exists(yaer) and lang == de")
+    done = rankpipe(*both, "--fuse", "minmax", "--weights", "2,1", "--show", "lang")
+    assert "en, de" in done.stdout
+    assert "2.0000" not in done.stdout
+    assert "3.0000" in done.stdout  # each list has one hit, which is worth 1
+    assert "more: no document has a field 'yaer'; did you mean year?" in done.stderr
+    for words, code, said in (
+        (("--where", "year >"), 3, "where: 'year >': at the end: expected a value"),
+        (("--with", "more", "--weights", "2"), 3, "weights: 1 for 2 retrievers"),
+        (("--with", "more", "--weights", "a,b"), 4, "--weights a,b: expected numbers"),
+        (("--weights", "2"), 4, "--weights 2: there is nothing to fuse"),
+    ):
+        assert said in rankpipe("search", "words", "tea", *words, code=code).stderr
+    (tmp_path / "d.jsonl").write_text('{"_id": "b", "text": "tea", "year": 1990}\n')
+    rankpipe("index", "update", "words", "--data", "d.jsonl")
+    rankpipe("index", "export", "words", "--out", "out.jsonl")
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {doc["_id"]: doc.get("metadata") for doc in written} == {
+        "a": {"year": 1999, "lang": ["en", "de"]}, "b": {"year": 1990}, "c": {"year": "2021"},
+    }  # fmt: skip
+
+
 def test_help_is_quick_to_import() -> None:
     code = "import sys; sys.argv = ['rankpipe', '--help']\nfrom rankpipe.cli import main\n"
     code += "try: main()\nexcept SystemExit: pass\n"

@@ -32,6 +32,8 @@ def test_checksum_of_a_file_is_the_files(tiny: Dataset, tiny_path: Path) -> None
 def test_checksum_in_memory_is_of_canonical_json() -> None:
     line = json.dumps(["d1", "title", "text"], separators=(",", ":")) + "\n"
     assert Dataset.of(DOCS[:1]).checksum == hashlib.sha256(line.encode()).hexdigest()
+    years = [Dataset.of([replace(DOCS[0], fields={"year": y})]).checksum for y in (1, 2)]
+    assert len({*years, Dataset.of(DOCS[:1]).checksum}) == 3
 
 
 docs = st.builds(Doc, st.text(min_size=1, max_size=3), st.text(max_size=5), st.text(max_size=5))

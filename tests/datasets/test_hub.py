@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from pathlib import Path
 
 import pytest
 
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets import hub as hub_room
 from rankpipe.errors import DataError
 
 pytestmark = pytest.mark.slow
@@ -68,6 +70,11 @@ def test_a_single_table_is_a_corpus(hub: Path) -> None:
     layout(hub, {"default": {"train": ['{"id": 1, "contents": "x"}', '{"id": 2, "contents": "y"}']}})
     data = open_dataset(f"hf:{hub}")
     assert [(d.id, d.text) for d in data.docs()] == [("1", "x"), ("2", "y")]
+
+
+def test_other_columns_are_fields() -> None:
+    row = {"id": 1, "text": "x", "day": datetime.date(2024, 2, 29), "raw": b"x", "tags": ["a"], "url": None}
+    assert hub_room._json(row) == {"id": 1, "text": "x", "day": "2024-02-29", "tags": ["a"], "url": None}
 
 
 def test_what_is_laid_out_otherwise(hub: Path) -> None:

@@ -67,7 +67,9 @@ def test_prefix(small: Dataset) -> None:
 
 def test_documents_without_a_text_field(tmp_path: Path) -> None:
     register("rankpipe-tests/abstracts", [Abstract("a", "Sea", "tides rise")], tmp_path)
-    assert list(open_dataset("rankpipe-tests/abstracts").docs()) == [Doc("a", "Sea tides rise")]
+    assert list(open_dataset("rankpipe-tests/abstracts").docs()) == [
+        Doc("a", "Sea tides rise", fields={"title": "Sea", "abstract": "tides rise"})
+    ]
 
 
 def test_doubled_document(tmp_path: Path) -> None:

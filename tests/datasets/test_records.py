@@ -93,12 +93,26 @@ def test_torn_gzip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text_name", DOC_TEXT)
 def test_accepted_names(tmp_path: Path, id_name: str, text_name: str) -> None:
     line = json.dumps({"url": "u", id_name: "a", text_name: "x", "title": "t"})
-    assert read(tmp_path / "c.jsonl", line) == [Doc("a", "x", "t")]
+    assert read(tmp_path / "c.jsonl", line) == [Doc("a", "x", "t", {"url": "u"})]
 
 
 def test_first_name_of_the_table_counts(tmp_path: Path) -> None:
     line = '{"contents": "t\\nx", "text": "x", "docid": "later", "id": "first"}'
-    assert read(tmp_path / "c.jsonl", line) == [Doc("first", "x")]
+    assert read(tmp_path / "c.jsonl", line) == [Doc("first", "x", fields={"contents": "t\nx", "docid": "later"})]
+
+
+def test_metadata_and_all_other_fields_are_kept(tmp_path: Path) -> None:
+    lines = [
+        '{"_id": "a", "text": "x", "metadata": {"year": 2019, "by": {"name": "Li"}, "no": null}, "tags": ["p", 1.5, true]}',
+        '{"_id": "b", "text": "x", "metadata": null, "title": "t"}',
+        '{"_id": "c", "text": "x", "metadata": "2019"}',
+    ]
+    first, *others = read(tmp_path / "c.jsonl", *lines)
+    assert first.fields == {"tags": ["p", 1.5, True], "year": 2019, "by": {"name": "Li"}, "no": None}
+    assert others == [Doc("b", "x", "t"), Doc("c", "x", fields={"metadata": "2019"})]
+    twice = '{"_id": "a", "text": "x", "metadata": {"url": "u"}, "url": "v"}'
+    with pytest.raises(DataError, match=r"c.jsonl:1: 'url' is in 'metadata' and beside it; leave one of them out"):
+        read(tmp_path / "c.jsonl", twice)
 
 
 def test_kept_as_they_are(tmp_path: Path) -> None:

@@ -15,7 +15,10 @@ from rankpipe.datasets import read_requests, write_requests
 from rankpipe.errors import DataError
 
 some = st.text(min_size=1, max_size=6)
-docs = st.builds(Doc, some, st.text(max_size=12), st.text(max_size=6))
+fields = st.dictionaries(
+    some | st.sampled_from(["metadata", "text", "_id"]), st.none() | some | st.lists(some), max_size=2
+)
+docs = st.builds(Doc, some, st.text(max_size=12), st.text(max_size=6), fields)
 hits = st.lists(
     st.builds(Hit, docs, st.floats(allow_nan=False, allow_infinity=False)), unique_by=lambda h: h.doc.id, max_size=5
 )
