@@ -24,14 +24,7 @@ from rankpipe.retrieve.vectors import STORES, Store
 LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
 PROMPTS = ("query", "document")
 OPTIONS = ("pooling", "backend")
-KEPT = (
-    "model",
-    "identity",
-    "dimension",
-    "store",
-    "backend",
-    "probe",
-)  # facts, when segments are merged
+KEPT = ("model", "identity", "dimension", "store", "backend", "probe")  # facts of a merged segment
 
 
 class Embedded(Segment):
@@ -171,7 +164,8 @@ class Dense(Encoded[Encoder]):
             if given:
                 raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
             return super().load(recipe)
-        said = Said(options.get("pooling"), prompts.get("query"), prompts.get("document"))
+        pooling = options.get("pooling") or recipe.get("pooling")  # where older indexes have it
+        said = Said(pooling, prompts.get("query"), prompts.get("document"))
         made = encoder(model, recipe["max_length"], options.get("backend", "auto"), said)
         return Model(made, made.identity, made.facts)
 

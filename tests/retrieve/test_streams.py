@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ModelError, RecipeError
+from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.encode import encoder
 from rankpipe.retrieve.streams import BUDGET, Role, Streams, Tokens, batched, fits
 from tests.lm.tiny import SIZE, byte_words
 
 TEXTS = ["", "a", "b", "Paris is in France.", "bananas are yellow", "é" * 9, "long " * 40, "longer " * 400, " "] * 3
-MODES = ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken", ("cls", "mean")]
+KINDS = [  # pooling, whether it counts the prompt, the last module
+    ("cls", True, "Normalize"), ("max", True, "Dense"), ("mean", False, "Normalize"), ("mean_sqrt_len_tokens", False, ""),
+    ("weightedmean", False, "Dense"), ("lasttoken", True, ""), (("cls", "mean"), True, "Normalize"),
+]  # fmt: skip
 
 
 def texts(*lengths: int) -> Iterator[Tokens]:
@@ -83,8 +90,7 @@ def plain(folder: Path) -> Any:
     return pytest.importorskip("sentence_transformers").SentenceTransformer(str(folder), device="cpu")
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(("include", "last"), [(True, "Normalize"), (False, "Dense"), (False, "")])
+@pytest.mark.parametrize(("mode", "include", "last"), KINDS)
 def test_vectors_are_those_of_sentence_transformers(
     tiny: Callable[..., Path], mode: Any, include: bool, last: str
 ) -> None:
@@ -125,9 +131,9 @@ def test_no_more_is_computed_at_once_than_the_budget(tiny: Callable[..., Path]) 
     model[0].register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0]["input_ids"].shape)))
     made = list(Streams(model).run([f"{i:0{20 + i % 2}}" for i in range(200)], Role("document", "")))
     assert sorted(one.place for one in made) == [*range(200)]
-    assert sum(n for n, _ in seen[1:]) == 200  # the first one was the look at what the model is given
-    assert max(n * length for n, length in seen[1:]) > BUDGET / 2
-    assert all(n * length <= BUDGET for n, length in seen[1:])
+    assert sum(n for n, _ in seen) == 200
+    assert max(n * length for n, length in seen) > BUDGET / 2
+    assert all(n * length <= BUDGET for n, length in seen)
 
 
 def test_what_does_not_fit_is_left_to_the_model_itself(tiny: Callable[..., Path]) -> None:
@@ -140,3 +146,35 @@ def test_what_does_not_fit_is_left_to_the_model_itself(tiny: Callable[..., Path]
     other.add_module("3", type("Odd", (type(other[2]),), {})())
     assert not fits(other, roles)
     assert encoder(str(tiny()), backend="torch-float32")._by_batches(["a", "b"], roles[0]).shape == (2, 32)  # type: ignore[union-attr]
+
+
+def test_an_index_keeps_its_backend(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    data = Dataset.of([Doc(f"d{i}", f"{text} {i}") for i, text in enumerate(TEXTS)])
+    index = Dense.build(data, tmp_path, model=str(tiny()))
+    facts = index.manifest.facts
+    assert facts["probe"].keys() == {"torch-float32", "torch-bfloat16"}
+    assert facts["identity"].endswith(facts["backend"])
+    opened = Dense(tmp_path)
+    assert opened.model.encoder.facts == {"backend": facts["backend"]}  # type: ignore[attr-defined]  # nothing is tried
+    opened.add([Doc("new", "a new one")])
+    opened.compact()
+    assert {k: opened.manifest.facts[k] for k in ("backend", "probe", "identity")} == {
+        k: facts[k] for k in ("backend", "probe", "identity")
+    }
+
+
+def test_vectors_of_two_backends_are_never_in_one_index(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    data, model = Dataset.of([Doc(f"d{i}", f"text {i}") for i in range(20)]), str(tiny())
+
+    def built(backend: str) -> dict[str, Any]:
+        return Dense.build(data, tmp_path, model=model, model_options={"backend": backend}).manifest.facts
+
+    assert "reused_vectors" not in built("torch-float32")
+    assert "reused_vectors" not in built("torch-bfloat16")
+    assert built("torch-bfloat16")["reused_vectors"] == 20
+    with pytest.raises(ModelError, match=r"no ONNX model"):
+        built("onnx")
+    with pytest.raises(ModelError, match=r"no backend 'torch-float8'; did you mean"):
+        built("torch-float8")
+    with pytest.raises(RecipeError, match=r"model_options: no 'backends'; did you mean backend"):
+        Dense.build(data, tmp_path, model=model, model_options={"backends": "onnx"})
