@@ -18,8 +18,8 @@ from tests.lm.tiny import SIZE, byte_words
 
 TEXTS = ["", "a", "b", "Paris is in France.", "bananas are yellow", "é" * 9, "long " * 40, "longer " * 400, " "] * 3
 KINDS = [  # pooling, whether it counts the prompt, the last module
-    ("cls", True, "Normalize"), ("max", True, "Dense"), ("mean", False, "Normalize"), ("mean_sqrt_len_tokens", False, ""),
-    ("weightedmean", False, "Dense"), ("lasttoken", True, ""), (("cls", "mean"), True, "Normalize"),
+    ("cls", True, "Normalize"), ("max", True, "Dense"), ("mean", False, "Normalize"), (("cls", "mean"), True, ""),
+    ("weightedmean", False, "Dense"), ("lasttoken", True, ""), ("mean_sqrt_len_tokens", False, ""),
 ]  # fmt: skip
 
 
@@ -109,8 +109,8 @@ def test_vectors_are_those_of_sentence_transformers(
 def test_a_vector_depends_on_its_text_alone(tiny: Callable[..., Path]) -> None:
     model = encoder(str(tiny()), backend="torch-float32")
     together = model.encode_docs(TEXTS)
-    alone = np.concatenate([model.encode_docs([text]) for text in TEXTS])
-    np.testing.assert_allclose(together, alone, atol=2e-7)
+    alone = np.concatenate([model.encode_docs([text]) for text in TEXTS[:9]])
+    np.testing.assert_allclose(together[:9], alone, atol=2e-7)
     np.testing.assert_allclose(together[::-1], model.encode_docs(TEXTS[::-1]), atol=2e-7)
 
 
