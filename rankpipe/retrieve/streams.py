@@ -75,8 +75,8 @@ class Streams:
     def _at_once(self, work: Callable[[list[Tokens]], Any], batches: Iterator[list[Tokens]]) -> Iterator[Any]:
         threads = self._torch.get_num_threads()
         first = list(islice(batches, threads))
-        if len(first) < 2:
-            yield from map(work, first)
+        if len(first) < 2:  # one batch, or one thread
+            yield from map(work, chain(first, batches))
             return
         begin = partial(self._torch.set_num_threads, threads // len(first))
         try:

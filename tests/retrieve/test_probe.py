@@ -55,6 +55,7 @@ def test_it_ends_in_time_unless_one_text_takes_longer() -> None:
     ways = {"a": Way(clock, 0.011), "b": Way(clock, 0.007, call_s=0.05), "slow": Way(clock, 0.4)}
     fastest(ways, clock)
     assert SECONDS / 2 < clock.now <= SECONDS
+    assert all(sum(w.call_s + w.text_s * n for n in w.calls) <= SECONDS / 3 for w in ways.values())
     assert ways["slow"].calls == [1]
     clock = Clock()
     very = Way(clock, 30)

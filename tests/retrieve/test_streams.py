@@ -114,13 +114,15 @@ def test_a_vector_depends_on_its_text_alone(tiny: Callable[..., Path]) -> None:
     np.testing.assert_allclose(together[::-1], model.encode_docs(TEXTS[::-1]), atol=2e-7)
 
 
-def test_torch_has_its_threads_back(tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_every_text_is_encoded_and_torch_has_its_threads_back(tiny: Callable[..., Path], threads: int) -> None:
     torch = pytest.importorskip("torch")
-    model, before = encoder(str(tiny()), backend="torch-float32"), torch.get_num_threads()
-    torch.set_num_threads(3)
+    model, before = Streams(plain(tiny())), torch.get_num_threads()
+    torch.set_num_threads(threads)
     try:
-        model.encode_docs([f"{i:040}" for i in range(400)])
-        assert torch.get_num_threads() == 3
+        made = list(model.run([f"{i:0{30 + i % 3}}" for i in range(200)], Role("document", "")))
+        assert sorted(one.place for one in made) == [*range(200)]
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
 
