@@ -31,6 +31,7 @@ bench: .venv/.dev
 	$(BIN)/python eval/bench/install.py --keep .venv-pyserini
 	$(BIN)/python eval/bench/startup.py --pyserini .venv-pyserini/bin/python
 	$(BIN)/python eval/bench/scifact.py --pyserini .venv-pyserini/bin/python
+	$(BIN)/python eval/bench/encode.py
 	$(BIN)/python eval/bench/plans.py --picture docs/plans.svg
 	$(BIN)/rankpipe tables docs/benchmarks.md
 

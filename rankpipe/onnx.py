@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -22,6 +20,7 @@ from numpy.typing import NDArray
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
+from rankpipe.threads import side_by_side
 from rankpipe.weights import graph
 
 T = TypeVar("T", str, tuple[str, str])
@@ -89,24 +88,12 @@ class OnnxModel:
 
         :param frame: changes a text's tokens before the model reads them; how many it may add is its own business.
         """
-        waiting: deque[Future[Row]] = deque()
-        with ThreadPoolExecutor(self.threads) as pool:
-            for told in self._encodings(texts):
-                tokens = Tokens(told.ids, told.type_ids, [1] * len(told.ids), bool(told.overflowing))
-                waiting.append(pool.submit(self._forward, frame(tokens)))
-                if len(waiting) > 8 * self.threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _encodings(self, texts: Sequence[T]) -> Iterator[Any]:
-        for start in range(0, len(texts), SLICE):
-            whole = texts[start : start + SLICE]
-            heads = [head(t, self.max_length) for t in whole]
-            for text, read, encoding in zip(whole, heads, self._tokenizer.encode_batch(heads), strict=True):
-                if read != text and not encoding.overflowing:  # few tokens in many characters: read all of them
-                    [encoding] = self._tokenizer.encode_batch([text])
-                yield encoding
+        encode = self._tokenizer.encode_batch
+        read = (
+            frame(Tokens(told.ids, told.type_ids, [1] * len(told.ids), bool(told.overflowing)))
+            for told in encodings(encode, texts, self.max_length)
+        )
+        return side_by_side(self._forward, read, self.threads)
 
     def token(self, text: str) -> int:
         """The one token that is written so.
@@ -123,6 +110,20 @@ class OnnxModel:
         feed = {name: np.array([told[name]], np.int64) for name in self._inputs}  # (1, tokens)
         [output] = self._session.run([self._output], feed)
         return Row(output[0].astype(np.float32, copy=False), tokens.ids, tokens.cut)
+
+
+def encodings(encode: Callable[[list[T]], Sequence[Any]], texts: Sequence[T], max_length: int) -> Iterator[Any]:
+    """What a tokenizer makes of each text (``tokenizers.Encoding``), :data:`SLICE` of them at a time.
+
+    :param encode: tokenises, and cuts to ``max_length`` tokens; it is not given more of a text than could be read.
+    """
+    for start in range(0, len(texts), SLICE):
+        whole = texts[start : start + SLICE]
+        heads = [head(t, max_length) for t in whole]
+        for text, read, encoding in zip(whole, heads, encode(heads), strict=True):
+            if read != text and not encoding.overflowing:  # few tokens in many characters: read all of them
+                [encoding] = encode([text])
+            yield encoding
 
 
 def head(text: T, max_length: int) -> T:

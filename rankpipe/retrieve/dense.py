@@ -15,7 +15,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.retrieve import approximate, embed
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
-from rankpipe.retrieve.encode import OWN, Encoder, Pooling, Said, encoder
+from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, moved
@@ -26,6 +26,8 @@ from rankpipe.where import Filter
 
 LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
 PROMPTS = ("query", "document")
+OPTIONS = ("pooling", "backend")
+KEPT = ("model", "identity", "dimension", "store", "backend", "probe")  # facts of a merged segment
 
 
 class Embedded(Segment):
@@ -94,7 +96,7 @@ class Dense(Encoded[Encoder]):
         *,
         model: str = "bge-small",
         max_length: int | None = None,
-        pooling: Pooling | None = None,
+        model_options: dict[str, str] | None = None,
         prompts: dict[str, str] | None = None,
         store: Store = "float32",
         dimension: int | None = None,
@@ -110,7 +112,9 @@ class Dense(Encoded[Encoder]):
         :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
             encoder as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
-        :param pooling: of token vectors into one, "cls" or "mean"; as the model's files say by default.
+        :param model_options: "pooling" of token vectors into one, "cls" or "mean", as the model's files say by default;
+            "backend", "onnx", "torch-float32", "torch-bfloat16" or "torch-float16", by default the fastest here
+            (:func:`rankpipe.retrieve.encode.encoder`). The index keeps it: searches and additions use the same.
         :param prompts: what is put before a "query" and a "document"; the model's own by default.
         :param store: how numbers are kept: "float32", "float16", "int8", or "binary", which is searched by signs and
             scored by int8.
@@ -128,8 +132,9 @@ class Dense(Encoded[Encoder]):
         :raises MissingExtra: If ``device`` is a GPU, and FAISS is the one for CPUs.
         """
         options: dict[str, Any] = {
-            "model": model, "max_length": max_length, "pooling": pooling, "prompts": prompts, "store": store,
-            "dimension": dimension, "factory": factory, "recall": recall, "train": train, "device": device,
+            "model": model, "max_length": max_length, "model_options": model_options, "prompts": prompts,
+            "store": store, "dimension": dimension, "factory": factory, "recall": recall, "train": train,
+            "device": device,
         }  # fmt: skip
         cls.check(**options)
         approximate.gpu(device)
@@ -138,6 +143,7 @@ class Dense(Encoded[Encoder]):
     @staticmethod
     def check(
         *,
+        model_options: dict[str, str] | None,
         prompts: dict[str, str] | None,
         store: str,
         dimension: int | None,
@@ -150,6 +156,7 @@ class Dense(Encoded[Encoder]):
         :raises RecipeError: Says all faults.
         """
         faults = [f"prompts: no {role!r}{near(role, [*PROMPTS])}" for role in prompts or () if role not in PROMPTS]
+        faults += [f"model_options: no {k!r}{near(k, [*OPTIONS])}" for k in model_options or () if k not in OPTIONS]
         if store not in STORES:
             faults.append(f"store: {store!r} is not one of {', '.join(STORES)}")
         if dimension is not None and dimension < 1:
@@ -169,15 +176,22 @@ class Dense(Encoded[Encoder]):
     @classmethod
     def load(cls, recipe: dict[str, Any]) -> Model[Encoder]:
         """The encoder of a recipe, with its pooling and prompts."""
-        prompts = recipe.get("prompts") or {}
-        said = Said(recipe.get("pooling"), prompts.get("query"), prompts.get("document"))
-        if said == OWN:
-            return super().load(recipe)
+        options, prompts = recipe.get("model_options") or {}, recipe.get("prompts") or {}
         if ":" in (model := recipe["model"]):
-            given = [option for option in ("pooling", "prompts") if recipe.get(option)]
-            raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
-        made = encoder(model, recipe["max_length"], said=said)
-        return Model(made, made.identity)
+            given = [option for option in ("model_options", "prompts") if recipe.get(option)]
+            if given:
+                raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
+            return super().load(recipe)
+        pooling = options.get("pooling") or recipe.get("pooling")  # where older indexes have it
+        said = Said(pooling, prompts.get("query"), prompts.get("document"))
+        made = encoder(model, recipe["max_length"], options.get("backend", "auto"), said)
+        return Model(made, made.identity, made.facts)
+
+    def settled(self) -> dict[str, Any]:
+        """The recipe, with the backend that the build has chosen."""
+        recipe, backend = self.manifest.recipe, self.manifest.facts.get("backend")
+        chosen = {"backend": backend} if backend else {}  # anybody's encoder has none
+        return {**recipe, "model_options": {**(recipe.get("model_options") or {}), **chosen}}
 
     @classmethod
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[Encoder]) -> None:
@@ -188,6 +202,7 @@ class Dense(Encoded[Encoder]):
         if embed.Saved.of(draft.folder).way != way.way:
             (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
+        draft.facts |= model.facts
         _index(draft, recipe)
 
     @classmethod
@@ -202,8 +217,8 @@ class Dense(Encoded[Encoder]):
         """Copy vectors; nothing is encoded again."""
         moved(segments, draft)
         embed.copy([(s.folder, s.living) for s in segments], STORES[recipe["store"]], draft.folder)
-        told = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
-        embed.note(draft, {k: told[k] for k in ("model", "identity", "dimension", "store")})
+        told = {k: v for s in segments for k, v in json.loads((s.folder / "facts.json").read_text("utf-8")).items()}
+        embed.note(draft, {k: told[k] for k in KEPT if k in told})
         _index(draft, recipe)
 
     @classmethod

@@ -67,7 +67,8 @@ class Embedding:
         if self.dimension > encode.dimension:
             raise RecipeError([f"dimension: {self.dimension}; the vectors of {encode.name} have {encode.dimension}"])
         self._short = recipe.get("dimension") is not None
-        told = {k: recipe.get(k) for k in ("model", "max_length", "pooling", "store", "dimension")}
+        told = {k: recipe.get(k) for k in ("model", "max_length", "store", "dimension")}
+        told["pooling"] = (recipe.get("model_options") or {}).get("pooling")
         prompt = (recipe.get("prompts") or {}).get("document")  # that of queries makes no vector that is kept
         self.way = digest({**told, "prompt": prompt, "identity": encode.identity})
         self.facts = {"model": encode.name, "identity": encode.identity, "dimension": self.dimension,

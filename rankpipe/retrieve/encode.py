@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
@@ -10,16 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe import st, weights
-from rankpipe.catalog import require
+from rankpipe.catalog import near, require
 from rankpipe.device import Dtype, default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.onnx import OnnxModel, read_json
 from rankpipe.progress import track, working
+from rankpipe.retrieve.probe import fastest
+from rankpipe.retrieve.streams import Role, Streams, fits
 
 Vectors = NDArray[np.float32]  # (n, dimension)
 Pooling = Literal["cls", "mean"]  # the first token's vector, or the mean of all
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+Backend = Literal["onnx", "torch-float32", "torch-bfloat16", "torch-float16"]  # what computes, and in which numbers
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
 BATCH = 16  # texts a batch of sentence-transformers; of like lengths, so little is padded
+LOG = logging.getLogger(__name__)
 
 
 class Encoder(Protocol):
@@ -32,7 +38,7 @@ class Encoder(Protocol):
 
     @property
     def identity(self) -> str:
-        """Which weights exactly."""
+        """Which weights exactly, and what else says which numbers come out."""
         ...
 
     @property
@@ -66,32 +72,62 @@ OWN = Said()  # everything as the files say
 
 
 def encoder(
-    model: str, max_length: int | None = None, dtype: Dtype | Literal["auto"] = "auto", said: Said = OWN
-) -> Encoder:
+    model: str, max_length: int | None = None, backend: Backend | Literal["auto"] = "auto", said: Said = OWN
+) -> OnnxEncoder | TorchEncoder:
     """The encoder of a model, run by ONNX Runtime or by sentence-transformers (extra ``st``).
 
-    A folder with ``model.onnx`` is run by ONNX Runtime; one with ``onnx/model.onnx`` too, unless it also has weights
-    for torch and sentence-transformers is installed.
+    A folder with ``model.onnx`` is run by ONNX Runtime; one with ``onnx/model.onnx`` too, if it has no weights for
+    torch or sentence-transformers is not installed.
 
     :param model: an alias, a Hugging Face id or a folder; see :func:`rankpipe.weights.resolve`.
     :param max_length: tokens of a text that are read; the model's own limit if None.
-    :param dtype: of a sentence-transformers model; "auto" is what is fastest here, see
-        :func:`rankpipe.device.native_dtype`.
+    :param backend: what computes. "auto": on a CPU the fastest of those that the model has files for and whose vectors
+        are those of single precision but for rounding (:func:`rankpipe.retrieve.probe.fastest` tries them for two
+        seconds); on a GPU torch, in bfloat16 if it can.
     :param said: pooling and prompts, where they are not those of the model's files.
     :raises MissingWeights: If the model cannot be had.
     :raises MissingExtra: If it needs sentence-transformers, which is not installed.
-    :raises ModelError: If the model cannot read ``max_length`` tokens or be had in ``dtype``, or its files do not say
+    :raises ModelError: If the model cannot read ``max_length`` tokens or be had by ``backend``, or its files do not say
         how to use it.
     """
     if said.pooling not in (None, *POOLINGS):
         raise ModelError(f"{model}: pooling is {said.pooling!r}; expected {' or '.join(POOLINGS)}")
+    if backend not in ("auto", *BACKENDS):
+        raise ModelError(f"{model}: no backend {backend!r}{near(backend, [*BACKENDS])}")
     folder = weights.resolve(model)
-    with working(f"loading {model}"):
-        if not weights.by_onnx(folder):
-            return TorchEncoder(model, folder, max_length, dtype, said)
-        if dtype != "auto":
-            raise ModelError(f"{model}: an ONNX model has one number format; leave out dtype={dtype!r}")
-        return OnnxEncoder(model, folder, max_length, said)
+
+    def loaded(by: Backend) -> OnnxEncoder | TorchEncoder:
+        with working(f"loading {model}, {by}"):
+            if by == "onnx":
+                return OnnxEncoder(model, folder, max_length, said)
+            if weights.graph(folder) and not weights.whole(folder):
+                raise ModelError(f"{model}: has an ONNX graph only, no weights for torch; leave out backend={by!r}")
+            return TorchEncoder(model, folder, max_length, DTYPES[by], said)
+
+    ways = [backend] if backend != "auto" else possible(folder)
+    made = {ways[0]: loaded(ways[0])}
+    if len(ways) == 1:
+        return made[ways[0]]
+    for way in ways[1:]:
+        try:
+            made[way] = loaded(way)
+        except ModelError as error:
+            LOG.warning("%s is not tried by %s: %s", model, way, error)
+    with working(f"trying {model} by {', '.join(made)}"):
+        chosen, tried = fastest(made)
+    LOG.info("%s is computed by %s; tried: %s", model, chosen, tried)
+    made[chosen].facts["probe"] = {way: one._asdict() for way, one in tried.items()}
+    return made[chosen]
+
+
+def possible(folder: Path) -> list[Backend]:
+    """What could run a folder's model here, the most exact first."""
+    if weights.by_onnx(folder):
+        return ["onnx"]
+    if (device := default_device()) != "cpu":
+        return [NAMES[native_dtype(device)]]
+    also: list[Backend] = ["onnx"] if weights.graph(folder) else []
+    return ["torch-float32", "torch-bfloat16", *also]
 
 
 class OnnxEncoder:
@@ -103,6 +139,7 @@ class OnnxEncoder:
     def __init__(self, name: str, folder: Path, max_length: int | None = None, said: Said = OWN) -> None:
         known = weights.find(name)
         self.name, self.identity = name, weights.identity(folder)
+        self.facts: dict[str, Any] = {"backend": "onnx"}
         self.cut: list[bool] = []
         self._model = OnnxModel(folder, max_length)
         self._pooling, self._normalise = top(folder, known, said.pooling)
@@ -132,44 +169,60 @@ class OnnxEncoder:
 
 
 class TorchEncoder:
-    """Any sentence-transformers model, on the GPU if there is one; it sorts its batches by length."""
+    """Any sentence-transformers model: on a GPU, if there is one, as its own ``encode`` runs it; on a CPU by
+    :class:`~rankpipe.retrieve.streams.Streams`, if its modules are known.
+    """
 
     def __init__(
-        self,
-        name: str,
-        folder: Path,
-        max_length: int | None = None,
-        dtype: Dtype | Literal["auto"] = "auto",
-        said: Said = OWN,
+        self, name: str, folder: Path, max_length: int | None = None, dtype: Dtype = "float32", said: Said = OWN
     ) -> None:
         require("sentence_transformers", name=f"the encoder {name}", extra="st")
-        self.name, self.identity = name, weights.identity(folder)
+        backend = NAMES[dtype]
+        self.name, self.identity = name, f"{weights.identity(folder)} {backend}"
+        self.facts: dict[str, Any] = {"backend": backend}
         self.cut: list[bool] = []
-        chosen = native_dtype(default_device()) if dtype == "auto" else dtype
-        self._model: Any = st.load("SentenceTransformer", folder, chosen, max_length)
+        self._model: Any = st.load("SentenceTransformer", folder, dtype, max_length)
         if said.pooling:
             _pool(name, self._model, said.pooling)
         self._normalise = type(self._model[-1]).__name__ == "Normalize"
-        self._prompts = prompts(self._model.prompts, weights.find(name), said)
+        own = prompts(self._model.prompts, weights.find(name), said)
+        self._query, self._document = Role("query", own.query), Role("document", own.document)
+        self._streams = Streams(self._model) if fits(self._model, (self._query, self._document)) else None
         self.dimension = int(self._model.get_embedding_dimension())
 
     def encode_queries(self, texts: Sequence[str]) -> Vectors:
         """The vectors of questions, (n, dimension)."""
-        return self._encode(texts, self._prompts.query, self._model.encode_query)
+        return self._encode(texts, self._query)
 
     def encode_docs(self, texts: Sequence[str]) -> Vectors:
         """The vectors of documents, (n, dimension)."""
-        return self._encode(texts, self._prompts.document, self._model.encode_document)
+        return self._encode(texts, self._document)
 
-    def _encode(self, texts: Sequence[str], prompt: str, encode: Callable[..., Any]) -> Vectors:
-        told = st.measured(self._model, [prompt + text for text in texts])
-        self.cut = told.cut
+    def _encode(self, texts: Sequence[str], role: Role) -> Vectors:
         if not texts:
+            self.cut = []
             return np.empty((0, self.dimension), np.float32)
-        bare = [text[len(prompt) :] for text in told.texts]
-        made = encode(bare, prompt=prompt, batch_size=BATCH, show_progress_bar=False, convert_to_tensor=True)
-        vectors: Vectors = made.float().cpu().numpy()
+        vectors = self._by_streams(self._streams, texts, role) if self._streams else self._by_batches(texts, role)
         return unit(vectors) if self._normalise else vectors  # again: bfloat16 leaves lengths of .996 to 1.004
+
+    def _by_streams(self, streams: Streams, texts: Sequence[str], role: Role) -> Vectors:
+        vectors, self.cut = np.empty((len(texts), self.dimension), np.float32), [False] * len(texts)
+        for made in track(streams.run(texts, role), f"vectors of {self.name}", len(texts)):
+            vectors[made.place], self.cut[made.place] = made.vector, made.cut
+        return vectors
+
+    def _by_batches(self, texts: Sequence[str], role: Role) -> Vectors:
+        told = st.measured(self._model, [role.prompt + text for text in texts])
+        self.cut = told.cut
+        bare = [text[len(role.prompt) :] for text in told.texts]
+        encode = self._model.encode_query if role.task == "query" else self._model.encode_document
+        made = encode(bare, prompt=role.prompt, batch_size=BATCH, show_progress_bar=False, convert_to_tensor=True)
+        vectors: Vectors = made.float().cpu().numpy()
+        return vectors
+
+
+NAMES: dict[Dtype, Backend] = {"float32": "torch-float32", "bfloat16": "torch-bfloat16", "float16": "torch-float16"}
+DTYPES: dict[Backend, Dtype] = {backend: dtype for dtype, backend in NAMES.items()}
 
 
 def _pool(name: str, model: Any, pooling: Pooling) -> None:

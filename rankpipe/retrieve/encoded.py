@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -30,7 +30,8 @@ class Model(Generic[E]):
     """A loaded encoder."""
 
     encoder: E
-    identity: str  # which weights exactly
+    identity: str  # which weights exactly, and what else says which numbers come out
+    facts: dict[str, Any] = field(default_factory=dict)  # what an index keeps of how it computes
 
 
 class Encoded(Living, Generic[E]):
@@ -69,6 +70,10 @@ class Encoded(Living, Generic[E]):
         """Make a segment, by the model that has made the others."""
         self.encode(docs, draft, self.manifest.recipe, self.model)
 
+    def settled(self) -> dict[str, Any]:
+        """The recipe, with what the build has chosen where it leaves a choice."""
+        return self.manifest.recipe
+
     @classmethod
     def load(cls, recipe: dict[str, Any]) -> Model[E]:
         """The model of a recipe; anybody's as ``package.module:Class``, which says its ``identity``."""
@@ -88,7 +93,7 @@ class Encoded(Living, Generic[E]):
         return self._model()
 
     def _loaded(self) -> Model[E]:
-        recipe, made = self.manifest.recipe, self.load(self.manifest.recipe)
+        recipe, made = self.manifest.recipe, self.load(self.settled())
         known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
         if made.identity != known:
             raise ArtefactError(

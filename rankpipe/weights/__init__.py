@@ -21,11 +21,13 @@ from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
 from rankpipe.weights.form import by_onnx, graph
+from rankpipe.weights.hub import whole
 from rankpipe.weights.quiet import quiet
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
     "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "resolve", "state",
+    "whole",
 ]  # fmt: skip
 
 KIND = "weights"

@@ -165,7 +165,10 @@ def test_pooling_and_prompts_are_kept_in_the_recipe(embedded: Callable[[str], Pa
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
         shutil.copy(embedded("bge-small") / name, folder)
     shutil.copy(embedded("bge-small") / "model.onnx", folder / "onnx")
-    data, said = collection(3), {"pooling": "cls", "prompts": {"query": "ask: ", "document": "tell: "}}
+    data, said = (
+        collection(3),
+        {"model_options": {"pooling": "cls"}, "prompts": {"query": "ask: ", "document": "tell: "}},
+    )
     index = Dense.build(data, tmp_path / "index", model=str(folder), **said)  # type: ignore[arg-type]
     assert said.items() <= index.manifest.recipe.items()
     model = encoder(str(folder), said=Said(pooling="cls"))
@@ -178,7 +181,7 @@ def test_an_index_from_before_an_option_was_added_is_current(tmp_path: Path) -> 
     data, recipe = collection(3), {"use": "dense", "model": FAKE + "Hashed", "factory": "exact"}
     assert shelf.build(data, tmp_path, recipe)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
-    for option in ("pooling", "prompts", "dimension", "recall"):
+    for option in ("model_options", "prompts", "dimension", "recall"):
         del manifest["recipe"][option]
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     assert shelf.build(data, tmp_path, recipe) is None
@@ -191,8 +194,8 @@ def test_refusals(tmp_path: Path) -> None:
         Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="Nope")
     with pytest.raises(RecipeError, match="FAISS cannot make 'IVF64,Flat' of 50 documents"):
         Dense.build(data, tmp_path, model=FAKE + "Hashed", factory="IVF64,Flat")
-    with pytest.raises(RecipeError, match=r"pooling: tests.retrieve.fakes:Hashed is told max_length only"):
-        Dense.build(data, tmp_path, model=FAKE + "Hashed", pooling="cls")
+    with pytest.raises(RecipeError, match=r"model_options: tests.retrieve.fakes:Hashed is told max_length only"):
+        Dense.build(data, tmp_path, model=FAKE + "Hashed", model_options={"pooling": "cls"})
     with pytest.raises(RecipeError) as refused:
         Dense.build(
             data, tmp_path, model=FAKE + "Hashed", store="int4", dimension=0, recall=1.1, train=0,  # type: ignore[arg-type]

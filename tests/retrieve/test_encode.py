@@ -34,7 +34,7 @@ def bge(embedded: Callable[[str], Path]) -> Encoder:
 @pytest.fixture(scope="module")
 def minilm(embedded: Callable[[str], Path]) -> Encoder:
     embedded("minilm")
-    return encoder("minilm", dtype="float32")
+    return encoder("minilm", backend="torch-float32")
 
 
 @cache
@@ -86,8 +86,8 @@ def test_what_an_onnx_encoder_is_not(embedded: Callable[[str], Path]) -> None:
     embedded("minilm-l12")
     with pytest.raises(ModelError, match="reads 3 to 512 tokens"):
         encoder("bge-small", max_length=1024)
-    with pytest.raises(ModelError, match="one number format"):
-        encoder("bge-small", dtype="bfloat16")
+    with pytest.raises(ModelError, match="no weights for torch"):
+        encoder("bge-small", backend="torch-bfloat16")
     with pytest.raises(ModelError, match="give pooling=cls or pooling=mean"):
         encoder("minilm-l12")
     with pytest.raises(ModelError, match="pooling is 'max'; expected cls or mean"):
@@ -126,8 +126,8 @@ def test_what_is_said_goes_before_what_the_folder_says(bge: Encoder) -> None:
 
 @pytest.mark.slow  # torch and sentence-transformers take a while to import
 def test_what_is_said_reaches_sentence_transformers(minilm: Encoder, embedded: Callable[[str], Path]) -> None:
-    said = encoder("minilm", dtype="float32", said=Said("cls", "ask: ", "tell: "))
-    plain = encoder("minilm", dtype="float32", said=Said(pooling="cls"))
+    said = encoder("minilm", backend="torch-float32", said=Said("cls", "ask: ", "tell: "))
+    plain = encoder("minilm", backend="torch-float32", said=Said(pooling="cls"))
     np.testing.assert_allclose(said.encode_queries(["fruit"]), plain.encode_docs(["ask: fruit"]), atol=1e-6)
     np.testing.assert_allclose(said.encode_docs(["fruit"]), plain.encode_docs(["tell: fruit"]), atol=1e-6)
     assert not np.allclose(plain.encode_docs(["fruit"]), minilm.encode_docs(["fruit"]), atol=1e-2)
@@ -152,7 +152,7 @@ def test_sentence_transformers_gives_what_it_gives_by_itself(minilm: Encoder) ->
 
 @pytest.mark.slow  # torch and sentence-transformers take a while to import
 def test_vectors_are_one_long_in_bfloat16_too(minilm: Encoder) -> None:
-    half = encoder("minilm", dtype="bfloat16")
+    half = encoder("minilm", backend="torch-bfloat16")
     made = np.concatenate([half.encode_docs(PASSAGES[:3]), half.encode_queries(["fruit", "capital of France"])])
     np.testing.assert_allclose(np.linalg.norm(made, axis=1), 1, atol=1e-6)
     assert (made[:3] * minilm.encode_docs(PASSAGES[:3])).sum(axis=1).min() > 0.999

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "device", "disk", "lines", "where",
+    "device", "disk", "lines", "where", "threads",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -27,7 +27,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "lines": {"disk", "errors"},
     "journal": {"data", "errors", "lines", "progress", "stage"},
     "weights": {"catalog", "disk", "errors", "store", "progress"},
-    "onnx": {"catalog", "errors", "progress", "weights"},
+    "threads": set(),
+    "onnx": {"catalog", "errors", "progress", "threads", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},
     "device": {"catalog"},
     "where": {"errors"},

@@ -1,0 +1,34 @@
+"""Work side by side in threads, its results in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+AHEAD = 8  # items a thread that are taken before they are needed
+
+
+def side_by_side(
+    work: Callable[[A], B], items: Iterable[A], threads: int, begin: Callable[[], object] | None = None
+) -> Iterator[B]:
+    """The results of ``work`` for each item, in their order. Items are taken in the caller's thread while others are
+    worked at, so that what it costs to make them is hidden.
+
+    :param threads: items that are worked at at a time.
+    :param begin: called once in each thread, before its first item.
+    """
+    waiting: deque[Future[B]] = deque()
+    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
