@@ -9,6 +9,7 @@ from typing import Any
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.errors import RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
@@ -16,6 +17,7 @@ from rankpipe.retrieve.lucenefiles import Reader, Writer, writing
 from rankpipe.retrieve.lucenesearch import Search, Settings, analyzer
 from rankpipe.store import Draft, publish
 
+FIELDS = ("contents", "title", "text")
 COUNTED = ("empty_texts", "ids_with_white_space")
 
 
@@ -71,7 +73,8 @@ class Lucene(Index):
         :param b: how much long documents are held back, 0 to 1.
         :param rm3: expand queries by words of what they find first (Abdul-Jaleel et al. 2004): yes, or Anserini's
             ``fb_terms`` (10), ``fb_docs`` (10) and ``original_query_weight`` (0.5).
-        :param fields: search ``title`` and ``text`` apart, each with its boost, instead of both joined.
+        :param fields: search some of ``title``, ``text`` and ``contents`` (both joined), each with its boost; without
+            them, ``contents``.
         :param language: whose words they are, by Pyserini's names ("de", "zh", ...).
         :param stemmer: of English: "porter", "krovetz" or "none".
         :param stopwords: whether to leave out English stop words.
@@ -82,9 +85,10 @@ class Lucene(Index):
                    "stopwords": stopwords}  # fmt: skip
         recipe = {"use": cls.kind, **options}
         settings = cls.check(**options)
+        words = analyzer(settings)  # first: without Java nothing is begun
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data) as draft:
             docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
-            with writing(draft.folder, analyzer(settings), settings.indexed) as writer:
+            with writing(draft.folder, words, settings.indexed) as writer:
                 for doc, line in checked(docs, {}):
                     writer.put(doc, line, new=True)
             draft.facts = _facts(Reader(draft.folder))
@@ -96,7 +100,10 @@ class Lucene(Index):
 
         :raises RecipeError: If an argument is out of its range; says all faults.
         """
-        return Settings.of(options)
+        settings = Settings.of(options)
+        if unknown := {*settings.fields} - {*FIELDS}:
+            raise RecipeError([f"fields: {', '.join(sorted(unknown))}; there are {', '.join(FIELDS)}"])
+        return settings
 
     def _open(self) -> None:
         self._built = Settings.of({k: v for k, v in self.manifest.recipe.items() if k != "use"})

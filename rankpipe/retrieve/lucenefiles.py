@@ -75,6 +75,11 @@ class Reader:
         ids = [_unpacked(hit["fields"][1]) for hit in hits]
         return [(hit["doc"], id, score) for hit, id, score in zip(hits, ids, scores, strict=True)]
 
+    def raw(self, place: int) -> str | None:
+        """A document as its collection had it; None if the index has no texts."""
+        raw: str | None = self.java.storedFields().document(place).get("raw")
+        return raw
+
     def __getitem__(self, place: int) -> Doc:
         if self._last[0] != place:
             stored = self.java.storedFields().document(place)
@@ -89,6 +94,7 @@ class Writer:
         self.java = writer
         find = java.find
         self._term, self._document = find("org.apache.lucene.index.Term"), find("org.apache.lucene.document.Document")
+        self._query = find("org.apache.lucene.search.TermQuery")
         self._bytes = find("org.apache.lucene.util.BytesRef")
         kept = find("org.apache.lucene.document.Field$Store")
         self._string = find("org.apache.lucene.document.StringField")
@@ -124,7 +130,7 @@ class Writer:
 
     def delete(self, id: str) -> None:
         """Take out the document of this id, if it is there."""
-        self.java.deleteDocuments(self._term("id", id))
+        self.java.deleteDocuments(self._query(self._term("id", id)))
 
 
 def oddities(doc: Doc) -> Iterator[str]:

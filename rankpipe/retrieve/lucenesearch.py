@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,15 @@ from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import Stored
 from rankpipe.retrieve.lucenefiles import Reader
 
-FIELDS = ("title", "text")
 STEMMERS = ("porter", "krovetz", "none")
-LANGUAGES = tuple("en ar bn da de es fa fi fr hi hu id it ja ko nl no pl pt ru sv te th tr uk zh".split())
+LANGUAGES = (
+    "en", "ar", "bn", "da", "de", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt",
+    "ru", "sv", "te", "th", "tr", "uk", "zh",
+)  # fmt: skip
+COLLECTIONS = {  # a key of its documents: Anserini's name
+    "_id": "BeirFlatCollection", "contents": "JsonCollection", "passage": "MsMarcoV2PassageCollection",
+    "segment": "MsMarcoV2DocCollection", "body": "MsMarcoV2DocCollection",
+}  # fmt: skip
 CLAUSES = 1 << 20  # words of a query; Lucene refuses more than 1,024 unless told otherwise
 
 
@@ -50,8 +57,9 @@ class Settings:
             faults.append(f"k1: {self.k1}; expected 0 or more")
         if not 0 <= self.b <= 1:
             faults.append(f"b: {self.b}; expected 0 to 1")
-        faults += [f"fields: no field {name!r}; there are {', '.join(FIELDS)}" for name in {*self.fields} - {*FIELDS}]
-        faults += [f"fields: {name}: {boost}; expected more than 0" for name, boost in self.fields.items() if boost <= 0]
+        faults += [
+            f"fields: {name}: {boost}; expected more than 0" for name, boost in self.fields.items() if boost <= 0
+        ]
         if self.language not in LANGUAGES:
             faults.append(f"language: no analyzer {self.language!r}; there are {', '.join(LANGUAGES)}")
         if self.stemmer not in STEMMERS:
@@ -77,14 +85,14 @@ class Settings:
 
         :raises RecipeError: If a field was not indexed.
         """
-        if absent := {*(options.get("fields") or ())} - {*self.fields}:
+        if absent := {*(options.get("fields") or ())} - {*self.indexed}:
             raise RecipeError([f"fields: {', '.join(sorted(absent))}: not indexed; build the index with fields"])
         return replace(self, **_meant(options))
 
     @property
     def indexed(self) -> tuple[str, ...]:
         """The fields that are made of documents."""
-        return ("contents", *self.fields)
+        return tuple(dict.fromkeys(("contents", *self.fields)))
 
 
 def _meant(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,11 +124,10 @@ def analyzer(settings: Settings) -> Any:
 class Search:
     """Finds documents in an opened index.
 
-    :param parser: Anserini's collection that the documents came from: RM3 reads their texts by it, unless the index has
-        vectors of them.
+    :raises RecipeError: If RM3 cannot read the documents.
     """
 
-    def __init__(self, reader: Reader, settings: Settings, parser: str = "BeirFlatCollection") -> None:
+    def __init__(self, reader: Reader, settings: Settings) -> None:
         find = java.find
         self._reader, self._settings, self._analyzer = reader, settings, analyzer(settings)
         searcher = find("org.apache.lucene.search.IndexSearcher")
@@ -133,7 +140,7 @@ class Search:
         for name, boost in settings.fields.items():
             self._boosts.put(name, find("java.lang.Float")(boost))
         if rm3 := settings.rm3:
-            kind = find("java.lang.Class").forName(f"io.anserini.collection.{parser}")
+            kind = find("java.lang.Class").forName(f"io.anserini.collection.{_collection(reader)}")
             self._rm3 = find("io.anserini.rerank.lib.Rm3Reranker")(
                 self._analyzer, kind, "contents", rm3.fb_terms, rm3.fb_docs, rm3.original_query_weight, False, True
             )
@@ -161,8 +168,20 @@ class Search:
         words = find("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, text)
         args = find("io.anserini.search.SearchCollection$Args")()
         args.hits = 1  # it searches, too, but by another order of ties; its words are what is wanted
-        context = find("io.anserini.rerank.RerankerContext")(
-            self._searcher, None, query, None, text, words, None, args
-        )
+        context = find("io.anserini.rerank.RerankerContext")(self._searcher, None, query, None, text, words, None, args)
         self._rm3.rerank(first, context)
         return self._words.buildQuery("contents", context.feedbackTerms)
+
+
+def _collection(reader: Reader) -> str:
+    """Anserini's class by which RM3 reads texts, unless the index has vectors of them.
+
+    :raises RecipeError: If it has neither.
+    """
+    raw = reader.raw(0) if len(reader) else '{"_id": ""}'
+    keys = json.loads(raw) if raw and raw[:1] == "{" else {}
+    if found := [name for key, name in COLLECTIONS.items() if key in keys]:
+        return found[0]
+    if reader.java.termVectors().get(0):
+        return "JsonCollection"
+    raise RecipeError([f"rm3: {reader.folder} has neither vectors of its documents nor texts that RM3 could read"])
