@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,8 @@ UNREADABLE = {f"org.apache.lucene.index.{name}Exception" for name in ("CorruptIn
               "IndexFormatTooNew")} | {"java.io.EOFException"}  # fmt: skip
 REFUSED = {"java.io.IOException", "java.nio.file.FileSystemException", "java.nio.file.AccessDeniedException"}
 
+LOCK = RLock()  # jnius keeps a method and the object it was asked of in one place for all threads
+
 Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
 
 
@@ -46,9 +49,9 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with _words(folder):
+        with LOCK, _words(folder):
             self.java = java.find("org.apache.lucene.index.DirectoryReader").open(_directory(folder))
-        weakref.finalize(self, self.java.close).atexit = False
+        weakref.finalize(self, _close, self.java).atexit = False
         self._json = java.find("com.fasterxml.jackson.databind.ObjectMapper")()
         self._last = (-1, Doc("", ""))
 
@@ -62,7 +65,8 @@ class Reader:
 
     def count(self, field: str, term: str) -> int:
         """How many documents have the term."""
-        return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
+        with LOCK:
+            return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
 
     def search(self, searcher: Any, query: Any, k: int) -> list[Found]:
         """The best for a query, best first; equal scores as trec_eval breaks them, at the cut as well.
@@ -77,14 +81,18 @@ class Reader:
 
     def raw(self, place: int) -> str | None:
         """A document as its collection had it; None if the index has no texts."""
-        raw: str | None = self.java.storedFields().document(place).get("raw")
-        return raw
+        return self._stored(place)[1]
 
     def __getitem__(self, place: int) -> Doc:
-        if self._last[0] != place:
+        last = self._last
+        if last[0] != place:
+            last = self._last = place, _doc(*self._stored(place), self.folder)
+        return last[1]
+
+    def _stored(self, place: int) -> tuple[str, str | None]:
+        with LOCK:
             stored = self.java.storedFields().document(place)
-            self._last = place, _doc(stored.get("id"), stored.get("raw"), self.folder)
-        return self._last[1]
+            return stored.get("id"), stored.get("raw")
 
 
 class Writer:
@@ -156,7 +164,7 @@ def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int
     config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
     config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
     config.setRAMBufferSizeMB(RAM_MB)
-    with _words(folder):
+    with LOCK, _words(folder):
         writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
         try:
             yield Writer(writer, fields)
@@ -168,6 +176,10 @@ def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int
         except BaseException:
             writer.rollback()
             raise
+
+
+def _close(reader: Any) -> None:
+    reader.close()  # named here, not bound when the reader was opened: jnius would close whichever was asked last
 
 
 def _directory(folder: Path) -> Any:

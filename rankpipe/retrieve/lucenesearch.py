@@ -13,7 +13,7 @@ from rankpipe.catalog import near
 from rankpipe.data import Hit
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.docs import Stored
-from rankpipe.retrieve.lucenefiles import Reader
+from rankpipe.retrieve.lucenefiles import LOCK, Reader
 
 STEMMERS = ("porter", "krovetz", "none")
 LANGUAGES = (
@@ -147,11 +147,12 @@ class Search:
 
     def __call__(self, text: str, k: int) -> Iterator[Hit]:
         """The best ``k``, best first."""
-        query = self._words.buildQuery(self._boosts if self._settings.fields else "contents", self._analyzer, text)
-        if self._settings.rm3:
-            query = self._expanded(query, text, self._settings.rm3.fb_docs)
-        for place, id, score in self._reader.search(self._searcher, query, k):
-            yield Hit(Stored(id, self._reader, place), score)
+        with LOCK:
+            query = self._words.buildQuery(self._boosts if self._settings.fields else "contents", self._analyzer, text)
+            if self._settings.rm3:
+                query = self._expanded(query, text, self._settings.rm3.fb_docs)
+            found = self._reader.search(self._searcher, query, k)
+        return (Hit(Stored(id, self._reader, place), score) for place, id, score in found)
 
     def _expanded(self, query: Any, text: str, docs: int) -> Any:
         """The query with RM3's words; whose documents are the first by Anserini's order, which breaks ties its own way.

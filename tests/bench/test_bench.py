@@ -9,7 +9,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
 
 
-@pytest.mark.parametrize("program", ["install", "listwise", "mutants", "plans", "scifact", "startup"])
+@pytest.mark.parametrize("program", ["differences", "install", "listwise", "mutants", "plans", "scifact", "startup"])
 def test_the_program_starts(program: str) -> None:
     done = subprocess.run([sys.executable, BENCH / f"{program}.py", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

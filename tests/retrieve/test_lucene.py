@@ -319,7 +319,7 @@ def cached(index: Lucene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 def test_prebuilt_indexes_by_name(cached: Path, index: Lucene, tiny: Dataset, tmp_path: Path) -> None:
     assert listed([*Anserini("cacm")(tiny.queries)]) == listed([*index(tiny.queries)])
-    done = subprocess.run([*COMMAND, "search", "prebuilt:cacm", "tea", "--json"], capture_output=True, text=True)
+    done = subprocess.run([*COMMAND, "search", "prebuilt:cacm", "tides", "--json"], capture_output=True, text=True)
     assert json.loads(done.stdout)["rankings"][0]["hits"], done.stderr
     with pytest.raises(RecipeError, match="no prebuilt index of Anserini's: 'msmarco-v1-pasage'; did you mean msmarco"):
         Anserini("msmarco-v1-pasage")
@@ -351,10 +351,10 @@ def test_the_command_line(tiny_path: Path, tmp_path: Path) -> None:
         return done.stdout + done.stderr
 
     rankpipe("index", "build", "words", "--data", tiny_path, "--use", "lucene", "--set", "rm3=true")
-    (tmp_path / "new.jsonl").write_text('{"_id": "new", "text": "green tea"}\n')
+    (tmp_path / "new.jsonl").write_text('{"_id": "new", "text": "green tides"}\n')
     told = json.loads(rankpipe("index", "add", "words", "--data", "new.jsonl", "--json"))
     assert (told["added"], told["documents"], told["segments"], told["dead"]) == (1, 21, 2, 0)
-    assert "new" in rankpipe("search", "words", "green tea")
+    assert "new" in rankpipe("search", "words", "green tides")
     assert "as they were written" in rankpipe("index", "verify", "words")
 
 
