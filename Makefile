@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow vllm-env test-vllm rankllm-env check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow vllm-env test-vllm rankllm-env java-env test-java bench-differences check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -23,6 +23,11 @@ test-vllm: .venv-vllm/.made
 
 rankllm-env: .venv-rankllm/.made
 
+java-env: .venv-java/.made
+
+test-java: .venv-java/.made
+	.venv-java/bin/python -m pytest tests/retrieve/test_lucene.py -m '' -o filterwarnings=default
+
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -38,6 +43,10 @@ bench: .venv/.dev
 bench-rankllm: .venv-rankllm/.made
 	.venv-rankllm/bin/python eval/bench/listwise.py
 	$(BIN)/rankpipe tables docs/benchmarks.md
+
+bench-differences: .venv-java/.made
+	.venv-java/bin/python eval/bench/differences.py
+	$(BIN)/rankpipe tables docs/lucene.md
 
 mutants: .venv/.mutants
 	nice $(BIN)/python eval/bench/mutants.py
@@ -67,12 +76,18 @@ mutants: .venv/.mutants
 	@.venv-rankllm/bin/pip --disable-pip-version-check -q install --no-deps rank-llm==0.25.7
 	touch $@
 
+.venv-java/.made: pyproject.toml constraints.txt
+	@echo "installing Pyserini and a Java runtime into .venv-java (1.9 GB)"
+	@$(PYTHON) -m venv .venv-java
+	@.venv-java/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[java]' pytest hypothesis
+	touch $@
+
 .venv/.mutants: .venv/.dev
 	$(PIP) install -c constraints.txt -e '.[mutants]'
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm .venv-rankllm rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

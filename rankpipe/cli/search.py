@@ -24,7 +24,7 @@ class Fusion(StrEnum):
 
 @show.verb(app, "search")
 def search(
-    index: Annotated[Path, typer.Argument(help="The folder of an index.")],
+    index: Annotated[Path, typer.Argument(help="The folder of an index, or prebuilt:NAME, one of Anserini's.")],
     question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
     others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
     data: options.DataOrNone = None,
@@ -84,11 +84,16 @@ def _numbers(weights: str | None) -> list[float] | None:
 
 
 def opened_index(folder: Path, k: int) -> Retriever:
-    """The index in a folder, opened by the component that made it."""
+    """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's."""
     from rankpipe import store
     from rankpipe.catalog import find
     from rankpipe.retrieve import shelf
 
+    kind, _, name = str(folder).partition(":")
+    if kind == "prebuilt":
+        from rankpipe.retrieve.anserini import Anserini
+
+        return Anserini(name, k)
     if shelf.outdated(folder):
         show.warn(
             f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index build {folder}"

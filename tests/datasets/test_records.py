@@ -103,7 +103,8 @@ def test_first_name_of_the_table_counts(tmp_path: Path) -> None:
 
 def test_metadata_and_all_other_fields_are_kept(tmp_path: Path) -> None:
     lines = [
-        '{"_id": "a", "text": "x", "metadata": {"year": 2019, "by": {"name": "Li"}, "no": null}, "tags": ["p", 1.5, true]}',
+        '{"_id": "a", "text": "x", "metadata": {"year": 2019, "by": {"name": "Li"}, "no": null}, "tags": ["p", 1.5, true]'
+        "}",
         '{"_id": "b", "text": "x", "metadata": null, "title": "t"}',
         '{"_id": "c", "text": "x", "metadata": "2019"}',
     ]

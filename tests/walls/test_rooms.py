@@ -36,7 +36,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "splade": {"catalog", "device", "lm", "onnx", "st", "weights"},
     "lm": GROUND,
     "datasets": GROUND,
-    "retrieve": GROUND | MODELS | {"datasets", "lm"},
+    "retrieve": GROUND | MODELS | {"datasets", "java", "lm"},
     "rerank": GROUND | MODELS | {"datasets", "lm"},
     "measure": GROUND | {"datasets", "retrieve", "journal"},
     "__init__": {"data", "stage"},

@@ -1,0 +1,184 @@
+"""Lucene by Anserini: BM25, RM3 and fields, in an index that lives. Needs the extra ``java``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.errors import RecipeError
+from rankpipe.progress import track
+from rankpipe.retrieve.docs import checked
+from rankpipe.retrieve.index import Change, Index
+from rankpipe.retrieve.lucenefiles import Reader, Writer, writing
+from rankpipe.retrieve.lucenesearch import Search, Settings, analyzer
+from rankpipe.store import Draft, publish
+
+FIELDS = ("contents", "title", "text")
+COUNTED = ("empty_texts", "ids_with_white_space")
+
+
+class Lucene(Index):
+    """Finds documents by the words they share with the query, as Anserini and Pyserini do (Yang et al. 2017).
+
+    Scores are Lucene's own: lengths of documents are rounded to one byte. They are those of an index built from what is
+    left after any changes, for deleted documents are merged away at once; a batch that deletes or replaces documents
+    rewrites the segments they were in.
+
+    :param index: a folder made by :meth:`build`.
+    :param k: hits a query, at most.
+    :param k1: as built, unless given; so are ``b``, ``rm3`` and ``fields`` (those that were indexed).
+    :raises ArtefactError: If there is no whole Lucene index in the folder.
+    :raises MissingExtra: If Pyserini or Java is not there.
+    :raises RecipeError: If a number is out of its range.
+    """
+
+    kind = "lucene"
+
+    def __init__(
+        self,
+        index: Path,
+        k: int = 1000,
+        *,
+        k1: float | None = None,
+        b: float | None = None,
+        rm3: bool | dict[str, Any] | None = None,
+        fields: dict[str, float] | None = None,
+    ) -> None:
+        given = {"k1": k1, "b": b, "rm3": rm3, "fields": fields}
+        self._given = {name: value for name, value in given.items() if value is not None}
+        super().__init__(index, k)
+
+    @classmethod
+    def build(
+        cls,
+        data: Dataset,
+        folder: Path,
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+        rm3: bool | dict[str, Any] = False,
+        fields: dict[str, float] | None = None,
+        language: str = "en",
+        stemmer: str = "porter",
+        stopwords: bool = True,
+    ) -> Lucene:
+        """Index a collection.
+
+        :param k1: how fast repeated words stop counting; like ``b``, ``rm3`` and the boosts it can be another at the
+            search.
+        :param b: how much long documents are held back, 0 to 1.
+        :param rm3: expand queries by words of what they find first (Abdul-Jaleel et al. 2004): yes, or Anserini's
+            ``fb_terms`` (10), ``fb_docs`` (10) and ``original_query_weight`` (0.5).
+        :param fields: search some of ``title``, ``text`` and ``contents`` (both joined), each with its boost; without
+            them, ``contents``.
+        :param language: whose words they are, by Pyserini's names ("de", "zh", ...).
+        :param stemmer: of English: "porter", "krovetz" or "none".
+        :param stopwords: whether to leave out English stop words.
+        :raises DataError: If there is no document, an id comes twice or is too long.
+        :raises RecipeError: If an argument is out of its range.
+        """
+        options = {"k1": k1, "b": b, "rm3": rm3, "fields": fields, "language": language, "stemmer": stemmer,
+                   "stopwords": stopwords}  # fmt: skip
+        recipe = {"use": cls.kind, **options}
+        settings = cls.check(**options)
+        words = analyzer(settings)  # first: without Java nothing is begun
+        with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data) as draft:
+            docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
+            with writing(draft.folder, words, settings.indexed) as writer:
+                for doc, line in checked(docs, {}):
+                    writer.put(doc, line, new=True)
+            draft.facts = _facts(Reader(draft.folder))
+        return cls(folder)
+
+    @staticmethod
+    def check(**options: Any) -> Settings:
+        """The settings of such an index.
+
+        :raises RecipeError: If an argument is out of its range; says all faults.
+        """
+        settings = Settings.of(options)
+        if unknown := {*settings.fields} - {*FIELDS}:
+            raise RecipeError([f"fields: {', '.join(sorted(unknown))}; there are {', '.join(FIELDS)}"])
+        return settings
+
+    def _open(self) -> None:
+        self._built = Settings.of({k: v for k, v in self.manifest.recipe.items() if k != "use"})
+        self._reader = Reader(self.manifest.path)
+        self._search = Search(self._reader, self._built.but(self._given))
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def documents(self) -> Iterator[Doc]:
+        """All that are alive, in the order in which they came."""
+        reader = self._reader
+        return (reader[place] for place in range(len(reader)))
+
+    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
+        """Search."""
+        return [Ranking.scored(query, self._search(query.text, self.k), self.k) for query in batch]
+
+    def add(self, docs: Iterable[Doc]) -> Change:
+        """Add documents.
+
+        :raises DataError: If an id is there already, or comes twice; nothing is added.
+        """
+        return self._put(docs, replace=False)
+
+    def update(self, docs: Iterable[Doc]) -> Change:
+        """Add documents; those whose ids are there take the place of the old ones.
+
+        :raises DataError: If an id comes twice; nothing is changed.
+        """
+        return self._put(docs, replace=True)
+
+    def delete(self, ids: Iterable[str]) -> Change:
+        """Delete documents by their ids; says which were not there."""
+        doomed = dict.fromkeys(ids)
+        with self._amending() as draft:
+            there = _there(doomed, Reader(draft.folder))
+            with self._writing(draft) as writer:
+                for id in there:
+                    writer.delete(id)
+        self.refresh()
+        return Change(deleted=len(there), absent=tuple(id for id in doomed if id not in there))
+
+    def compact(self) -> Change:
+        """Make one segment of all."""
+        with self._amending() as draft, self._writing(draft, segments=1):
+            pass
+        self.refresh()
+        return Change()
+
+    def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
+        ids = dict[str, None]()
+        with self._amending() as draft:
+            before = Reader(draft.folder)
+            with self._writing(draft) as writer:
+                for doc, line in checked(docs, ids):
+                    writer.put(doc, line, new=not replace)
+                there = _there(ids, before)
+                if there and not replace:
+                    raise self._there([*there], len(ids))
+        self.refresh()
+        return Change(added=len(ids) - len(there), replaced=len(there))
+
+    @contextmanager
+    def _writing(self, draft: Draft, segments: int | None = None) -> Iterator[Writer]:
+        with writing(draft.folder, analyzer(self._built), self._built.indexed, segments=segments) as writer:
+            yield writer
+        draft.facts |= _facts(Reader(draft.folder))
+
+
+def _there(ids: Iterable[str], reader: Reader) -> dict[str, None]:
+    """Those of the ids that documents have."""
+    return {id: None for id in ids if reader.count("id", id)}
+
+
+def _facts(reader: Reader) -> dict[str, int]:
+    counts = {name: reader.count("odd", name) for name in COUNTED}
+    return {"documents": len(reader), **counts, "dead": 0, "segments": reader.segments}

@@ -1,0 +1,246 @@
+"""A folder of Lucene's files, written and read through Java in Anserini's fields, so that Pyserini can open it, too.
+
+A document has its ``id``, a line of JSON in BEIR's layout (``raw``) and ``contents``, title and text joined; ``title``
+and ``text`` beside it, where they are to be searched apart.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+import numpy as np
+
+from rankpipe import java
+from rankpipe.catalog import need
+from rankpipe.data import Doc
+from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.store import cure
+
+ID_BYTES = 32766  # the longest term that Lucene has
+RAM_MB = 256.0  # of Java's memory, before documents are written out
+TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
+GONE = {
+    "java.nio.file.NoSuchFileException",
+    "java.io.FileNotFoundException",
+    "org.apache.lucene.index.IndexNotFoundException",
+}
+UNREADABLE = {f"org.apache.lucene.index.{name}Exception" for name in ("CorruptIndex", "IndexFormatTooOld",
+              "IndexFormatTooNew")} | {"java.io.EOFException"}  # fmt: skip
+REFUSED = {"java.io.IOException", "java.nio.file.FileSystemException", "java.nio.file.AccessDeniedException"}
+
+LOCK = RLock()  # jnius keeps a method and the object it was asked of in one place for all threads
+
+Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
+
+
+class Reader:
+    """The documents of an index as they were when it was opened, whatever becomes of the files.
+
+    :raises FileNotFoundError: If there is no index in the folder, or a file of it has gone.
+    :raises ArtefactError: If Lucene cannot read it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with LOCK, _words(folder):
+            self.java = java.find("org.apache.lucene.index.DirectoryReader").open(_directory(folder))
+        weakref.finalize(self, _close, self.java).atexit = False
+        self._json = java.find("com.fasterxml.jackson.databind.ObjectMapper")()
+        self._last = (-1, Doc("", ""))
+
+    def __len__(self) -> int:
+        return int(self.java.numDocs())
+
+    @property
+    def segments(self) -> int:
+        """How many there are."""
+        return int(self.java.leaves().size())
+
+    def count(self, field: str, term: str) -> int:
+        """How many documents have the term."""
+        with LOCK:
+            return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
+
+    def search(self, searcher: Any, query: Any, k: int) -> list[Found]:
+        """The best for a query, best first; equal scores as trec_eval breaks them, at the cut as well.
+
+        All hits cross from Java in one piece, as JSON: one call for each would cost more than the search.
+        """
+        top = searcher.search(query, k, _by_score(), True)
+        hits = json.loads(self._json.writeValueAsString(top))["scoreDocs"]
+        scores = np.array([hit["score"] for hit in hits], np.float32).tolist()
+        ids = [_unpacked(hit["fields"][1]) for hit in hits]
+        return [(hit["doc"], id, score) for hit, id, score in zip(hits, ids, scores, strict=True)]
+
+    def raw(self, place: int) -> str | None:
+        """A document as its collection had it; None if the index has no texts."""
+        return self._stored(place)[1]
+
+    def __getitem__(self, place: int) -> Doc:
+        last = self._last
+        if last[0] != place:
+            last = self._last = place, _doc(*self._stored(place), self.folder)
+        return last[1]
+
+    def _stored(self, place: int) -> tuple[str, str | None]:
+        with LOCK:
+            stored = self.java.storedFields().document(place)
+            return stored.get("id"), stored.get("raw")
+
+
+class Writer:
+    """Puts documents into an index and takes them out; see :func:`writing`."""
+
+    def __init__(self, writer: Any, fields: Iterable[str]) -> None:
+        self.java = writer
+        find = java.find
+        self._term, self._document = find("org.apache.lucene.index.Term"), find("org.apache.lucene.document.Document")
+        self._query = find("org.apache.lucene.search.TermQuery")
+        self._bytes = find("org.apache.lucene.util.BytesRef")
+        kept = find("org.apache.lucene.document.Field$Store")
+        self._string = find("org.apache.lucene.document.StringField")
+        self._kept, self._not = kept.YES, kept.NO
+        self._id = self._string("id", "", self._kept)
+        self._order = find("org.apache.lucene.document.BinaryDocValuesField")("id", self._bytes(b""))
+        self._raw = find("org.apache.lucene.document.StoredField")("raw", "")
+        self._fields = {name: _searched(name) for name in fields}
+
+    def put(self, doc: Doc, line: bytes, *, new: bool) -> None:
+        """Add a document; one that is not new takes the place of that with its id.
+
+        :param line: the document as JSON.
+        :raises DataError: If its id is too long for Lucene.
+        """
+        key = doc.id.encode()
+        if len(key) > ID_BYTES:
+            raise DataError(f"document {doc.id[:40]!r}...: an id of {len(key)} bytes; Lucene has {ID_BYTES} at most")
+        self._id.setStringValue(doc.id)
+        self._order.setBytesValue(self._bytes(key))
+        self._raw.setStringValue(line.decode())
+        made = self._document()
+        for field in (self._id, self._order, self._raw, *self._fields.values()):
+            made.add(field)
+        for name, field in self._fields.items():
+            field.setStringValue(getattr(doc, name))
+        for name in oddities(doc):
+            made.add(self._string("odd", name, self._not))
+        if new:
+            self.java.addDocument(made)
+        else:
+            self.java.updateDocument(self._term("id", doc.id), made)
+
+    def delete(self, id: str) -> None:
+        """Take out the document of this id, if it is there."""
+        self.java.deleteDocuments(self._query(self._term("id", id)))
+
+
+def oddities(doc: Doc) -> Iterator[str]:
+    """What is counted of documents (see :func:`rankpipe.retrieve.docs.write_docs`)."""
+    if not doc.contents.strip():
+        yield "empty_texts"
+    if not doc.id or any(c.isspace() for c in doc.id):
+        yield "ids_with_white_space"
+
+
+@contextmanager
+def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int | None = None) -> Iterator[Writer]:
+    """Change the index in the folder, or make one: all that the block does, or nothing.
+
+    In the end nothing that was deleted is left in any segment, so that Lucene's statistics are those of the documents
+    that are alive. Files are only added and removed, never written into.
+
+    :param segments: of the index in the end, at most.
+    :raises DiskError: If Lucene cannot write there.
+    """
+    index = "org.apache.lucene.index."
+    config = java.find(f"{index}IndexWriterConfig")(analyzer)
+    config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
+    config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
+    config.setRAMBufferSizeMB(RAM_MB)
+    with LOCK, _words(folder):
+        writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
+        try:
+            yield Writer(writer, fields)
+            writer.forceMergeDeletes()
+            if segments:
+                writer.forceMerge(segments)
+            writer.commit()
+            writer.close()
+        except BaseException:
+            writer.rollback()
+            raise
+
+
+def _close(reader: Any) -> None:
+    reader.close()  # named here, not bound when the reader was opened: jnius would close whichever was asked last
+
+
+def _directory(folder: Path) -> Any:
+    """Without Lucene's own lock: ours is held by whoever writes, and leaves no file."""
+    path = java.find("java.nio.file.Paths").get(str(folder.resolve()))
+    return java.find("org.apache.lucene.store.FSDirectory").open(
+        path, java.find("org.apache.lucene.store.NoLockFactory").INSTANCE
+    )
+
+
+def _searched(name: str) -> Any:
+    """A field of words with their counts, without their places."""
+    kind = java.find("org.apache.lucene.document.FieldType")()
+    kind.setIndexOptions(java.find("org.apache.lucene.index.IndexOptions").DOCS_AND_FREQS)
+    kind.freeze()
+    return java.find("org.apache.lucene.document.Field")(
+        name,
+        java.find("java.lang.String")(""),
+        kind,
+        signature="(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V",
+    )
+
+
+def _by_score() -> Any:
+    search = "org.apache.lucene.search."
+    field = java.find(f"{search}SortField")
+    by_id = field("id", java.find(f"{search}SortField$Type").STRING_VAL, True)
+    return java.find(f"{search}Sort")(field.FIELD_SCORE, by_id)
+
+
+def _unpacked(packed: dict[str, Any]) -> str:
+    """Jackson's form of a BytesRef."""
+    start = packed["offset"]
+    return b64decode(packed["bytes"])[start : start + packed["length"]].decode()
+
+
+def _doc(id: str, raw: str | None, folder: Path) -> Doc:
+    """A document of an index, ours or one of Anserini's.
+
+    :raises ArtefactError: If the index has no texts.
+    """
+    if raw is None:
+        raise ArtefactError(f"{folder}: this index has no texts; take one that has, such as those named -full or -raw")
+    if raw[:1] != "{":
+        return Doc(id, raw)
+    told = json.loads(raw)
+    text = next((told[name] for name in TEXTS if name in told), raw)
+    return Doc(id, text, told.get("title") or "")
+
+
+@contextmanager
+def _words(folder: Path) -> Iterator[None]:
+    """Java's refusals in ours."""
+    try:
+        yield
+    except need("jnius", name="lucene", extra="java").JavaException as error:
+        said = f"{folder}: Lucene says: {error.innermessage or error}"
+        if error.classname in GONE:
+            raise FileNotFoundError(said) from error
+        if error.classname in UNREADABLE:
+            raise ArtefactError(f"{said}; {cure(folder)}") from error
+        if error.classname in REFUSED:
+            raise DiskError(f"{said}; nothing was changed") from error
+        raise

@@ -1,0 +1,188 @@
+"""How a Lucene index is searched, as Anserini does it: BM25 over one field or several, and RM3."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from rankpipe import java
+from rankpipe.catalog import near
+from rankpipe.data import Hit
+from rankpipe.errors import RecipeError
+from rankpipe.retrieve.docs import Stored
+from rankpipe.retrieve.lucenefiles import LOCK, Reader
+
+STEMMERS = ("porter", "krovetz", "none")
+LANGUAGES = (
+    "en", "ar", "bn", "da", "de", "es", "fa", "fi", "fr", "hi", "hu", "id", "it", "ja", "ko", "nl", "no", "pl", "pt",
+    "ru", "sv", "te", "th", "tr", "uk", "zh",
+)  # fmt: skip
+COLLECTIONS = {  # a key of its documents: Anserini's name
+    "_id": "BeirFlatCollection", "contents": "JsonCollection", "passage": "MsMarcoV2PassageCollection",
+    "segment": "MsMarcoV2DocCollection", "body": "MsMarcoV2DocCollection",
+}  # fmt: skip
+CLAUSES = 1 << 20  # words of a query; Lucene refuses more than 1,024 unless told otherwise
+
+
+@dataclass(frozen=True)
+class RM3:
+    """Words of the best documents, added to the query (Abdul-Jaleel et al. 2004), by Anserini's names."""
+
+    fb_terms: int = 10
+    fb_docs: int = 10
+    original_query_weight: float = 0.5
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What there is to choose of an index and of a search in it.
+
+    :raises RecipeError: If something is out of its range; says all faults.
+    """
+
+    k1: float = 0.9
+    b: float = 0.4
+    rm3: RM3 | None = None
+    fields: Mapping[str, float] = field(default_factory=dict)  # boosts; none for the contents as a whole
+    language: str = "en"
+    stemmer: str = "porter"
+    stopwords: bool = True
+
+    def __post_init__(self) -> None:
+        faults = []
+        if not (math.isfinite(self.k1) and self.k1 >= 0):
+            faults.append(f"k1: {self.k1}; expected 0 or more")
+        if not 0 <= self.b <= 1:
+            faults.append(f"b: {self.b}; expected 0 to 1")
+        faults += [
+            f"fields: {name}: {boost}; expected more than 0" for name, boost in self.fields.items() if boost <= 0
+        ]
+        if self.language not in LANGUAGES:
+            faults.append(f"language: no analyzer {self.language!r}; there are {', '.join(LANGUAGES)}")
+        if self.stemmer not in STEMMERS:
+            faults.append(f"stemmer: {self.stemmer!r} is not one of {', '.join(STEMMERS)}")
+        if self.language != "en" and (self.stemmer, self.stopwords) != ("porter", True):
+            faults.append(f"stemmer, stopwords: only English has them to choose, not {self.language!r}")
+        if self.rm3 and self.fields:
+            faults.append("rm3: expands queries of the contents as a whole, not of fields; leave out one of them")
+        if self.rm3 and (self.rm3.fb_terms < 1 or self.rm3.fb_docs < 1):
+            faults.append(f"rm3: {self.rm3}; expected 1 or more terms and documents")
+        if self.rm3 and not 0 <= self.rm3.original_query_weight <= 1:
+            faults.append(f"rm3: original_query_weight: {self.rm3.original_query_weight}; expected 0 to 1")
+        if faults:
+            raise RecipeError(faults)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """As a recipe has them."""
+        return cls(**_meant(options))
+
+    def but(self, options: Mapping[str, Any]) -> Self:
+        """The same with others for some; of fields only those that were indexed.
+
+        :raises RecipeError: If a field was not indexed.
+        """
+        if absent := {*(options.get("fields") or ())} - {*self.indexed}:
+            raise RecipeError([f"fields: {', '.join(sorted(absent))}: not indexed; build the index with fields"])
+        return replace(self, **_meant(options))
+
+    @property
+    def indexed(self) -> tuple[str, ...]:
+        """The fields that are made of documents."""
+        return tuple(dict.fromkeys(("contents", *self.fields)))
+
+
+def _meant(options: Mapping[str, Any]) -> dict[str, Any]:
+    """RM3 as one, from a yes, a no or its own options."""
+    told = dict(options)
+    if "fields" in told:
+        told["fields"] = told["fields"] or {}
+    if "rm3" in told:
+        own = told["rm3"] if isinstance(told["rm3"], Mapping) else {}
+        known = [*RM3.__dataclass_fields__]
+        if unknown := [k for k in own if k not in known]:
+            raise RecipeError([f"rm3: no argument {k!r}{near(k, known)}; it takes {', '.join(known)}" for k in unknown])
+        told["rm3"] = RM3(**own) if told["rm3"] is not False else None
+    return told
+
+
+def analyzer(settings: Settings) -> Any:
+    """Lucene's, that makes words of texts."""
+    if settings.language != "en":
+        name = java.find("io.anserini.analysis.AnalyzerMap").analyzerMap.get(settings.language)
+        return java.find(name)()
+    english = java.find("io.anserini.analysis.DefaultEnglishAnalyzer")
+    every = [] if settings.stopwords else [java.find("org.apache.lucene.analysis.CharArraySet").EMPTY_SET]
+    if settings.stemmer == "none":
+        return english.newNonStemmingInstance(*every)
+    return english.newStemmingInstance(settings.stemmer, *every)
+
+
+class Search:
+    """Finds documents in an opened index.
+
+    :raises RecipeError: If RM3 cannot read the documents.
+    """
+
+    def __init__(self, reader: Reader, settings: Settings) -> None:
+        find = java.find
+        self._reader, self._settings, self._analyzer = reader, settings, analyzer(settings)
+        searcher = find("org.apache.lucene.search.IndexSearcher")
+        searcher.setMaxClauseCount(CLAUSES)
+        self._searcher = searcher(reader.java, signature="(Lorg/apache/lucene/index/IndexReader;)V")
+        bm25 = find("org.apache.lucene.search.similarities.BM25Similarity")
+        self._searcher.setSimilarity(bm25(settings.k1, settings.b))
+        self._words = find("io.anserini.search.query.BagOfWordsQueryGenerator")()
+        self._boosts = find("java.util.HashMap")()
+        for name, boost in settings.fields.items():
+            self._boosts.put(name, find("java.lang.Float")(boost))
+        if rm3 := settings.rm3:
+            kind = find("java.lang.Class").forName(f"io.anserini.collection.{_collection(reader)}")
+            self._rm3 = find("io.anserini.rerank.lib.Rm3Reranker")(
+                self._analyzer, kind, "contents", rm3.fb_terms, rm3.fb_docs, rm3.original_query_weight, False, True
+            )
+
+    def __call__(self, text: str, k: int) -> Iterator[Hit]:
+        """The best ``k``, best first."""
+        with LOCK:
+            query = self._words.buildQuery(self._boosts if self._settings.fields else "contents", self._analyzer, text)
+            if self._settings.rm3:
+                query = self._expanded(query, text, self._settings.rm3.fb_docs)
+            found = self._reader.search(self._searcher, query, k)
+        return (Hit(Stored(id, self._reader, place), score) for place, id, score in found)
+
+    def _expanded(self, query: Any, text: str, docs: int) -> Any:
+        """The query with RM3's words; whose documents are the first by Anserini's order, which breaks ties its own way.
+
+        A query that finds nothing stays as it is.
+        """
+        find = java.find
+        by = find("io.anserini.search.SearchCollection").BREAK_SCORE_TIES_BY_DOCID
+        first = find("io.anserini.search.ScoredDocs").fromTopDocs(
+            self._searcher.search(query, docs, by, True), self._searcher
+        )
+        if not first.scores:
+            return query
+        words = find("io.anserini.analysis.AnalyzerUtils").analyze(self._analyzer, text)
+        args = find("io.anserini.search.SearchCollection$Args")()
+        args.hits = 1  # it searches, too, but by another order of ties; its words are what is wanted
+        context = find("io.anserini.rerank.RerankerContext")(self._searcher, None, query, None, text, words, None, args)
+        self._rm3.rerank(first, context)
+        return self._words.buildQuery("contents", context.feedbackTerms)
+
+
+def _collection(reader: Reader) -> str:
+    """Anserini's class by which RM3 reads texts, unless the index has vectors of them.
+
+    :raises RecipeError: If it has neither.
+    """
+    raw = reader.raw(0) if len(reader) else '{"_id": ""}'
+    keys = json.loads(raw) if raw and raw[:1] == "{" else {}
+    if found := [name for key, name in COLLECTIONS.items() if key in keys]:
+        return found[0]
+    if reader.java.termVectors().get(0):
+        return "JsonCollection"
+    raise RecipeError([f"rm3: {reader.folder} has neither vectors of its documents nor texts that RM3 could read"])

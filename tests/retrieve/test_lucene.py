@@ -1,0 +1,366 @@
+"""Lucene through Anserini: Pyserini's own scores; after any changes those of a fresh index; whole batches only.
+
+With a JVM; skipped where Pyserini or Java is not there. ``make test-java`` has both.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from rankpipe import evaluate, java, open_dataset, store, to_run
+from rankpipe.catalog import need
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
+from rankpipe.retrieve.anserini import LISTS, Anserini
+from rankpipe.retrieve.index import Change
+from rankpipe.retrieve.lucene import Lucene
+from tests.retrieve.fakes import file_size_limit
+from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
+    Lives,
+    listed,
+    test_a_failed_batch_changes_nothing,
+    test_a_reader_keeps_what_it_opened,
+    test_one_writer_at_a_time,
+)
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-c", "from rankpipe.cli import main; main()"]
+Scores = dict[str, dict[str, float]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def jvm() -> None:
+    try:
+        java.find("java.lang.System")
+    except MissingExtra as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def index(tiny: Dataset, tmp_path: Path) -> Lucene:
+    return Lucene.build(tiny, tmp_path / "index")
+
+
+@pytest.fixture(scope="module")
+def pyserini(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny collection, indexed by Pyserini: with vectors, titles and texts apart as well."""
+    folder = tmp_path_factory.mktemp("pyserini")
+    (folder / "corpus").mkdir()
+    lines = [json.loads(line) for line in (tiny_path / "corpus.jsonl").read_text("utf-8").splitlines()]
+    with open(folder / "corpus" / "docs.jsonl", "w") as f:
+        for line in lines:
+            title, text = line.get("title", ""), line["text"]
+            f.write(json.dumps({"id": line["_id"], "contents": f"{title} {text}", "title": title, "text": text}) + "\n")
+    words = ["-collection", "JsonCollection", "-generator", "DefaultLuceneDocumentGenerator", "-threads", "1",
+             "-storeDocvectors", "-storeRaw", "-fields", "title", "text",
+             "-input", str(folder / "corpus"), "-index", str(folder / "index")]  # fmt: skip
+    java.find("io.anserini.index.IndexCollection").main(words)
+    return folder / "index"
+
+
+def theirs(folder: Path, queries: list[Query], rm3: bool = False, **options: object) -> Scores:
+    """What Pyserini's own searcher gives."""
+    java.start()
+    searcher = need("pyserini.search.lucene", name="lucene", extra="java").LuceneSearcher(str(folder))
+    if rm3:
+        searcher.set_rm3()
+    found = {q.id: searcher.search(q.text, k=1000, **options) for q in queries}
+    return {query: {hit.docid: hit.score for hit in hits} for query, hits in found.items()}
+
+
+def same(rankings: list[Ranking], scores: Scores) -> None:
+    """The same scores, of which Anserini gives four decimals, in the same order but for ties, which it has by rising
+    id.
+    """
+    for ranking in rankings:
+        expected = scores[ranking.query.id]
+        assert {hit.doc.id: hit.score for hit in ranking.hits} == pytest.approx(expected, rel=0, abs=5.1e-5)
+        told = [expected[hit.doc.id] for hit in ranking.hits]
+        assert told == sorted(told, reverse=True)
+    assert sum(len(r.hits) for r in rankings) > len(rankings)
+
+
+def test_equals_pyserini(index: Lucene, tiny: Dataset, pyserini: Path) -> None:
+    same([*index(tiny.queries)], theirs(index.manifest.path, tiny.queries))  # of our files
+    same([*index(tiny.queries)], theirs(pyserini, tiny.queries))
+    same([*Anserini(str(pyserini))(tiny.queries)], theirs(pyserini, tiny.queries))
+
+
+def test_rm3_equals_pyserini(index: Lucene, tiny: Dataset, pyserini: Path) -> None:
+    expanded = [*Lucene(index.folder, rm3=True)(tiny.queries)]
+    same(expanded, theirs(pyserini, tiny.queries, rm3=True))
+    same([*Anserini(str(pyserini), rm3=True)(tiny.queries)], theirs(pyserini, tiny.queries, rm3=True))
+    assert listed(expanded) != listed([*index(tiny.queries)])
+    other = Lucene(index.folder, rm3={"fb_terms": 2, "fb_docs": 1, "original_query_weight": 0.1})
+    assert listed([*other(tiny.queries)]) != listed(expanded)
+    assert Lucene(index.folder, rm3=True).search("").hits == Lucene(index.folder, rm3=True).search("zzz").hits == ()
+
+
+def test_fields_equal_pyserini(tiny: Dataset, pyserini: Path, tmp_path: Path) -> None:
+    boosts = {"title": 2.5, "text": 1.0}
+    index = Lucene.build(tiny, tmp_path / "index", fields=boosts)
+    same([*index(tiny.queries)], theirs(pyserini, tiny.queries, fields=boosts))
+    other = {"text": 1.0, "contents": 0.5}
+    same([*Lucene(index.folder, fields=other)(tiny.queries)], theirs(pyserini, tiny.queries, fields=other))
+    same([*Lucene(index.folder, fields={})(tiny.queries)], theirs(pyserini, tiny.queries))
+
+
+def test_arguments_of_a_search(index: Lucene, tiny: Dataset) -> None:
+    same([*Lucene(index.folder, k1=0.9, b=0.4)(tiny.queries)], theirs(index.manifest.path, tiny.queries))
+    assert listed([*Lucene(index.folder, k1=2.0)(tiny.queries)]) != listed([*index(tiny.queries)])
+    with pytest.raises(RecipeError, match="title: not indexed; build the index with fields"):
+        Lucene(index.folder, fields={"title": 1.0})
+    with pytest.raises(RecipeError, match="k: 0 hits"):
+        Lucene(index.folder, 0)
+
+
+@pytest.mark.parametrize(("options", "text", "query", "found"), [
+    ({"language": "de"}, "Die Häuser der Stadt", "Haus", True),
+    ({}, "Die Häuser der Stadt", "Haus", False),
+    ({"language": "zh"}, "信息检索", "检索", True),
+    ({}, "the runner was running", "run", True),
+    ({"stemmer": "none"}, "the runner was running", "run", False),
+    ({"stemmer": "krovetz"}, "cries", "cry", True),
+    ({}, "to be or not to be", "be", False),
+    ({"stopwords": False}, "to be or not to be", "be", True),
+    ({"stopwords": False, "stemmer": "none"}, "to be or not to be", "be", True),
+])  # fmt: skip
+def test_words(options: dict[str, str], text: str, query: str, found: bool, tmp_path: Path) -> None:
+    built = Lucene.build(Dataset.of([Doc("a", text), Doc("b", "other")]), tmp_path, **options)  # type: ignore[arg-type]
+    assert bool(built.search(query).hits) == found
+    assert built.add([Doc("c", text)]) == Change(added=1)  # by the same words
+    assert len(built.search(query).hits) == 2 * found
+
+
+@pytest.mark.parametrize("lives", [2, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fields", [None, {"title": 2.0, "text": 1.0}], ids=["contents", "fields"])
+def test_equals_a_fresh_one(lives: int, fields: dict[str, float] | None, tmp_path: Path) -> None:
+    class Here(Lives):
+        make, home = staticmethod(partial(Lucene.build, fields=fields)), tmp_path
+
+    run_state_machine_as_test(
+        Here, settings=settings(max_examples=lives, stateful_step_count=8, deadline=None,
+                                suppress_health_check=[HealthCheck.too_slow])
+    )  # fmt: skip
+
+
+ODD = [
+    Doc("with space", "the quick brown fox"),
+    Doc("日本 é 😀", "naïve café 東京 😀"),
+    Doc("empty", ""),
+    Doc("titled", "", "Only a fox title"),
+    Doc("control\x00\x01\n", "fox\x00\x01\x1f\x7f\u2028end", "a\ttitle"),
+    Doc("long", "needle " + "haystack " * 11_000),
+    Doc("", "fox " + "x" * 100_000),
+    Doc("i" * 32_766, "fox"),
+]
+
+
+def test_odd_ids_and_texts(tmp_path: Path) -> None:
+    index = Lucene.build(Dataset.of(ODD[:4]), tmp_path)
+    index.add(ODD[4:])
+    assert [*index.documents()] == ODD
+    foxes = {d.id for d in ODD if "fox" in d.contents}
+    assert {h.doc.id: h.doc for h in index.search("fox").hits} == {d.id: d for d in ODD if d.id in foxes}
+    assert [h.doc for h in index.search("東京").hits] == [ODD[1]]
+    assert len(index.search("needle " * 3000 + "".join(f"w{i} " for i in range(3000))).hits) == 1
+    facts = index.manifest.facts
+    assert (facts["documents"], facts["empty_texts"], facts["ids_with_white_space"]) == (8, 1, 4)
+    assert index.update(ODD) == Change(replaced=8)
+    assert index.delete([d.id for d in ODD[1:]] + ["absent"]) == Change(deleted=7, absent=("absent",))
+    assert [*index.documents()] == ODD[:1]
+    assert index.manifest.facts["empty_texts"] == 0
+
+
+@pytest.mark.parametrize(("doc", "said"), [
+    (Doc("i" * 32_767, "fox"), "an id of 32767 bytes; Lucene has 32766 at most"),
+    (Doc("half", "\ud800"), "half a character"),
+])  # fmt: skip
+def test_what_lucene_cannot_hold_is_refused(doc: Doc, said: str, index: Lucene) -> None:
+    before = [*index.documents()]
+    with pytest.raises(DataError, match=said):
+        index.add([Doc("fine", "fox"), doc])
+    assert [*Lucene(index.folder).documents()] == before
+
+
+def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
+    docs = [Doc(i, "same words here") for i in ("b", "é", "a", "c", "😀")] + [Doc("z", "other"), Doc("y", "same")]
+    Lucene.build(Dataset.of(docs), tmp_path)
+    for k in range(1, 8):
+        found = [h.doc.id for h in Lucene(tmp_path, k).search("same").hits]
+        assert found == ["y", "😀", "é", "c", "b", "a"][:k]
+
+
+def test_every_damaged_file_is_named(index: Lucene) -> None:
+    index.add([Doc("new", "fox")])  # a second segment
+    assert len(index.manifest.files) > 4
+    for name in index.manifest.files:
+        path = index.manifest.path / name
+        whole = path.read_bytes()
+        flipped = bytes([*whole[:20], whole[20] ^ 1, *whole[21:]])
+        for torn, said in ((flipped, "is damaged"), (whole[:-1], "bytes, the manifest says"), (None, "is missing")):
+            path.unlink()
+            if torn is not None:
+                path.write_bytes(torn)
+            [fault] = store.damages(store.read_manifest(index.folder))
+            assert name in fault
+            assert said in fault
+            with pytest.raises(ArtefactError, match=f"{name} .*build it again"):
+                Lucene(index.folder)
+            path.write_bytes(whole)
+    assert len(Lucene(index.folder)) == 21
+
+
+def test_a_full_disk_changes_nothing(index: Lucene) -> None:
+    before = [*index.documents()]
+    with file_size_limit(20_000), pytest.raises(DiskError, match="nothing was changed"):
+        index.add(Doc(f"new{i}", " ".join(f"word{j}" for j in range(i, i + 300))) for i in range(100))
+    assert [*Lucene(index.folder).documents()] == before
+    assert index.add([Doc("new", "fox")]) == Change(added=1)
+
+
+def test_readers_while_a_writer_writes(tmp_path: Path) -> None:
+    index = Lucene.build(Dataset.of([Doc(f"d{i}", "version 0") for i in range(5)]), tmp_path)
+    ended, seen, faults = threading.Event(), set[str](), list[Exception]()
+
+    def reads() -> None:
+        try:
+            while not ended.is_set():
+                [version] = {h.doc.text for h in Lucene(tmp_path).search("version").hits}
+                seen.add(version)
+        except Exception as error:  # noqa: BLE001  told by the thread that waits
+            faults.append(error)
+        finally:
+            need("jnius", name="lucene", extra="java").detach()
+
+    readers = [threading.Thread(target=reads) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for n in range(1, 12):
+        index.update(Doc(f"d{i}", f"version {n}") for i in range(5))
+    ended.set()
+    for reader in readers:
+        reader.join()
+    assert not faults
+    assert len(seen) > 1
+
+
+WRITER = """
+import json, random, sys
+from pathlib import Path
+from rankpipe.retrieve.lucene import Lucene
+from tests.retrieve.test_killed import changes
+for said in changes(random.Random(int(sys.argv[2])), json.loads(sys.argv[3]), Lucene(Path(sys.argv[1]))):
+    print(json.dumps(said), flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
+def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
+    state = {"d0": "the first fox"}
+    Lucene.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "index")
+    amidst = 0
+    for seed in range(kills):
+        command = [sys.executable, "-c", WRITER, str(tmp_path / "index"), str(seed), json.dumps(state)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
+            assert child.stdout
+            told = child.stdout.readline()
+            time.sleep(random.Random(seed).uniform(0, 1.0))
+            os.kill(child.pid, signal.SIGKILL)
+            told += child.stdout.read()
+        states = [state, *map(json.loads, told.split(b"\n")[:-1])]
+        may = [states[(len(states) - 1) // 2 * 2], states[-1]]
+        index = Lucene(tmp_path / "index")
+        state = {d.id: d.text for d in index.documents()}
+        assert state in may
+        amidst += may[0] != may[1]
+        fresh = Lucene.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "fresh")
+        query = [Query("q", "quick zebra fox")]
+        assert listed([*index(query)]) == listed([*fresh(query)])
+        index.compact()
+        assert [p.name for p in (tmp_path / "index" / "made").iterdir()] == [index.manifest.build]
+    assert kills < 10 or amidst > kills / 4
+
+
+def test_signals_stay_pythons() -> None:
+    program = (
+        "import os, signal; from rankpipe import java; java.find('java.lang.System')\n"
+        "try: os.kill(os.getpid(), signal.SIGINT); [None for _ in range(10**7)]\n"
+        "except KeyboardInterrupt: print('interrupted')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", done.stderr
+    assert done.stderr == ""
+
+
+@pytest.fixture
+def cached(index: Lucene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Anserini's cache, with an index of its table in it: cacm."""
+    monkeypatch.setenv("ANSERINI_INDEX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RANKPIPE_OFFLINE", "1")
+    entry = java.find(LISTS).get("cacm")
+    place = tmp_path / "cache" / f"{entry.filename.removesuffix('.tar.gz')}.{entry.md5}"
+    place.parent.mkdir()
+    place.symlink_to(index.manifest.path.resolve())
+    return place
+
+
+def test_prebuilt_indexes_by_name(cached: Path, index: Lucene, tiny: Dataset, tmp_path: Path) -> None:
+    assert listed([*Anserini("cacm")(tiny.queries)]) == listed([*index(tiny.queries)])
+    done = subprocess.run([*COMMAND, "search", "prebuilt:cacm", "tides", "--json"], capture_output=True, text=True)
+    assert json.loads(done.stdout)["rankings"][0]["hits"], done.stderr
+    with pytest.raises(RecipeError, match="no prebuilt index of Anserini's: 'msmarco-v1-pasage'; did you mean msmarco"):
+        Anserini("msmarco-v1-pasage")
+    with pytest.raises(
+        ArtefactError, match=r"not in Pyserini's cache, and RANKPIPE_OFFLINE is set: .*msmarco-v1-passage"
+    ):
+        Anserini("msmarco-v1-passage")
+    with pytest.raises(ArtefactError, match="no Lucene index here"):
+        Anserini(str(tmp_path))
+
+
+def test_a_prebuilt_index_that_cannot_be_fetched(cached: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANKPIPE_OFFLINE")
+    system = java.find("java.lang.System")
+    system.setProperty("https.proxyHost", "127.0.0.1")
+    system.setProperty("https.proxyPort", "9")  # where nobody listens
+    try:
+        with pytest.raises(ArtefactError, match=r"msmarco-v1-passage: could not be fetched .*unpack it, and bring it"):
+            Anserini("msmarco-v1-passage")
+    finally:
+        system.clearProperty("https.proxyHost")
+        system.clearProperty("https.proxyPort")
+
+
+def test_the_command_line(tiny_path: Path, tmp_path: Path) -> None:
+    def rankpipe(*words: object, code: int = 0) -> str:
+        done = subprocess.run([*COMMAND, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    rankpipe("index", "build", "words", "--data", tiny_path, "--use", "lucene", "--set", "rm3=true")
+    (tmp_path / "new.jsonl").write_text('{"_id": "new", "text": "green tides"}\n')
+    told = json.loads(rankpipe("index", "add", "words", "--data", "new.jsonl", "--json"))
+    assert (told["added"], told["documents"], told["segments"], told["dead"]) == (1, 21, 2, 0)
+    assert "new" in rankpipe("search", "words", "green tides")
+    assert "as they were written" in rankpipe("index", "verify", "words")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "published"), [("scifact", 0.6789), ("nfcorpus", 0.3218)])
+def test_published_flat_figures(name: str, published: float, data_root: Path, tmp_path: Path) -> None:
+    data = open_dataset(data_root / name)
+    run = to_run([*Lucene.build(data, tmp_path)(data.queries)])
+    assert evaluate(run, data.qrels, ["nDCG@10"]).means["nDCG@10"] == pytest.approx(published, abs=0.002)
