@@ -27,6 +27,7 @@ from rankpipe.errors import ArtefactError, RecipeError
 SERIAL, DENSE, SPARSE = "serial", "dense", "sparse"  # fields
 SENT = 1000  # rows of a request; Milvus takes messages of 64 MiB
 MOST = 16_384  # hits of a query; Milvus gives no more
+CALM = {"grpc.keepalive_time_ms": 300_000}  # Milvus Lite hangs up on whom it hears more often without a word
 FIXED = (".parquet", ".idx")
 
 Found = tuple[NDArray[np.int64], NDArray[np.float32]]  # serial numbers and what Milvus says of them, best first
@@ -60,7 +61,7 @@ class Collection:
         if self.local:
             require("milvus_lite", name="the index milvus without uri=", extra="milvus")
         with self._asked("open"):
-            self._client = self._milvus.MilvusClient(self.where, token=token, **self._patience)
+            self._client = self._milvus.MilvusClient(self.where, token=token, grpc_options=CALM, **self._patience)
         self.close = weakref.finalize(self, _close, self._client, self.where if self.local else "", then)
 
     def anew(self, fields: Mapping[str, int | None], kinds: Mapping[str, dict[str, Any]]) -> None:
@@ -76,12 +77,19 @@ class Collection:
         for field, dimension in fields.items():
             kind = types.SPARSE_FLOAT_VECTOR if dimension is None else types.FLOAT_VECTOR
             schema.add_field(field, kind, **({} if dimension is None else {"dim": dimension}))
-            indexes.add_index(field, **kinds[field])
+            params = kinds[field]["params"]
+            # of what pymilvus sends for these, Milvus Lite reads what is under "params", and that only
+            indexes.add_index(field, **{**kinds[field], "params": {"params": params} if self.local else params})
         self.drop()
         with self._asked("make the collection"):
             self._client.create_collection(
                 self.name, schema=schema, index_params=indexes, consistency_level="Strong", **self._patience
             )
+
+    def exists(self) -> bool:
+        """Whether it has been made."""
+        with self._asked("look for the collection"):
+            return bool(self._client.has_collection(self.name, **self._patience))
 
     def load(self) -> None:
         """Make it ready to be searched."""

@@ -15,7 +15,6 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, RecipeError
-from rankpipe.retrieve.collection import DENSE, MOST, SPARSE, Collection, Fusion, reading, server
+from rankpipe.retrieve import milvus_options as options
+from rankpipe.retrieve.collection import DENSE, MOST, Collection, Fusion, reading, server
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encoded import Grown
 from rankpipe.retrieve.index import Change
@@ -35,8 +35,6 @@ from rankpipe.retrieve.strings import mapped
 from rankpipe.store import Draft, read_manifest
 
 SHARD = 2048  # documents encoded and sent between two savings
-METRICS = ("IP", "COSINE", "L2")
-LITE = {"index": ("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "sparse_index": ("SPARSE_INVERTED_INDEX",)}
 TOLD = ("identity", "model", "dimension", "metric", "collection")  # facts of every segment
 
 
@@ -118,39 +116,24 @@ class Milvus(Living):
         :raises RecipeError: If an argument is out of its range.
         :raises ArtefactError: If Milvus refuses.
         """
-        options: dict[str, Any] = {
+        given: dict[str, Any] = {
             "model": model, "sparse": sparse, "max_length": max_length, "metric": metric, "index": index,
             "params": params, "sparse_index": sparse_index, "uri": uri, "key": key, "timeout_s": timeout_s,
         }  # fmt: skip
-        cls.check(**options)
+        cls.check(**given)
         old = _replaced(folder, uri)
-        made = cls.make(data, folder, {"use": cls.kind, **options}, resume=True)
+        made = cls.make(data, folder, {"use": cls.kind, **given}, resume=True)
         if old:  # now that nothing names it any more
-            server(options, old).drop()
+            server(given, old).drop()
         return made
 
     @staticmethod
-    def check(
-        *, model: str | None, sparse: str | None, metric: str, uri: str | None, timeout_s: float, **others: Any
-    ) -> None:
+    def check(**recipe: Any) -> None:
         """Refuse arguments that are out of their range.
 
         :raises RecipeError: Says all faults.
         """
-        faults = [] if model or sparse else ["model: none, and no sparse one; give one of them, or both"]
-        if metric not in METRICS:
-            faults.append(f"metric: {metric!r} is not one of {', '.join(METRICS)}")
-        for option, known in LITE.items():
-            if uri is None and others[option] not in known:
-                faults.append(f"{option}: {others[option]!r} is not one of Milvus Lite's, {', '.join(known)}")
-        address = urlsplit(uri or "http://host")
-        if address.scheme not in ("http", "https") or not address.hostname:
-            faults.append(f"uri: {uri!r}; expected http://host:19530; without it, a file is made in the folder")
-        if address.username or address.password:
-            faults.append("uri: has a password in it; put it into an environment variable, and name that with key=")
-        if not timeout_s > 0:
-            faults.append(f"timeout_s: {timeout_s}; expected more than 0")
-        if faults:
+        if faults := options.faults(recipe):
             raise RecipeError(faults)
 
     @classmethod
@@ -159,6 +142,8 @@ class Milvus(Living):
         root = draft.folder.parent
         State.of(root).keep(root)
         with writing(root, recipe) as collection:
+            if not collection.exists():
+                (draft.folder / "encoded.json").unlink(missing_ok=True)  # a build that goes on begins again
             cls._send(docs, draft, recipe, Encoders.of(recipe), collection)
 
     def more(self, docs: Iterable[Doc], draft: Part) -> None:
@@ -174,24 +159,21 @@ class Milvus(Living):
         first, done = 0 if draft.first else state.next, 0
         grown, stream = Grown(draft.folder, encoders.identity), write_docs(docs, draft)
         if draft.first and not grown.documents:
-            collection.anew(encoders.fields, _kinds(recipe))
+            collection.anew(encoders.fields, options.kinds(recipe))
         collection.load()
         while part := list(islice(stream, SHARD)):
             if done >= grown.documents:
-                rows, cut = encoders.rows(part)
+                rows, shortened = encoders.rows(part)
                 serials = np.arange(first + done, first + done + len(part))
                 collection.upsert([{"serial": n, **row} for n, row in zip(serials.tolist(), rows, strict=True)])
-                grown.append({"cut": cut}, {"serials": serials})
+                grown.append({"cut": shortened}, {"serials": serials})
             done += len(part)
         if (there := collection.count(first=first, end=first + done)) != done:
             raise ArtefactError(f"{collection.where}: Milvus has {there} of {done} documents that it took; do it again")
         replace(state, next=first + done).keep(root)
-        dimension = encoders.fields.get(DENSE)
-        told = (encoders.identity, encoders.names, dimension, recipe["metric"], state.collection)
-        draft.facts |= {
-            **dict(zip(TOLD, told, strict=True)),
-            "truncated_texts": int(mapped(draft.folder / "cut.npy").sum()),
-        }
+        cut = mapped(draft.folder / "cut.npy")
+        told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
+        draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": int(cut.sum())}
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Numbered:  # noqa: ARG003
@@ -232,9 +214,9 @@ class Milvus(Living):
                 doomed = State.of(draft.folder).doomed
                 if self._written_to.local:
                     self._written_to.delete(doomed)
-        if not self.collection.local:
+        if self._recipe["uri"]:
             try:
-                self.collection.delete(doomed)
+                server(self._recipe, before.collection).delete(doomed)
             except ArtefactError as error:
                 raise ArtefactError(
                     f"{error}. The batch has happened; {len(doomed)} documents that it deleted or replaced are still "
@@ -265,10 +247,9 @@ class Milvus(Living):
         else:
             names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
             opened = reading(path / FILE, names, self._state.collection)
-        self.collection: Collection
-        if hasattr(self, "collection"):
-            self.collection.close()
-        self.collection = opened
+        if before := vars(self).get("collection"):
+            before.close()
+        self.collection: Collection = opened
 
     @cached_property
     def encoders(self) -> Encoders:
@@ -291,22 +272,11 @@ class Milvus(Living):
         if not asked or not len(self):
             return [()] * len(queries)
         vectors = self.encoders.asked(asked)
-        told = self.collection.search(vectors, self.k, self._how, end=self._end, fusion=self._fusion)
+        how = options.how(self._recipe, self.k, self.params)
+        end = None if self.collection.local else self._state.next
+        told = self.collection.search(vectors, self.k, how, end=end, fusion=self._fusion)
         found = iter([[s.hits(one) for s in self.segments] for one in told])
         return [next(found) if query.text.strip() else () for query in queries]
-
-    @property
-    def _how(self) -> dict[str, dict[str, Any]]:
-        """How each field is searched."""
-        kinds, recipe = _kinds(self.manifest.recipe), self.manifest.recipe
-        graph = recipe["index"] == "HNSW" or (recipe["index"] == "AUTOINDEX" and self.collection.local)
-        wide = {"ef": max(self.k, 64)} if graph else {}  # by default Milvus Lite looks at 64, and finds no more
-        params = {DENSE: {**wide, **self.params}, SPARSE: {}}
-        return {f: {"metric_type": kind["metric_type"], "params": params[f]} for f, kind in kinds.items()}
-
-    @property
-    def _end(self) -> int | None:
-        return None if self.collection.local else self._state.next
 
     @property
     def _fusion(self) -> Fusion | None:
@@ -317,14 +287,6 @@ class Milvus(Living):
             return lambda milvus, _: milvus.RRFRanker(self.rank_constant)
         weights = self.weights
         return lambda milvus, lists: milvus.WeightedRanker(*weights[:lists])
-
-
-def _kinds(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """How each field is indexed."""
-    return {
-        DENSE: {"index_type": recipe["index"], "metric_type": recipe["metric"], "params": recipe["params"] or {}},
-        SPARSE: {"index_type": recipe["sparse_index"], "metric_type": "IP", "params": {}},
-    }
 
 
 def _replaced(folder: Path, uri: str | None) -> str | None:
