@@ -31,7 +31,8 @@ from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.milvus import Milvus
 from rankpipe.retrieve.numbered import FILE
 from rankpipe.retrieve.sparse import SparseIndex
-from tests.retrieve.fakes import Drawn, Torn
+from tests.retrieve.fakes import Hashed, Torn
+from tests.walls.test_docs import ROOT, run
 
 pytestmark = pytest.mark.skipif(
     not all(map(catalog.installed, catalog.EXTRAS["milvus"])), reason="needs the extra milvus, which is not installed"
@@ -145,7 +146,7 @@ def test_indexes_and_metrics(
 ) -> None:
     docs = some(90)
     built(docs, tmp_path, model="tests.retrieve.fakes:Hashed", metric=metric, index=index, params=params)
-    encoder = Drawn.__base__()
+    encoder = Hashed()
     rows = encoder.encode_docs([d.text for d in docs.values()])
     [query] = encoder.encode_queries(["quick fox runs"])
     scores = {
@@ -284,13 +285,12 @@ def test_killed_it_is_as_before_a_batch_or_as_after_it(
     for seed in range(8):
         before = {d.id: d.text for d in Milvus(tmp_path).documents()}
         command = [sys.executable, "-c", KILLED, str(tmp_path), str(seed)]
-        child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert child.stdout
-        first = child.stdout.readline()
-        time.sleep(chance.uniform(0.05, 2))
-        child.kill()
-        states = [before, *(json.loads(line) for line in [first, *child.stdout] if line.endswith("\n"))]
-        child.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout
+            first = child.stdout.readline()
+            time.sleep(chance.uniform(0.05, 2))
+            child.kill()
+            states = [before, *(json.loads(line) for line in [first, *child.stdout] if line.endswith("\n"))]
         index = Milvus(tmp_path)
         assert store.damages(index.manifest) == []
         docs = {d.id: d for d in index.documents()}
@@ -418,3 +418,12 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
             m.setattr(catalog, "installed", lambda module, absent=absent: module != absent)
             with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[milvus\]'"):
                 built(some(2), tmp_path, **BOTH)
+
+
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_page_runs_as_written(slow: bool, embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    embedded("bge-small")
+    run(ROOT / "docs" / "milvus.md", tmp_path, slow=slow)
+    assert [json.loads(line)["_id"] for line in (tmp_path / "left.jsonl").read_text().splitlines()] == [
+        "tea", "bread", "soup",
+    ]  # fmt: skip
