@@ -420,10 +420,11 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
                 built(some(2), tmp_path, **BOTH)
 
 
-@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_the_page_runs_as_written(slow: bool, embedded: Callable[[str], Path], tmp_path: Path) -> None:
-    embedded("bge-small")
-    run(ROOT / "docs" / "milvus.md", tmp_path, slow=slow)
+@pytest.mark.slow
+def test_the_page_runs_as_written(embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    embedded("bge-small"), embedded("splade-tiny")
+    pytest.importorskip("torch")
+    run(ROOT / "docs" / "milvus.md", tmp_path, slow=True)
     assert [json.loads(line)["_id"] for line in (tmp_path / "left.jsonl").read_text().splitlines()] == [
         "tea", "bread", "soup",
     ]  # fmt: skip
