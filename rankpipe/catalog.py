@@ -29,6 +29,9 @@ CATALOG: dict[str, Entry] = {
     "dense": Entry("rankpipe.retrieve.dense:Dense", "exact or FAISS search over sentence embeddings"),
     "sparse": Entry("rankpipe.retrieve.sparse:SparseIndex", "words that a model weighs and adds (SPLADE)", extra="lm"),
     "colbert": Entry("rankpipe.retrieve.late:ColBERT", "a vector for each token, compressed or not (ColBERT)"),
+    "milvus": Entry(
+        "rankpipe.retrieve.milvus:Milvus", "dense, sparse or both, by a Milvus file or server", extra="milvus"
+    ),
     "run": Entry("rankpipe.retrieve.runs:RunFile", "the hits of a TREC run file"),
     "fuse": Entry("rankpipe.retrieve.fuse:Fuse", "several retrievers as one: RRF or normalised weighted sum"),
     "chain": Entry("rankpipe.stage:chain", "stages one after the other, for fuse"),

@@ -104,7 +104,7 @@ def _portion(docs: Iterable[Doc], part: Part, most: int) -> Iterator[Doc]:
 
 def folders(index: Path) -> list[Path]:
     """Of the segments of an index, or of a draft of it, in the order in which they came."""
-    return sorted(f for f in index.iterdir() if f.is_dir())
+    return sorted(f for f in index.iterdir() if f.name.isdecimal())
 
 
 def moved(segments: Sequence[Segment], draft: Draft) -> list[NDArray[np.int64]]:

@@ -112,7 +112,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         while part := list(islice(stream, SHARD)):
             if first >= grown.documents:
                 weighed = model.encoder.docs([doc.contents for doc in part])
-                _refuse([f"document {doc.id!r}" for doc in part], weighed, recipe["model"])
+                refuse([f"document {doc.id!r}" for doc in part], weighed, recipe["model"])
                 grown.append(*_columns(weighed, recipe["steps"]))
             first += len(part)
         if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
@@ -142,7 +142,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         if not (asked := [query for query in queries if query.text.strip()]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
-        _refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
+        refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
         each = iter(weighed)
         return [self._find(next(each), k) if query.text.strip() else () for query in queries]
 
@@ -159,7 +159,11 @@ class SparseIndex(Encoded[SparseEncoder]):
             yield s.docs.hits(found[top], scores[top])
 
 
-def _refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
+def refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
+    """Refuse weights that are none.
+
+    :raises ModelError: If one is not finite, or not above 0; says of which text.
+    """
     for text, one in zip(texts, weighed, strict=True):
         if not (np.isfinite(one.weights) & (one.weights > 0)).all():
             raise ModelError(f"{model}: {text} has a weight that is not finite, or not above 0")

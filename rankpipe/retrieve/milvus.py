@@ -1,0 +1,298 @@
+"""Dense, sparse and hybrid retrieval by Milvus: in a file of Milvus Lite beside the documents, or on a server.
+
+The documents are in segments, as those of every index that lives; Milvus has their vectors, under serial numbers that
+are never given twice. ``milvus.json`` says which number is the next: what Milvus has from there on is of a batch that
+did not happen. So a batch happens when the manifest does, on a server, too; see decision 17.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Doc, Hit, Query
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.retrieve import milvus_options as options
+from rankpipe.retrieve.collection import DENSE, MOST, Collection, Fusion, reading, server
+from rankpipe.retrieve.docs import write_docs
+from rankpipe.retrieve.encoded import Grown
+from rankpipe.retrieve.index import Change
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.numbered import FILE, Numbered, State, writing
+from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.rows import Encoders
+from rankpipe.retrieve.strings import mapped
+from rankpipe.store import Draft, read_manifest
+
+SHARD = 2048  # documents encoded and sent between two savings
+TOLD = ("identity", "model", "dimension", "metric", "collection")  # facts of every segment
+
+
+class Milvus(Living):
+    """Finds documents by Milvus: by vectors, by weighted words, or by both, which Milvus fuses itself.
+
+    Scores are Milvus' own: inner products (of cosines, or negated squared distances, as the metric is), or what its
+    ranker makes of the two lists, each ``k`` long. Which of several equal scores are among the ``k`` is Milvus' choice.
+    An empty query has no hits. Documents are kept here as they are, however long.
+
+    :param index: a folder made by :meth:`build`.
+    :param k: hits a query, at most; Milvus gives up to 16,384.
+    :param weights: of the dense and the sparse scores, which Milvus' WeightedRanker brings to 0..1 (arctangent) and
+        adds; without them the lists are fused by ranks (RRFRanker, Cormack et al. 2009).
+    :param rank_constant: how flat fusion by ranks is.
+    :param search: parameters of the dense index for searching: ``{ef: 200}`` for HNSW (at least ``k`` by default),
+        ``{nprobe: 32}`` for IVF_FLAT.
+    :param uri: of the server, if it is no longer the one that the index was built on.
+    :raises ArtefactError: If there is no whole milvus index in the folder, or the server lacks documents of it.
+    """
+
+    kind = "milvus"
+    counts = (*Living.counts, "truncated_texts")
+
+    def __init__(
+        self,
+        index: Path,
+        k: int = 1000,
+        *,
+        weights: Sequence[float] | None = None,
+        rank_constant: int = 60,
+        search: dict[str, Any] | None = None,
+        uri: str | None = None,
+    ) -> None:
+        faults = [f"k: {k}; Milvus gives at most {MOST} hits"] if k > MOST else []
+        if weights is not None and (len(weights) != 2 or not all(0 <= w <= 1 for w in weights)):
+            faults.append(f"weights: {weights}; expected two numbers from 0 to 1, of dense and of sparse")
+        if rank_constant < 1:
+            faults.append(f"rank_constant: {rank_constant}; expected 1 or more")
+        if faults:
+            raise RecipeError(faults)
+        self.weights, self.rank_constant, self.params, self.uri = weights, rank_constant, search or {}, uri
+        super().__init__(index, k)
+
+    @classmethod
+    def build(
+        cls,
+        data: Dataset,
+        folder: Path,
+        /,
+        *,
+        model: str | None = "bge-small",
+        sparse: str | None = None,
+        max_length: int | None = None,
+        metric: str = "IP",
+        index: str = "FLAT",
+        params: dict[str, Any] | None = None,
+        sparse_index: str = "SPARSE_INVERTED_INDEX",
+        uri: str | None = None,
+        key: str | None = None,
+        timeout_s: float = 60.0,
+    ) -> Milvus:
+        """Encode a collection and send it to Milvus. An interrupted build goes on after its last whole shard.
+
+        :param model: see :func:`rankpipe.retrieve.encode.encoder`, or anybody's as ``package.module:Class``; None for
+            an index of words alone.
+        :param sparse: see :func:`rankpipe.splade.sparse_encoder`; with ``model``, searches are hybrid.
+        :param max_length: tokens of a text that are read; the models' own limits by default.
+        :param metric: of vectors: "IP" (inner product), "COSINE" or "L2".
+        :param index: of vectors: FLAT (exact), HNSW, IVF_FLAT or AUTOINDEX (HNSW in Milvus Lite); on a server any that
+            it has.
+        :param params: of that index, ``{M: 16, efConstruction: 200}`` or ``{nlist: 128}``.
+        :param sparse_index: of words; on a server any that it has.
+        :param uri: of a server, ``http://host:19530``; without it Milvus Lite's file is made in the folder.
+        :param key: the environment variable that holds the server's token.
+        :param timeout_s: how long the server may take for an answer.
+        :raises DataError: If there is no document, or an id comes twice.
+        :raises ModelError: If a number is not finite, or a weight not above 0.
+        :raises RecipeError: If an argument is out of its range.
+        :raises ArtefactError: If Milvus refuses.
+        """
+        given: dict[str, Any] = {
+            "model": model, "sparse": sparse, "max_length": max_length, "metric": metric, "index": index,
+            "params": params, "sparse_index": sparse_index, "uri": uri, "key": key, "timeout_s": timeout_s,
+        }  # fmt: skip
+        cls.check(**given)
+        old = _replaced(folder, uri)
+        made = cls.make(data, folder, {"use": cls.kind, **given})
+        if old:  # now that nothing names it any more
+            server(given, old).drop()
+        return made
+
+    @staticmethod
+    def check(**recipe: Any) -> None:
+        """Refuse arguments that are out of their range.
+
+        :raises RecipeError: Says all faults.
+        """
+        if faults := options.faults(recipe):
+            raise RecipeError(faults)
+
+    @classmethod
+    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
+        """Send a collection to Milvus."""
+        root = draft.folder.parent
+        State.of(root).keep(root)
+        with writing(root, recipe) as collection:
+            if not collection.exists():
+                (draft.folder / "encoded.json").unlink(missing_ok=True)  # a build that goes on begins again
+            cls._send(docs, draft, recipe, Encoders.of(recipe), collection)
+
+    def more(self, docs: Iterable[Doc], draft: Part) -> None:
+        """Send documents that come to the index."""
+        self._send(docs, draft, self.manifest.recipe, self.encoders, self._written_to)
+
+    @classmethod
+    def _send(
+        cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], encoders: Encoders, collection: Collection
+    ) -> None:
+        root = draft.folder.parent
+        state = State.of(root)
+        first, done = 0 if draft.first else state.next, 0
+        grown, stream = Grown(draft.folder, encoders.identity), write_docs(docs, draft)
+        if draft.first and not grown.documents:
+            collection.anew(encoders.fields, options.kinds(recipe))
+        collection.load()
+        while part := list(islice(stream, SHARD)):
+            if done >= grown.documents:
+                rows, shortened = encoders.rows(part)
+                serials = np.arange(first + done, first + done + len(part))
+                collection.upsert([{"serial": n, **row} for n, row in zip(serials.tolist(), rows, strict=True)])
+                grown.append({"cut": shortened}, {"serials": serials})
+            done += len(part)
+        if (there := collection.count(first=first, end=first + done)) != done:
+            raise ArtefactError(f"{collection.where}: Milvus has {there} of {done} documents that it took; do it again")
+        replace(state, next=first + done).keep(root)
+        cut = mapped(draft.folder / "cut.npy")
+        told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
+        draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": int(cut.sum())}
+
+    @classmethod
+    def segment(cls, folder: Path, recipe: dict[str, Any]) -> Numbered:  # noqa: ARG003
+        """A segment."""
+        return Numbered(folder)
+
+    @classmethod
+    def merge(cls, segments: Sequence[Numbered], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
+        """Put documents together; Milvus has nothing to do with it."""
+        moved(segments, draft)
+        for name in ("serials", "cut"):
+            np.save(draft.folder / f"{name}.npy", np.concatenate([getattr(s, name)[s.living] for s in segments]))
+        facts = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
+        cut = mapped(draft.folder / "cut.npy")
+        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": int(cut.sum())}
+
+    @classmethod
+    def bury(cls, segment: Numbered, dead: NDArray[np.int32], folder: Path) -> None:
+        """Note which serial numbers Milvus is to forget."""
+        state, fresh = State.of(folder.parent), np.setdiff1d(dead, segment.dead)
+        replace(state, doomed=[*state.doomed, *segment.serials[fresh].tolist()]).keep(folder.parent)
+
+    @contextmanager
+    def _amending(self) -> Iterator[Draft]:
+        """Change documents and vectors. What dies is deleted from a file before the batch happens, from a server after.
+
+        :raises ArtefactError: If a server could not delete them then; the batch has happened nevertheless.
+        """
+        with super()._amending() as draft:
+            before = State.of(draft.folder)
+            replace(before, doomed=[]).keep(draft.folder)
+            with writing(draft.folder, self._recipe) as self._written_to:
+                self._written_to.load()
+                if not self._written_to.local:  # what another batch may have left, that was killed
+                    self._written_to.delete_from(before.next)
+                    self._written_to.delete(before.doomed)
+                yield draft
+                doomed = State.of(draft.folder).doomed
+                if self._written_to.local:
+                    self._written_to.delete(doomed)
+        if self._recipe["uri"]:
+            try:
+                server(self._recipe, before.collection).delete(doomed)
+            except ArtefactError as error:
+                raise ArtefactError(
+                    f"{error}. The batch has happened; {len(doomed)} documents that it deleted or replaced are still "
+                    "there, and take places among the hits until the next batch"
+                ) from error
+
+    def compact(self) -> Change:
+        """Make one segment of the documents, and have a server free the room of dead vectors. Milvus Lite does that by
+        itself, where four of its files are of a size.
+        """
+        done = super().compact()
+        if not self.collection.local:
+            self.collection.compact()
+        return done
+
+    @property
+    def _recipe(self) -> dict[str, Any]:
+        return {**self.manifest.recipe, **({"uri": self.uri} if self.uri else {})}
+
+    def _open(self) -> None:
+        super()._open()
+        self._state, path = State.of(self.manifest.path), self.manifest.path
+        if self._recipe["uri"]:
+            opened = server(self._recipe, self._state.collection)
+            opened.load()
+            if (there := opened.count(first=0, end=self._state.next)) < len(self):
+                raise ArtefactError(f"{opened.where}: {opened.name} has {there} of the {len(self)} documents of {path}")
+        else:
+            names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
+            opened = reading(path / FILE, names, self._state.collection)
+        if before := vars(self).get("collection"):
+            before.close()
+        self.collection: Collection = opened
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        """The models that made the index.
+
+        :raises ArtefactError: If their files are no longer those the index was made with.
+        """
+        made = Encoders.of(self.manifest.recipe)
+        known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
+        if made.identity != known:
+            raise ArtefactError(
+                f"{self.folder}: made with {known}, but {made.names} is now {made.identity}; build it again, or bring "
+                "the model back"
+            )
+        return made
+
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
+        """Encode the queries together, and have Milvus search for them together."""
+        asked = [query.text for query in queries if query.text.strip()]
+        if not asked or not len(self):
+            return [()] * len(queries)
+        vectors = self.encoders.asked(asked)
+        how = options.how(self._recipe, k, self.params)
+        end = None if self.collection.local else self._state.next
+        told = self.collection.search(vectors, k, how, end=end, fusion=self._fusion)
+        found = iter([[s.hits(one) for s in self.segments] for one in told])
+        return [next(found) if query.text.strip() else () for query in queries]
+
+    @property
+    def _fusion(self) -> Fusion | None:
+        """What makes Milvus' ranker for some lists; None if there is one field."""
+        if not (self.manifest.recipe["model"] and self.manifest.recipe["sparse"]):
+            return None
+        if self.weights is None:
+            return lambda milvus, _: milvus.RRFRanker(self.rank_constant)
+        weights = self.weights
+        return lambda milvus, lists: milvus.WeightedRanker(*weights[:lists])
+
+
+def _replaced(folder: Path, uri: str | None) -> str | None:
+    """The collection on this server of the index that a build takes the place of, if that has one there."""
+    with suppress(ArtefactError):
+        manifest = read_manifest(folder)
+        if uri and manifest.kind == Milvus.kind and manifest.recipe["uri"] == uri:
+            return State.of(manifest.path).collection
+    return None

@@ -1,0 +1,50 @@
+"""What can be asked of Milvus: kinds of index, metrics, where it is; and how that is said to it."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+from rankpipe.retrieve.collection import DENSE, SPARSE
+
+METRICS = ("IP", "COSINE", "L2")
+LITE = {"index": ("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "sparse_index": ("SPARSE_INVERTED_INDEX",)}
+
+
+def faults(recipe: dict[str, Any]) -> list[str]:
+    """What is out of its range in the arguments of ``build``."""
+    found = [] if recipe["model"] or recipe["sparse"] else ["model: none, and no sparse one; give one, or both"]
+    if recipe["metric"] not in METRICS:
+        found.append(f"metric: {recipe['metric']!r} is not one of {', '.join(METRICS)}")
+    for option, known in LITE.items():
+        if recipe["uri"] is None and recipe[option] not in known:
+            found.append(f"{option}: {recipe[option]!r} is not one of Milvus Lite's, {', '.join(known)}")
+    address = urlsplit(recipe["uri"] or "http://host")
+    if address.scheme not in ("http", "https") or not address.hostname:
+        found.append(f"uri: {recipe['uri']!r}; expected http://host:19530; without it, a file is made in the folder")
+    if address.username or address.password:
+        found.append("uri: has a password in it; put it into an environment variable, and name that with key=")
+    if not recipe["timeout_s"] > 0:
+        found.append(f"timeout_s: {recipe['timeout_s']}; expected more than 0")
+    return found
+
+
+def kinds(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How each field is indexed."""
+    return {
+        DENSE: {"index_type": recipe["index"], "metric_type": recipe["metric"], "params": recipe["params"] or {}},
+        SPARSE: {"index_type": recipe["sparse_index"], "metric_type": "IP", "params": {}},
+    }
+
+
+def how(recipe: dict[str, Any], k: int, params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """How each field is searched.
+
+    :param params: of the dense index, as the caller wants them.
+    """
+    graph = recipe["index"] == "HNSW" or (recipe["index"] == "AUTOINDEX" and not recipe["uri"])
+    wide = {"ef": max(k, 64)} if graph else {}  # by default Milvus Lite looks at 64, and finds no more
+    return {
+        DENSE: {"metric_type": recipe["metric"], "params": {**wide, **params}},
+        SPARSE: {"metric_type": "IP", "params": {}},
+    }

@@ -1,0 +1,87 @@
+"""Documents under serial numbers that are never given twice, for an index whose vectors lie elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankpipe.data import Hit
+from rankpipe.disk import write
+from rankpipe.errors import ArtefactError
+from rankpipe.retrieve.collection import Collection, Found, own, server
+from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.strings import mapped
+
+FILE = "milvus.db"  # of Milvus Lite, where no server has the vectors
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of the collection (``milvus.json``)."""
+
+    collection: str
+    next: int = 0  # serial number of the next document
+    doomed: list[int] = field(default_factory=list)  # those of the documents that died in the last batch
+
+    @classmethod
+    def of(cls, folder: Path) -> State:
+        """As it was kept; a new one, if nothing was."""
+        path = folder / "milvus.json"
+        if not path.exists():
+            return cls(f"rankpipe_{uuid4().hex[:16]}")
+        return cls(**json.loads(path.read_text("utf-8")))
+
+    def keep(self, folder: Path) -> None:
+        """Write it down."""
+        with write(folder / "milvus.json") as f:
+            json.dump(asdict(self), f)
+
+
+class Numbered(Segment):
+    """Documents and their serial numbers."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.serials: NDArray[np.int64] = mapped(folder / "serials.npy")
+        self.cut: NDArray[np.bool_] = mapped(folder / "cut.npy")  # (documents,) whether its text was too long
+
+    @cached_property
+    def order(self) -> NDArray[np.intp]:
+        """Places by rising serial number; they rise by themselves but for what was merged."""
+        return np.argsort(self.serials, kind="stable")
+
+    def hits(self, found: Found) -> tuple[Hit, ...]:
+        """Those that are documents of this segment, and alive."""
+        serials, scores = found
+        at = np.searchsorted(self.serials, serials, sorter=self.order)
+        places = self.order[np.minimum(at, len(self.order) - 1)]
+        here = self.serials[places] == serials
+        if self.alive is not None:
+            here &= self.alive[places]
+        return self.docs.hits(places[here], scores[here])
+
+
+@contextmanager
+def writing(folder: Path, recipe: dict[str, Any]) -> Iterator[Collection]:
+    """The collection of an index that is being written in a folder."""
+    name = State.of(folder).collection
+    if recipe["uri"]:
+        collection = server(recipe, name)
+    else:
+        own(folder / FILE)
+        collection = Collection(folder / FILE, name)
+    try:
+        yield collection
+    finally:
+        collection.close()
+    if left := [*(folder / FILE).rglob("*.arrow")]:  # Milvus Lite tells nobody that closing has failed
+        raise ArtefactError(f"{left[0]}: Milvus Lite could not write its vectors; is the disk full?")

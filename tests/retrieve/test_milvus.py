@@ -1,0 +1,430 @@
+"""Milvus finds what our own exact indexes find; whole batches or nothing; on a file and on a server.
+
+The server is Milvus Lite's own, in another process: the same calls go over the same wire as to a cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankpipe import catalog, store
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.errors import ArtefactError, DataError, MissingExtra, ModelError, RecipeError
+from rankpipe.retrieve import living, milvus
+from rankpipe.retrieve.collection import Collection
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.fuse import Fuse
+from rankpipe.retrieve.index import Change
+from rankpipe.retrieve.milvus import Milvus
+from rankpipe.retrieve.numbered import FILE
+from rankpipe.retrieve.sparse import SparseIndex
+from tests.retrieve.fakes import Hashed, Torn
+from tests.walls.test_docs import ROOT, run
+
+pytestmark = pytest.mark.skipif(
+    not all(map(catalog.installed, catalog.EXTRAS["milvus"])), reason="needs the extra milvus, which is not installed"
+)
+DRAWN, VARIED = "tests.retrieve.fakes:Drawn", "tests.retrieve.models:Varied"
+BOTH: dict[str, Any] = {"model": DRAWN, "sparse": VARIED}
+WORDS = ["fox", "dog", "sleeps", "runs", "over", "lazy", "quick", "brown", "hedge", "zebra"]
+QUERIES = [Query("a", "quick fox"), Query("b", "dog sleeps over hedge"), Query("none", " "), Query("c", "lazy zebra")]
+
+
+def some(count: int, seed: int = 0, first: int = 0) -> dict[str, Doc]:
+    chance = random.Random(seed)
+    texts = [" ".join([*chance.choices(WORDS, k=9), f"w{chance.randrange(10**6)}"]) for _ in range(count)]
+    docs = [Doc(f"d{first + i}", text) for i, text in enumerate(texts)]
+    return {doc.id: doc for doc in docs}
+
+
+def built(docs: Mapping[str, Doc], folder: Path, **options: Any) -> Milvus:
+    return Milvus.build(Dataset.of(list(docs.values())), folder, **options)
+
+
+def same(ours: Sequence[Ranking], theirs: Sequence[Ranking], within: float = 1e-5) -> None:
+    """The same documents with the same scores, and in the same order but for scores that are equal."""
+    for a, b in zip(ours, theirs, strict=True):
+        scores = {h.doc.id: h.score for h in a.hits}
+        assert {h.doc.id: h.score for h in b.hits} == pytest.approx(scores, abs=within)
+        assert all(x.doc.id == y.doc.id or abs(x.score - y.score) < within for x, y in zip(a.hits, b.hits, strict=True))
+        assert {h.doc for h in a.hits} == {h.doc for h in b.hits}
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of Milvus Lite."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = "from milvus_lite.adapter.grpc.server import run_server; run_server(*sys.argv[1:3], int(sys.argv[3]))"
+    folder = str(tmp_path_factory.mktemp("server"))
+    server = subprocess.Popen([sys.executable, "-c", f"import sys; {run}", folder, "127.0.0.1", str(port)])
+    for _ in range(600):
+        with socket.socket() as knock:
+            if not knock.connect_ex(("127.0.0.1", port)):
+                break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait()
+
+
+@pytest.mark.slow
+def test_scifact_is_found_as_by_our_own(data_root: Path, embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    embedded("bge-small"), embedded("splade-tiny")
+    pytest.importorskip("torch")
+    whole = open_dataset(data_root / "scifact")
+    docs = {doc.id: doc for doc, _ in zip(whole.docs(), range(60), strict=False)}
+    queries = whole.queries[:8]
+    data = Dataset.of(list(docs.values()))
+    dense = Dense.build(data, tmp_path / "dense", model="bge-small", max_length=48)
+    sparse = SparseIndex.build(data, tmp_path / "sparse", model="splade-tiny", max_length=48)
+    hybrid = built(docs, tmp_path / "milvus", model="bge-small", sparse="splade-tiny", max_length=48)
+    same(Fuse(dense, sparse).run(queries), hybrid.run(queries))
+    alone = built(docs, tmp_path / "alone", model="bge-small", max_length=48)
+    same(dense.run(queries), alone.run(queries))
+    words = built(docs, tmp_path / "words", model=None, sparse="splade-tiny", max_length=48)
+    same(sparse.run(queries), words.run(queries))
+
+
+def test_it_finds_what_our_own_find(tmp_path: Path) -> None:
+    docs = some(40)
+    data = Dataset.of(list(docs.values()))
+    dense = Dense.build(data, tmp_path / "dense", model=DRAWN)
+    sparse = SparseIndex.build(data, tmp_path / "sparse", model=VARIED)
+    built(docs, tmp_path / "both", **BOTH)
+    for constant in (60, 3):
+        fused = Milvus(tmp_path / "both", rank_constant=constant).run(QUERIES)
+        same(Fuse(dense, sparse, rank_constant=constant).run(QUERIES), fused)
+    same(dense.run(QUERIES), built(docs, tmp_path / "alone", model=DRAWN).run(QUERIES))
+    same(sparse.run(QUERIES), built(docs, tmp_path / "words", model=None, sparse=VARIED).run(QUERIES))
+    best = Milvus(tmp_path / "alone", k=3).run(QUERIES)
+    assert [[h.doc for h in r.hits] for r in best] == [[h.doc for h in r.hits[:3]] for r in dense.run(QUERIES)]
+
+
+def test_weights_are_milvus_own_of_squashed_scores(tmp_path: Path) -> None:
+    docs = some(40)
+    data = Dataset.of(list(docs.values()))
+    lists = [
+        Dense.build(data, tmp_path / "dense", model=DRAWN).run(QUERIES),
+        SparseIndex.build(data, tmp_path / "sparse", model=VARIED).run(QUERIES),
+    ]
+    built(docs, tmp_path / "both", **BOTH)
+    for ranking, *parts in zip(Milvus(tmp_path / "both", weights=[0.3, 0.9]).run(QUERIES), *lists, strict=True):
+        truth: dict[str, float] = dict.fromkeys((h.doc.id for part in parts for h in part.hits), 0.0)
+        for part, weight in zip(parts, (0.3, 0.9), strict=True):
+            for hit in part.hits:
+                truth[hit.doc.id] += weight * (0.5 + math.atan(hit.score) / math.pi)
+        assert {h.doc.id: h.score for h in ranking.hits} == pytest.approx(truth, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("index", "params", "search"),
+    [
+        ("FLAT", None, None),
+        ("HNSW", {"M": 16, "efConstruction": 100}, None),
+        ("IVF_FLAT", {"nlist": 4}, {"nprobe": 4}),
+        ("AUTOINDEX", None, None),
+    ],
+)
+@pytest.mark.parametrize("metric", ["IP", "COSINE", "L2"])
+def test_indexes_and_metrics(
+    index: str, params: dict[str, int] | None, search: dict[str, int] | None, metric: str, tmp_path: Path
+) -> None:
+    docs = some(90)
+    built(docs, tmp_path, model="tests.retrieve.fakes:Hashed", metric=metric, index=index, params=params)
+    encoder = Hashed()
+    rows = encoder.encode_docs([d.text for d in docs.values()])
+    [query] = encoder.encode_queries(["quick fox runs"])
+    scores = {
+        "IP": rows @ query,
+        "COSINE": rows @ query / np.linalg.norm(rows, axis=1) / np.linalg.norm(query),
+        "L2": -((rows - query) ** 2).sum(1),
+    }[metric]
+    found = Milvus(tmp_path, search=search).search("quick fox runs").hits
+    assert {h.doc.id: h.score for h in found} == pytest.approx(dict(zip(docs, scores.tolist(), strict=True)), abs=1e-4)
+
+
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_after_any_changes_it_is_the_index_of_what_is_left(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr(living, "FAN", 2)
+    monkeypatch.setattr(living, "SMALL", 8)
+    there = {} if where == "file" else {"uri": request.getfixturevalue("uri")}
+    chance, left = random.Random(3), some(20)
+    index = built(left, tmp_path / "index", **BOTH, **there)
+    for seed in range(1, 4):
+        fresh = some(6, seed, first=chance.randrange(30))
+        old = sum(i in left for i in fresh)
+        assert index.update(fresh.values()) == Change(added=6 - old, replaced=old)
+        left |= fresh
+        gone = chance.sample(sorted(left), 4)
+        assert index.delete([*gone, "absent"]) == Change(deleted=4, absent=("absent",))
+        left = {i: d for i, d in left.items() if i not in gone}
+    assert {d.id: d for d in index.documents()} == left
+    again = built(left, tmp_path / "fresh", **BOTH, **there)
+    same(again.run(QUERIES), index.run(QUERIES))
+    with pytest.raises(DataError, match="1 of 2 documents are there already"):
+        index.add([Doc("brand new", "fox"), Doc(next(iter(left)), "dog")])
+    index.compact()
+    same(again.run(QUERIES), index.run(QUERIES))
+    index.delete(left)
+    assert index.search("fox").hits == ()
+    assert index.add([Doc("a", "fox")]) == Change(added=1)
+    assert [h.doc for h in index.search("fox").hits] == [Doc("a", "fox")]
+
+
+def test_ids_and_texts_of_any_kind(tmp_path: Path) -> None:
+    ids = [
+        "",
+        "a b",
+        "it's",
+        '"',
+        "\\",
+        "\n\t",
+        "\0",
+        "日本 é",
+        "🦊",
+        '"] or serial >= 0 or serial in ["',
+        "%_*",
+        "x" * 70_000,
+    ]
+    docs = {i: Doc(i, f"fox {n} " * 20_000 if n == 3 else f"fox {n}", "t" * n) for n, i in enumerate(ids)}
+    assert len(docs['"'].text) > 100_000
+    index = built(docs, tmp_path, **BOTH)
+    assert {h.doc.id: (h.doc.title, h.doc.text) for h in index.search("fox").hits} == {
+        i: (d.title, d.text) for i, d in docs.items()
+    }
+    assert index.manifest.facts["truncated_texts"] == 1
+    for i in (ids[0], ids[6], ids[9]):
+        assert index.delete([i]) == Change(deleted=1)
+        del docs[i]
+        assert {h.doc for h in index.search("fox").hits} == {*docs.values()}
+
+
+def test_texts_and_queries_without_a_word(tmp_path: Path) -> None:
+    docs = {"e": Doc("e", ""), "f": Doc("f", "fox")}
+    words = built(docs, tmp_path / "words", model=None, sparse=VARIED)
+    assert [h.doc.id for h in words.search("fox").hits] == ["f"]
+    assert words.search("").hits == words.search("zebra").hits == ()
+    assert words.run([]) == []
+    assert words.manifest.facts["empty_texts"] == 1
+
+
+def test_a_reader_keeps_what_it_opened(tmp_path: Path) -> None:
+    docs = some(10)
+    writer = built(docs, tmp_path, **BOTH)
+    readers = [Milvus(tmp_path), Milvus(tmp_path)]
+    before = writer.run(QUERIES)
+    writer.update(some(10, 1).values())
+    writer.delete(["d1", "d2"])
+    for reader in readers:
+        same(before, reader.run(QUERIES), 1e-9)
+    assert len(readers[0].refresh()) == 8
+    same(writer.run(QUERIES), readers[0].run(QUERIES), 1e-9)
+    readers[1].search("fox")
+    assert store.damages(readers[0].manifest) == []  # reading writes nothing
+
+
+def test_a_batch_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = some(10)
+    index = built(docs, tmp_path, model="tests.retrieve.fakes:Broken")
+    with pytest.raises(ModelError, match="document 'x' is not finite"):
+        index.update([Doc("d1", "new"), Doc("x", "bad")])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(store._Known, "commit", killed)  # the last moment before it happens
+        index.update([Doc("d1", "new")])
+    again = Milvus(tmp_path)
+    assert store.damages(again.manifest) == []
+    assert {d.id: d for d in again.documents()} == docs
+    assert {h.doc for h in again.search("fox").hits} == {*docs.values()}
+
+
+KILLED = """
+import json, random, sys
+from pathlib import Path
+from rankpipe.data import Doc
+from rankpipe.retrieve.milvus import Milvus
+index, chance = Milvus(Path(sys.argv[1])), random.Random(int(sys.argv[2]))
+state = {d.id: d.text for d in index.documents()}
+for batch in range(10**6):
+    gone = chance.sample(sorted(state), 4)
+    new = {f"d{chance.randrange(30)}": f"fox {chance.random()}" for _ in range(6)}
+    state = {i: t for i, t in state.items() if i not in gone} if batch % 2 else state | new
+    print(json.dumps(state), flush=True)
+    index.delete(gone) if batch % 2 else index.update([Doc(i, t) for i, t in new.items()])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["file", "server"])
+def test_killed_it_is_as_before_a_batch_or_as_after_it(
+    where: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    there = {} if where == "file" else {"uri": request.getfixturevalue("uri")}
+    built(some(12), tmp_path, **BOTH, **there)
+    amidst, chance = 0, random.Random(5)
+    for seed in range(8):
+        before = {d.id: d.text for d in Milvus(tmp_path).documents()}
+        command = [sys.executable, "-c", KILLED, str(tmp_path), str(seed)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout
+            first = child.stdout.readline()
+            time.sleep(chance.uniform(0.05, 2))
+            child.kill()
+            states = [before, *(json.loads(line) for line in [first, *child.stdout] if line.endswith("\n"))]
+        index = Milvus(tmp_path)
+        assert store.damages(index.manifest) == []
+        docs = {d.id: d for d in index.documents()}
+        assert {i: d.text for i, d in docs.items()} in states[-2:]
+        amidst += states[-1] != states[-2]
+        index.update([Doc("d0", "fox")])  # what the one killed has left is in nobody's way
+        docs["d0"] = Doc("d0", "fox")
+        assert {h.doc for h in index.search("fox dog quick").hits} == {*docs.values()}
+        assert index.collection.count(first=0, end=10**9) == len(docs)
+    assert amidst > 3
+
+
+def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(milvus, "SHARD", 4)
+    monkeypatch.setattr(Torn, "calls", 0)
+    docs = some(14)
+    Torn.encoded.clear()
+    with pytest.raises(KeyboardInterrupt):
+        built(docs, tmp_path, model="tests.retrieve.fakes:Torn")
+    index = built(docs, tmp_path, model="tests.retrieve.fakes:Torn")
+    assert Torn.encoded == [d.text for d in docs.values()]
+    assert {h.doc for h in index.search("fox").hits} == {*docs.values()}
+
+
+def test_damage_is_named(tmp_path: Path) -> None:
+    index = built(some(6), tmp_path, **BOTH)
+    names = sorted(n for n, (size, _) in index.manifest.files.items() if size)
+    assert sum(n.startswith(f"{FILE}/") for n in names) >= 4
+    for name in names:
+        path = index.manifest.path / name
+        whole = path.read_bytes()
+        for broken in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:], None):
+            path.unlink() if broken is None else path.write_bytes(broken)
+            with pytest.raises(ArtefactError, match=name):
+                Milvus(tmp_path)
+            path.write_bytes(whole)
+    assert len(Milvus(tmp_path)) == 6
+
+
+def test_a_server_shows_a_batch_when_it_has_happened(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = some(10)
+    index = built(docs, tmp_path, **BOTH, uri=uri)
+    before = index.run(QUERIES)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(store._Known, "commit", killed)
+        index.update(some(10, 1).values())
+    same(before, Milvus(tmp_path).run(QUERIES), 1e-9)  # the server has 20, 10 of which are of no batch
+    assert index.collection.count(first=0, end=100) == 20
+    index.update([Doc("d1", "zebra")])
+    assert index.collection.count(first=0, end=100) == 10
+    with monkeypatch.context() as m, pytest.raises(ArtefactError, match="The batch has happened; 1 documents"):
+        m.setattr(Collection, "delete", lambda _, serials: _refused() if serials == [2] else None)
+        index.delete(["d2"])
+    again = Milvus(tmp_path)
+    assert len(again) == 9
+    assert {h.doc.id for h in again.search("fox").hits} == {*docs} - {"d2"}
+    assert again.collection.count(first=0, end=100) == 10
+    again.delete(["d3"])
+    assert again.collection.count(first=0, end=100) == 8
+
+
+def _refused() -> None:
+    raise ArtefactError("no")
+
+
+def test_a_build_takes_the_place_of_the_one_before_on_a_server(uri: str, tmp_path: Path) -> None:
+    first = built(some(5), tmp_path, **BOTH, uri=uri).collection.name
+    second = built(some(6), tmp_path, **BOTH, uri=uri)
+    client = second.collection._client
+    assert client.has_collection(second.collection.name)
+    assert not client.has_collection(first)
+    second.collection.drop()
+    with pytest.raises(ArtefactError, match=second.collection.name):
+        Milvus(tmp_path)
+
+
+def test_a_server_that_lacks_documents_is_refused(uri: str, tmp_path: Path) -> None:
+    index = built(some(5), tmp_path, **BOTH, uri=uri)
+    index.collection.delete([0, 1])
+    with pytest.raises(ArtefactError, match="has 3 of the 5 documents"):
+        Milvus(tmp_path)
+
+
+def test_nobody_answers(tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(ArtefactError, match=f"{uri}: Milvus did not open.*; is a Milvus running there"):
+            built(some(2), tmp_path, **BOTH, uri=uri, timeout_s=1)
+        assert time.monotonic() - start < 30
+    with pytest.raises(ArtefactError, match="is a Milvus running there"):  # nobody listens
+        built(some(2), tmp_path, **BOTH, uri=uri, timeout_s=1)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_what_cannot_be_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Dataset.of([Doc("a", "fox")])
+    with pytest.raises(RecipeError) as told:
+        Milvus.build(data, tmp_path, model=None, metric="DOT", index="DISKANN", sparse_index="SPARSE_WAND", timeout_s=0)
+    assert [fault.split(":")[0] for fault in told.value.faults] == [
+        "model", "metric", "index", "sparse_index", "timeout_s",
+    ]  # fmt: skip
+    assert "not one of Milvus Lite's, FLAT, HNSW, IVF_FLAT, AUTOINDEX" in told.value.faults[2]
+    for uri, why in (("my.db", "expected http://"), ("http://me:secret@host:1", "password")):
+        with pytest.raises(RecipeError, match=why):
+            Milvus.build(data, tmp_path, uri=uri)
+    monkeypatch.delenv("MILVUS_TOKEN", raising=False)
+    with pytest.raises(RecipeError, match=r"MILVUS_TOKEN is to hold the token of http://127.0.0.1:1"):
+        Milvus.build(data, tmp_path, model=DRAWN, uri="http://127.0.0.1:1", key="MILVUS_TOKEN")
+    built(some(3), tmp_path / "whole", **BOTH)
+    for wrong in ({"k": 16_385}, {"weights": [1.0]}, {"weights": [0.5, 2.0]}, {"rank_constant": 0}):
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
+            Milvus(tmp_path / "whole", **wrong)  # type: ignore[arg-type]
+
+
+def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for absent in catalog.EXTRAS["milvus"]:
+        with monkeypatch.context() as m:
+            m.setattr(catalog, "installed", lambda module, absent=absent: module != absent)
+            with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[milvus\]'"):
+                built(some(2), tmp_path, **BOTH)
+
+
+@pytest.mark.slow
+def test_the_page_runs_as_written(embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    embedded("bge-small"), embedded("splade-tiny")
+    pytest.importorskip("torch")
+    run(ROOT / "docs" / "milvus.md", tmp_path, slow=True)
+    assert [json.loads(line)["_id"] for line in (tmp_path / "left.jsonl").read_text().splitlines()] == [
+        "tea", "bread", "soup",
+    ]  # fmt: skip
