@@ -20,10 +20,12 @@ from rankpipe.lm.http import Http
 from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
 from tests.lm.server import (
     Act,
+    Handler,
     break_off,
     chunked,
     completion,
     drip,
+    flood,
     gone,
     hang_up,
     reset,
@@ -107,6 +109,29 @@ def test_a_refusal_is_final(status: int) -> None:
     with serving([act]) as server, failing(f"{status} .*: at most 4096 tokens$"):
         one(Http("m", server.url, manners=patient(naps)))
     assert (len(server.asked), naps) == (1, [])
+
+
+def test_headers_that_drip_are_not_waited_for() -> None:
+    sent: list[str] = []
+
+    def drip_headers(handler: Handler, body: Any) -> None:
+        handler.send_response(200)
+        handler.flush_headers()
+        for letter in f"X-Slow: {'z' * 50}\r\n\r\n":
+            if handler.server.over.wait(0.05):
+                break
+            handler.wfile.write(letter.encode())
+            sent.append(letter)
+
+    with serving([drip_headers]) as server, failing(r"no whole reply within 0\.3 s"):
+        one(Http("m", server.url, manners=patient([], tries=1, whole_s=0.3)))
+    assert 0 < len(sent) < 60
+
+
+def test_a_reply_without_end_is_not_kept_or_asked_for_again() -> None:
+    with serving([flood]) as server, failing("a reply of more than 67108864 bytes; is this the address"):
+        one(Http("m", server.url, manners=patient([])))
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(
