@@ -221,6 +221,32 @@ def test_vllm_is_asked_for_the_choices_themselves() -> None:
     assert vllm.bodies()[0]["logprob_token_ids"] == [65, 66, 67]
 
 
+@pytest.mark.parametrize(("begin", "first"), [("[", "["), ("<think>\n\n</think>\n\n", "<think>"), ("Passage", "Pass")])
+def test_a_server_that_does_not_go_on_from_the_beginning(begin: str, first: str) -> None:
+    """It begins itself, where FIRST wants to know how the labels are rated after that."""
+    with (
+        serving([say(rated(("C", -7.0), (first, -0.01), ("A", -8.0)))]) as server,
+        pytest.raises(ModelError, match=r"m: the reply .* ignores continue_final_message; take a server that has it"),
+    ):
+        Http("m", server.url).choose([ask("a")], ["A", "B", "C"], begin=begin)
+    assert len(server.asked) == 1 + 1  # the server does not count tokens
+
+
+@pytest.mark.parametrize(
+    ("begin", "top"),
+    [
+        ("[", [("C", -0.1), ("[", -0.2), ("A", -8.0)]),
+        ("", [("[", -0.1), ("C", -0.2), ("A", -8.0)]),
+        ("[", [("", -0.1), ("C", -0.2), ("A", -8.0)]),  # a mark of the chat
+        ("Choice:", [("C", -0.1), ("A", -8.0)]),
+    ],
+)
+def test_a_server_that_may_well_go_on(begin: str, top: list[tuple[str, float]]) -> None:
+    with serving([say(rated(*top))]) as server:
+        [said] = Http("m", server.url).choose([ask("a")], ["A", "C"], begin=begin)
+    assert said.logprobs == (-8.0, dict(top)["C"])
+
+
 def test_probabilities_come_through_exactly() -> None:
     values = [log(p) for p in (0.5, 0.3, 0.1 + 0.2 - 0.3 + 1e-9)]
     with serving([say(rated(*zip("ABC", values, strict=True)))]) as server:
