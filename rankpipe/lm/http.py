@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from rankpipe.catalog import near
 from rankpipe.errors import ModelError, RecipeError
@@ -101,7 +101,7 @@ class Http:
             hint = near(self.model, [*served])
             raise ModelError(f"{self.wire.url} has no model {self.model!r}{hint} ({', '.join(served)})")
         length = served[self.model].get("max_model_len")
-        if not isinstance(length, int):
+        if not _is_count(length):
             raise ModelError(f"{self.wire.url} does not say how long the context of {self.model} is; give context=")
         return length
 
@@ -250,7 +250,7 @@ class Http:
             raise Fault(f"no chat completion with its usage, but {words(told)}") from None
         if refusal or end == "content_filter":
             raise Refusal(f"{self.model}: refused ({end}): {words(refusal or message)}")
-        if not isinstance(tokens_in, int) or not isinstance(tokens_out, int) or end in ("error", "abort"):
+        if not (_is_count(tokens_in) and _is_count(tokens_out)) or end in ("error", "abort"):
             raise Fault(f"the reply ends with {end!r}, usage {usage}: {words(message)}")
         return choice, tokens_in, tokens_out
 
@@ -260,3 +260,8 @@ def _models(told: Any) -> dict[str, dict[str, Any]]:
         return {str(model["id"]): model for model in told["data"]}
     except (KeyError, TypeError):
         raise Fault(f"no list of models, but {words(told)}") from None
+
+
+def _is_count(told: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, and not below 0; true and false are none."""
+    return type(told) is int and told >= 0

@@ -296,6 +296,8 @@ def test_the_context_is_the_servers_or_the_one_given() -> None:
     [
         (models({"id": "llama-3", "max_model_len": 9}, {"id": "b"}), "no model 'lama-3'; did you mean llama-3.*, b"),
         (models({"id": "lama-3", "owned_by": "openai"}), "not say how long the context of lama-3 is; give context="),
+        (models({"id": "lama-3", "max_model_len": -1}), "not say how long the context"),
+        (models({"id": "lama-3", "max_model_len": True}), "not say how long the context"),
         (say({"data": {"id": 3}}), "no list of models"),
         (say({"data": [3]}), "no list of models"),
     ],

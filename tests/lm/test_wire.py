@@ -83,6 +83,10 @@ def test_whatever_happens_it_is_asked_again() -> None:
         (say({"choices": [{"message": 3}], "usage": {}}), r"no chat completion with its usage, but .*\"message\": 3"),
         (say({**completion("x"), "usage": None}), "no chat completion with its usage"),
         (say({**completion("x"), "usage": {"prompt_tokens": "3", "completion_tokens": 1}}), "usage"),
+        (well(tokens_in=-3), "usage {'prompt_tokens': -3"),
+        (well(tokens_in=True), "usage {'prompt_tokens': True"),
+        (well(tokens_out=-1), "'completion_tokens': -1"),
+        (well(tokens_out=False), "'completion_tokens': False"),
         (say(completion("x", message={"content": [1]})), "content is no text"),
         (say(completion("x", finish_reason="error")), "ends with 'error'"),
         (say({"error": {"message": "model 2 not found", "code": 7}}, 500), "500 Internal .*: model 2 not found"),
@@ -125,7 +129,7 @@ def test_headers_that_drip_are_not_waited_for() -> None:
 
     with serving([drip_headers]) as server, failing(r"no whole reply within 0\.3 s"):
         one(Http("m", server.url, manners=patient([], tries=1, whole_s=0.3)))
-    assert 0 < len(sent) < 60
+    assert len(sent) < 60  # it has hung up
 
 
 def test_a_reply_without_end_is_not_kept_or_asked_for_again() -> None:
