@@ -211,9 +211,10 @@ class Cached:
 
     def _lacking(self, kind: str, what: str) -> ModelError:
         size = self.book.size(self._model, kind)
+        replay = isinstance(self.lm, Absent)
+        cure = "A replay is of what its run was asked: give it the same" if replay else "Run it once without offline"
         return ModelError(
-            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). Run it "
-            "once without offline"
+            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). {cure}"
         )
 
 

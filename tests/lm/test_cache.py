@@ -128,7 +128,7 @@ def test_offline_says_what_is_missing(tmp_path: Path) -> None:
         offline.count(chat(1))
     with pytest.raises(ModelError, match=r"lacks 1 of 1 answers, .*'seed': 9} it has 0 such"):
         Cached(Noisy(seed=9), path, offline=True).complete([chat(1)], max_tokens=9)
-    with pytest.raises(ArtefactError, match=r"none\.sqlite: there is nothing to replay; run it once without offline"):
+    with pytest.raises(ArtefactError, match=r"none\.sqlite: there is nothing to replay; run it once with its model"):
         Cached(lm, tmp_path / "none.sqlite", offline=True)
 
 
@@ -145,8 +145,10 @@ def test_a_run_over_http_is_replayed_without_the_server(tmp_path: Path) -> None:
     gone = Http("m", server.url, key="NOT_SET_ANYWHERE")
     assert Listwise(Cached(gone, path, offline=True)).run(rankings()) == live
     assert gone.totals.requests == 0
-    absent = Absent(gone.identity)
-    assert Listwise(Cached(absent, path, offline=True)).run(rankings()) == live  # type: ignore[arg-type]
+    absent = Cached(Absent(gone.identity), path, offline=True)  # type: ignore[arg-type]
+    assert Listwise(absent).run(rankings()) == live
+    with pytest.raises(ModelError, match=r"it lacks the .*\. A replay is of what its run was asked: give it the same$"):
+        absent.count(chat(1))
 
 
 # --- what is asked ---
