@@ -19,6 +19,7 @@ from rankpipe.lm.book import Book, Row
 
 A = TypeVar("A", Completion, Choice, Likelihood)
 Told = Callable[[int, Any], None]  # (which chat, its answer)
+ANSWERS = ("complete", "choose", "likelihood")
 SHOWN = 200  # characters of a chat that is missing
 
 
@@ -100,6 +101,11 @@ class Cached:
     def identity(self) -> str:
         """The model's."""
         return self.lm.identity
+
+    @property
+    def begun(self) -> bool:
+        """Whether the file has any answer of this model."""
+        return any(self.book.size(self._model, kind) for kind in ANSWERS)
 
     def count(self, chat: Chat) -> int:
         """The model's.
