@@ -114,6 +114,11 @@ class Cached:
         """
         return self._noted("count", list(chat), lambda: self.lm.count(chat))
 
+    def at_most(self, chat: Chat) -> int:
+        """The model's; more than anything where it does not say, or, offline, where it is not in the file."""
+        ask = getattr(self.lm, "at_most", lambda _: sys.maxsize)
+        return self._noted("at_most", list(chat), partial(ask, chat), unsaid=sys.maxsize)
+
     def is_token(self, text: str, *, begin: str = "") -> bool:
         """The model's.
 

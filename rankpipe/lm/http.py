@@ -135,6 +135,10 @@ class Http:
         """
         return self.sizes.chat(chat)
 
+    def at_most(self, chat: Chat) -> int:
+        """No fewer tokens than the chat has, and the server is not asked."""
+        return self.sizes.at_most(chat)
+
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One completion for each chat, all at once as far as ``manners`` allow.
 

@@ -138,5 +138,5 @@ class Windowed(Planned[Fitted]):
 
     def fit(self, query: Query, docs: Sequence[Doc]) -> Fitted:
         """The prompt, with as many words of each passage as there is room for beside the answer."""
-        room = self.max_tokens(len(docs))
-        return fit(self.prompt, self.lm, query, docs, max_words=self.max_words, max_tokens=room)
+        room, exact = self.max_tokens(len(docs)), self.budget.tokens is not None
+        return fit(self.prompt, self.lm, query, docs, max_words=self.max_words, max_tokens=room, exact=exact)

@@ -19,8 +19,10 @@ from rankpipe.lm import LM, Chat
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.http import Http, Totals
 from rankpipe.lm.wire import Manners
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
+from rankpipe.rerank.pointwise import Pointwise
 from rankpipe.rerank.prompts import named
 from rankpipe.stage import Reranker
 from tests.lm.server import Handler, completion, echo, say, serving, well
@@ -68,6 +70,16 @@ class Behind:
         handler.send(200, json.dumps({"data": [{"id": "m", "max_model_len": self.lm.context}]}).encode())
 
 
+class Agreeing(Behind):
+    """Says yes, a word of one token."""
+
+    def rate(self, body: Any) -> dict[str, Any]:
+        return rated(("yes", -0.1))
+
+    def tokenize(self, handler: Handler, body: Any) -> None:
+        super().tokenize(handler, {"prompt": "y" * bool(body["prompt"])} if "prompt" in body else body)
+
+
 def rankings() -> list[Ranking]:
     words = ["tea", "leaves", "steep", "three", "minutes", "glue", "patch", "tube", "bike", "wheel"]
     docs = [Doc(f"d{i}", " ".join(words[i % 7 : i % 7 + 4]) + f" {i}" * (3 * i % 10)) for i in range(30)]
@@ -89,6 +101,18 @@ def test_a_rerank_over_http_is_the_same(kind: type[Reranker]) -> None:
     assert over[0].steps[-1].cut > 0  # so that counting is part of it
     assert there.totals.tokens_in == sum(r.steps[-1].tokens_in for r in over)
     assert server.most <= 8
+
+
+@pytest.mark.parametrize("kind", [Listwise, Pointwise])
+@pytest.mark.parametrize("budget", [Budget(calls=90), Budget(tokens=10**6)])
+def test_what_surely_fits_is_counted_for_a_budget_only(kind: type[Reranker], budget: Budget) -> None:
+    behind = Agreeing(Noisy(context=20_000))
+    with serving([behind.chat], tokenize=[behind.tokenize], models=[behind.models]) as server:
+        kind(Http("m", server.url), budget=budget).run(rankings())  # type: ignore[call-arg]
+    counted = [body.get("messages") for body in server.bodies("/tokenize")]
+    shown = [body["messages"] for body in server.bodies()]
+    assert len(shown) == (6 if kind is Listwise else 90)
+    assert {chat in counted for chat in shown} == {budget.tokens is not None}
 
 
 def test_in_order_and_as_many_at_once_as_agreed_but_no_more() -> None:
