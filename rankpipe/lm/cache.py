@@ -77,7 +77,7 @@ class Cached:
             raise RecipeError([f"Cached(slice={slice}): must be 1 or more"])
         self.lm, self.offline = lm, offline
         best = sys.maxsize if isinstance(lm, Telling) else int(getattr(lm, "at_once", AT_ONCE))
-        self.at_once = slice or best
+        self.at_once, self.parallel = slice or best, int(getattr(lm, "parallel", 1))
         if together := getattr(lm, "together", None):
             self.together = together
         self.book = Book(path, read_only=offline)

@@ -79,7 +79,7 @@ class Http:
         if theirs := OURS & set(parameters or {}):
             raise RecipeError([f"parameters: {', '.join(sorted(theirs))} cannot be set; they depend on what is asked"])
         self.model, self.price, self._context, self.thinking = model, price, context, thoughts.allowed(thinking)
-        self.wire, self.limit = Wire(url, key, manners), manners.limit
+        self.wire, self.limit, self.parallel = Wire(url, key, manners), manners.limit, manners.parallel
         self.parameters = {"temperature": 0, "top_logprobs": TOP, **(parameters or {})}
         self.sizes = Sizes(self.wire, model, self.parameters, tokenizer)
         self._lock, self._spent = Lock(), [0, 0, 0]  # answers, tokens in, tokens out

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 from unicodedata import normalize
 
@@ -38,7 +38,7 @@ class Sizes:
         self.template = {k: parameters[k] for k in TEMPLATE if k in parameters}
         self.estimated = 0  # chats that were not counted by the server
         self._asks = True  # until the server says that it does not count
-        self._chats: dict[str, int] = {}
+        self._lock, self._chats = Lock(), dict[str, int]()
         self._ids = cache(self._looked_up)
 
     def chat(self, chat: Chat) -> int:
@@ -50,7 +50,8 @@ class Sizes:
         if key not in self._chats:
             ids = self._asked({"messages": list(chat), **self.template})
             self._chats[key] = self._most(chat, self._length) if ids is None else len(ids)
-            self.estimated += ids is None
+            with self._lock:
+                self.estimated += ids is None
         return self._chats[key]
 
     def at_most(self, chat: Chat) -> int:

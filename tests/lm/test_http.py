@@ -16,6 +16,7 @@ from rankpipe import recipe
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import LM, Chat
+from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.http import Http, Totals
 from rankpipe.lm.wire import Manners
@@ -113,6 +114,21 @@ def test_what_surely_fits_is_counted_for_a_budget_only(kind: type[Reranker], bud
     shown = [body["messages"] for body in server.bodies()]
     assert len(shown) == (6 if kind is Listwise else 90)
     assert {chat in counted for chat in shown} == {budget.tokens is not None}
+
+
+def test_windows_of_several_queries_are_counted_at_once(tmp_path: Path) -> None:
+    behind, three = Behind(Noisy(context=1500)), Barrier(3, timeout=20)
+
+    def tokenize(handler: Handler, body: Any) -> None:
+        if len(str(body)) > 1500:  # a window, which may be too long
+            three.wait()
+        behind.tokenize(handler, body)
+
+    with serving([behind.chat], tokenize=[tokenize], models=[behind.models]) as server:
+        lm = Http("m", server.url, manners=Manners(parallel=3, tries=1))
+        Listwise(Cached(lm, tmp_path / "c.sqlite")).run(rankings())
+    assert len(server.bodies()) == 6
+    assert lm.totals.estimated == 0  # no count has failed
 
 
 def test_in_order_and_as_many_at_once_as_agreed_but_no_more() -> None:
