@@ -51,9 +51,9 @@ def rerank(
         _telling(node, replay)
     rankings = given.rankings()
     keeps = work is not None and asks and (ledger or not (by.cache or replay))
-    if resumed := bool(work and keeps and work.answers.exists()):
-        show.remark("going on where it stopped: what the model has answered is not asked again")
     stage = recipe.build(work.keeping(node) if work and keeps else node, Path.cwd())
+    if resumed := keeps and stage.lm.begun:
+        show.remark("going on where it stopped: what the model has answered is not asked again")
     reranker, keys, known = stage, {}, set()
     if work and not asks and not isinstance(stage, Top | Replayed):
         reranker = work.kept(stage, identity(node, Path.cwd()), ledger=ledger)

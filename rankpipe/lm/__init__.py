@@ -45,8 +45,9 @@ class LM(Protocol):
 
     One that has ``together`` says for how many queries it is best asked at once, and so how much a kill may lose; one
     that has ``at_once``, how many chats a call should bring where there are more to be asked; one that has
-    ``thinking``, how many tokens a completion may have beyond ``max_tokens``; and one that has ``ready()`` is loaded by
-    it, see :func:`prepare`.
+    ``thinking``, how many tokens a completion may have beyond ``max_tokens``; one that has ``at_most(chat)`` need not
+    ``count`` where that many fit; one that has ``parallel`` counts so many chats at once, in as many threads; and one
+    that has ``ready()`` is loaded by it, see :func:`prepare`.
     """
 
     @property

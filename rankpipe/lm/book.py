@@ -92,7 +92,7 @@ class Book:
 
     def _opened(self) -> sqlite3.Connection:
         if self.read_only and not self.path.exists():
-            raise ArtefactError(f"{self.path}: there is nothing to replay; run it once without offline")
+            raise ArtefactError(f"{self.path}: there is nothing to replay; run it once with its model")
         with disk_errors(self.path), self._errors():
             if not self.read_only:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ class Book:
             raise ArtefactError(f"{self.path}: format {form}, this version reads {FORMAT}; name another path")
         if self.read_only:
             if not tables:
-                raise ArtefactError(f"{self.path}: there is nothing in it to replay; run it once without offline")
+                raise ArtefactError(f"{self.path}: there is nothing in it to replay; run it once with its model")
             db.execute("PRAGMA query_only = 1")
             return
         self._log_ahead(db)

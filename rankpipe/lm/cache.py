@@ -19,6 +19,7 @@ from rankpipe.lm.book import Book, Row
 
 A = TypeVar("A", Completion, Choice, Likelihood)
 Told = Callable[[int, Any], None]  # (which chat, its answer)
+ANSWERS = ("complete", "choose", "likelihood")
 SHOWN = 200  # characters of a chat that is missing
 
 
@@ -76,7 +77,7 @@ class Cached:
             raise RecipeError([f"Cached(slice={slice}): must be 1 or more"])
         self.lm, self.offline = lm, offline
         best = sys.maxsize if isinstance(lm, Telling) else int(getattr(lm, "at_once", AT_ONCE))
-        self.at_once = slice or best
+        self.at_once, self.parallel = slice or best, int(getattr(lm, "parallel", 1))
         if together := getattr(lm, "together", None):
             self.together = together
         self.book = Book(path, read_only=offline)
@@ -101,12 +102,22 @@ class Cached:
         """The model's."""
         return self.lm.identity
 
+    @property
+    def begun(self) -> bool:
+        """Whether the file has any answer of this model."""
+        return any(self.book.size(self._model, kind) for kind in ANSWERS)
+
     def count(self, chat: Chat) -> int:
         """The model's.
 
         :raises ModelError: If it is not in the file, offline.
         """
         return self._noted("count", list(chat), lambda: self.lm.count(chat))
+
+    def at_most(self, chat: Chat) -> int:
+        """The model's; more than anything where it does not say, or, offline, where it is not in the file."""
+        ask = getattr(self.lm, "at_most", lambda _: sys.maxsize)
+        return self._noted("at_most", list(chat), partial(ask, chat), unsaid=sys.maxsize)
 
     def is_token(self, text: str, *, begin: str = "") -> bool:
         """The model's.
@@ -211,9 +222,10 @@ class Cached:
 
     def _lacking(self, kind: str, what: str) -> ModelError:
         size = self.book.size(self._model, kind)
+        replay = isinstance(self.lm, Absent)
+        cure = "A replay is of what its run was asked: give it the same" if replay else "Run it once without offline"
         return ModelError(
-            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). Run it "
-            "once without offline"
+            f"{self.book.path}: offline, and it lacks {what}; of {self.identity} it has {size} such ({kind}). {cure}"
         )
 
 

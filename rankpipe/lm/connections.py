@@ -7,8 +7,9 @@ import ssl
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
+from io import BufferedReader, RawIOBase
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from urllib.parse import SplitResult
 IDLE_S = 4.0  # how long one may wait to be used again: uvicorn, and so vLLM, closes it after 5, and routers forget it
 STALE = (ConnectionError, ssl.SSLEOFError)  # how it shows that the server had closed one
 
-Ask = Callable[[HTTPConnection], tuple[HTTPResponse, Any]]  # (the reply's beginning, its socket)
+Ask = Callable[[HTTPConnection], HTTPResponse]
 
 
 class Unreached(TimeoutError):
@@ -30,6 +31,39 @@ class Idle(NamedTuple):
     pid: int  # of the process that opened it: a fork has a copy, and must leave it alone
     since: float
     connection: HTTPConnection
+
+
+class Due(RawIOBase):
+    """What a socket receives until a deadline, which all its pieces share."""
+
+    def __init__(self, sock: Any, deadline: float) -> None:
+        self._sock, self._raw, self._deadline = sock, sock.makefile("rb", buffering=0), deadline
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """As many bytes as are there, at least one; 0 at the end.
+
+        :raises TimeoutError: If there are none at the deadline.
+        """
+        self._sock.settimeout(left(self._deadline))
+        return int(self._raw.readinto(buffer))
+
+    def close(self) -> None:
+        """The socket closes when its connection has let go of it, too."""
+        self._raw.close()
+        super().close()
+
+
+class Reply(HTTPResponse):
+    """One that is read until a deadline, its headers too."""
+
+    def __init__(self, sock: Any, *told: Any, deadline: float, **more: Any) -> None:
+        super().__init__(sock, *told, **more)
+        self.fp.close()
+        self.fp = BufferedReader(Due(sock, deadline))
 
 
 class Connections:
@@ -46,27 +80,27 @@ class Connections:
     @contextmanager
     def asked(
         self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], deadline: float
-    ) -> Iterator[tuple[HTTPResponse, Any]]:
-        """A reply, to be read whole inside, and its socket.
+    ) -> Iterator[HTTPResponse]:
+        """A reply, to be read whole inside.
 
         Where the server had closed the connection, which it may at any time between two requests, the request is sent
         once more over a new one.
 
         :raises Unreached: If there is no connection within ``connect_s``.
-        :raises TimeoutError: If the reply has not begun at the deadline.
+        :raises TimeoutError: If the reply has not begun at the deadline; reading it raises the same.
         """
 
-        def ask(connection: HTTPConnection) -> tuple[HTTPResponse, Any]:
-            sock = connection.sock
-            sock.settimeout(left(deadline))
+        def ask(connection: HTTPConnection) -> HTTPResponse:
+            connection.sock.settimeout(left(deadline))
+            connection.response_class = partial(Reply, deadline=deadline)  # type: ignore[assignment]
             connection.request(method, path, data, dict(headers))
-            return connection.getresponse(), sock  # whose connection has let go of it, if the server wants no more
+            return connection.getresponse()
 
-        connection, response, sock = self._answered(ask)
+        connection, response = self._answered(ask)
         whole = False
         try:
             with response:
-                yield response, sock
+                yield response
             whole = connection.sock is not None
         finally:
             if whole:
@@ -74,12 +108,12 @@ class Connections:
             else:
                 connection.close()
 
-    def _answered(self, ask: Ask) -> tuple[HTTPConnection, HTTPResponse, Any]:
+    def _answered(self, ask: Ask) -> tuple[HTTPConnection, HTTPResponse]:
         if used := self._taken():
             with suppress(*STALE):
-                return used, *_or_closed(used, ask)
+                return used, _or_closed(used, ask)
         new = self._made()
-        return new, *_or_closed(new, ask)
+        return new, _or_closed(new, ask)
 
     def _taken(self) -> HTTPConnection | None:
         """The one that was used last, if there is one that can be."""

@@ -10,7 +10,7 @@ from functools import cached_property, partial
 from math import inf
 from pathlib import Path
 from threading import Event, Lock
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeGuard, TypeVar
 
 from rankpipe.catalog import near
 from rankpipe.errors import ModelError, RecipeError
@@ -46,7 +46,8 @@ class Http:
     ``choose`` reads the likeliest 20 tokens (``parameters: {top_logprobs: 30}`` where a server tells more); a choice
     that is not among them gets -inf. vLLM is also asked for the choices themselves (``logprob_token_ids``): 0.32, for
     one, rates them all. What the reply begins with is set by ``continue_final_message``, as vLLM has it; a server that
-    ignores this would rate another place, so take ``begin`` only to those that are known to have it.
+    ignores this would rate another place, which is an error where the likeliest token there is the beginning itself,
+    and else is not seen: so take ``begin`` only to those that are known to have it.
 
     :param model: as the server calls it.
     :param url: what comes before ``/chat/completions``.
@@ -78,7 +79,7 @@ class Http:
         if theirs := OURS & set(parameters or {}):
             raise RecipeError([f"parameters: {', '.join(sorted(theirs))} cannot be set; they depend on what is asked"])
         self.model, self.price, self._context, self.thinking = model, price, context, thoughts.allowed(thinking)
-        self.wire, self.limit = Wire(url, key, manners), manners.limit
+        self.wire, self.limit, self.parallel = Wire(url, key, manners), manners.limit, manners.parallel
         self.parameters = {"temperature": 0, "top_logprobs": TOP, **(parameters or {})}
         self.sizes = Sizes(self.wire, model, self.parameters, tokenizer)
         self._lock, self._spent = Lock(), [0, 0, 0]  # answers, tokens in, tokens out
@@ -100,7 +101,7 @@ class Http:
             hint = near(self.model, [*served])
             raise ModelError(f"{self.wire.url} has no model {self.model!r}{hint} ({', '.join(served)})")
         length = served[self.model].get("max_model_len")
-        if not isinstance(length, int):
+        if not _is_count(length):
             raise ModelError(f"{self.wire.url} does not say how long the context of {self.model} is; give context=")
         return length
 
@@ -134,6 +135,10 @@ class Http:
         """
         return self.sizes.chat(chat)
 
+    def at_most(self, chat: Chat) -> int:
+        """No fewer tokens than the chat has, and the server is not asked."""
+        return self.sizes.at_most(chat)
+
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One completion for each chat, all at once as far as ``manners`` allow.
 
@@ -154,7 +159,7 @@ class Http:
         """The log-probabilities of ``choices`` as the next token, as far as the server tells them.
 
         :raises ModelError: If a choice is known to be no single token, or the model would think first, or the server
-            tells no log-probabilities.
+            tells no log-probabilities, or does not go on from ``begin``, as far as can be seen.
         """
         if self.thinking:
             raise thoughts.no_first_token(self.model)
@@ -166,7 +171,7 @@ class Http:
         if begin:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         bodies = [self._body([*chat, *start], fields) for chat in chats]
-        return self._all(bodies, partial(self._choice, tuple(choices)))
+        return self._all(bodies, partial(self._choice, tuple(choices), begin))
 
     def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> NoReturn:  # noqa: ARG002
         """Chat completions do not tell how likely a given text is.
@@ -217,13 +222,20 @@ class Http:
         told_apart = thoughts.END in message["content"] or any(message.get(name) for name in THOUGHTS)
         return self.thinking > 0 and not told_apart
 
-    def _choice(self, choices: Sequence[str], told: Any) -> tuple[Choice, int]:
+    def _choice(self, choices: Sequence[str], begin: str, told: Any) -> tuple[Choice, int]:
         """Several tokens can read alike; the likeliest of them counts."""
         choice, tokens_in, tokens_out = self._said(told)
         try:
             rated = [(t["token"], float(t["logprob"])) for t in choice["logprobs"]["content"][0]["top_logprobs"]]
         except (KeyError, IndexError, TypeError, ValueError):
             raise Refusal(f"{self.model}: the server tells no log-probabilities; it said {words(told)}") from None
+        likeliest = max(rated, key=lambda t: t[1], default=("", 0.0))[0]
+        if likeliest and begin.startswith(likeliest) and likeliest not in choices:
+            raise Refusal(
+                f"{self.model}: the reply was made to begin with {begin!r}, and {likeliest!r} comes next: "
+                f"{self.wire.url} ignores continue_final_message; take a server that has it, such as vLLM's, or a "
+                "reranker whose reply begins with nothing, such as listwise"
+            )
         best = {c: max((logprob for token, logprob in rated if token == c), default=-inf) for c in choices}
         return Choice(tuple(best[c] if best[c] > NEVER else -inf for c in choices), tokens_in), tokens_out
 
@@ -242,7 +254,7 @@ class Http:
             raise Fault(f"no chat completion with its usage, but {words(told)}") from None
         if refusal or end == "content_filter":
             raise Refusal(f"{self.model}: refused ({end}): {words(refusal or message)}")
-        if not isinstance(tokens_in, int) or not isinstance(tokens_out, int) or end in ("error", "abort"):
+        if not (_is_count(tokens_in) and _is_count(tokens_out)) or end in ("error", "abort"):
             raise Fault(f"the reply ends with {end!r}, usage {usage}: {words(message)}")
         return choice, tokens_in, tokens_out
 
@@ -252,3 +264,8 @@ def _models(told: Any) -> dict[str, dict[str, Any]]:
         return {str(model["id"]): model for model in told["data"]}
     except (KeyError, TypeError):
         raise Fault(f"no list of models, but {words(told)}") from None
+
+
+def _is_count(told: Any) -> TypeGuard[int]:
+    """Whether it is a whole number, and not below 0; true and false are none."""
+    return type(told) is int and told >= 0

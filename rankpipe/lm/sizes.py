@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 from unicodedata import normalize
 
@@ -22,7 +22,8 @@ CHAT_TOKENS, MESSAGE_TOKENS = 100, 16  # allowed for what a template adds: syste
 
 
 class Sizes:
-    """Tokens of chats and texts: the server's own count, or one that is not too low.
+    """Tokens of chats and texts: the server's own count, or one that is not too low. Nobody is asked about a chat whose
+    bytes would fit (:meth:`at_most`).
 
     1. vLLM's servers count, with their chat template (``/tokenize``); each chat is asked once. Where a server, or a
        proxy before it, fails every time, it is taken for one that does not count.
@@ -37,7 +38,7 @@ class Sizes:
         self.template = {k: parameters[k] for k in TEMPLATE if k in parameters}
         self.estimated = 0  # chats that were not counted by the server
         self._asks = True  # until the server says that it does not count
-        self._chats: dict[str, int] = {}
+        self._lock, self._chats = Lock(), dict[str, int]()
         self._ids = cache(self._looked_up)
 
     def chat(self, chat: Chat) -> int:
@@ -48,9 +49,14 @@ class Sizes:
         key = hashlib.sha256(json.dumps(list(chat)).encode()).hexdigest()
         if key not in self._chats:
             ids = self._asked({"messages": list(chat), **self.template})
-            self._chats[key] = self._most(chat) if ids is None else len(ids)
-            self.estimated += ids is None
+            self._chats[key] = self._most(chat, self._length) if ids is None else len(ids)
+            with self._lock:
+                self.estimated += ids is None
         return self._chats[key]
+
+    def at_most(self, chat: Chat) -> int:
+        """By its bytes, whoever counts: they have room for a longer template, too, where ``tokenizer`` would not."""
+        return self._most(chat, _bytes)
 
     def is_token(self, text: str, before: str) -> bool:
         """Whether ``text`` is one token after ``before``; taken on trust where nobody can say."""
@@ -67,12 +73,12 @@ class Sizes:
         ids = self._ids(before + text)
         return ids[-1] if ids and self._asks else None
 
-    def _most(self, chat: Chat) -> int:
-        return CHAT_TOKENS + sum(MESSAGE_TOKENS + sum(map(self._length, message.values())) for message in chat)
+    def _most(self, chat: Chat, length: Callable[[str], int]) -> int:
+        return CHAT_TOKENS + sum(MESSAGE_TOKENS + sum(map(length, message.values())) for message in chat)
 
     def _length(self, text: str) -> int:
         ids = self._own(text)
-        return max(len(t.encode()) for t in (text, normalize("NFKC", text))) if ids is None else len(ids)
+        return _bytes(text) if ids is None else len(ids)
 
     def _looked_up(self, text: str) -> list[int] | None:
         asked = self._asked({"prompt": text, "add_special_tokens": False})
@@ -111,6 +117,10 @@ class Sizes:
             ids = None
         self._asks = ids is not None
         return ids
+
+
+def _bytes(text: str) -> int:
+    return max(len(t.encode("utf-8", "surrogatepass")) for t in (text, normalize("NFKC", text)))
 
 
 def _tokens(told: Any) -> list[int] | None:

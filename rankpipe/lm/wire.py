@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
-from rankpipe.lm.connections import Connections, Unreached, left
+from rankpipe.lm.connections import Connections, Unreached
 from rankpipe.progress import track
 
 T = TypeVar("T")
@@ -34,6 +34,7 @@ WORDS = 300  # characters of a server's words that are shown
 ERRORS = ("error", "message", "detail")  # where servers say what is wrong
 NOBODY = (ConnectionRefusedError, socket.gaierror)  # the host has no such server, or nobody knows the host
 CHUNK_BYTES = 1 << 16
+MOST_BYTES = 1 << 26  # of a reply: the tokens of a chat of a million are 10 MB
 
 
 @dataclass(frozen=True)
@@ -200,8 +201,8 @@ class Wire:
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         method, deadline = "GET" if data is None else "POST", monotonic() + self.manners.whole_s
         try:
-            with self._connections.asked(method, urlsplit(url).path, data, headers, deadline) as (response, sock):
-                content = _content(response, lambda: sock.settimeout(left(deadline)))
+            with self._connections.asked(method, urlsplit(url).path, data, headers, deadline) as response:
+                content = _content(response, url)
                 return response.status, _crossed_out(content, key.encode()), response.headers.get("Retry-After", "")
         except Unreached:
             raise Fault(f"no connection within {self.manners.connect_s:g} s") from None
@@ -260,13 +261,17 @@ def _seconds(retry_after: str) -> float:
     return max((date.astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
 
 
-def _content(response: HTTPResponse, wait: Callable[[], None]) -> bytes:
-    """The whole body; ``wait`` is called before each piece, for a deadline that all pieces share."""
+def _content(response: HTTPResponse, url: str) -> bytes:
+    """The whole body.
+
+    :raises Refusal: If it is longer than any answer can be.
+    """
     content, piece = bytearray(), b" "
     while piece and not response.isclosed():
-        wait()
         piece = response.read1(CHUNK_BYTES)
         content += piece
+        if len(content) > MOST_BYTES:
+            raise Refusal(f"{url}: a reply of more than {MOST_BYTES} bytes; is this the address of a model's server?")
     if response.length:
         raise Fault(f"the reply breaks off, {response.length} bytes before its end")
     return bytes(content)

@@ -29,7 +29,7 @@ class Fitted:
     cut: tuple[int, ...]  # places in the window of those passages that were shortened
     cut_words: int  # of all passages together: words that are not shown whole
     words: int  # of each passage, at most
-    tokens: int  # of the whole prompt
+    tokens: int  # of the whole prompt; no fewer
     max_tokens: int  # left for the reply
 
     @classmethod
@@ -111,22 +111,27 @@ def choice_tokens(lm: LM, begin: str) -> int:
     return 1 + (reply_tokens(lm, begin) if begin else 0)
 
 
-def fit(prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int) -> Fitted:
+def fit(
+    prompt: Wording, lm: LM, query: Query, docs: Sequence[Doc], *, max_words: int, max_tokens: int, exact: bool = False
+) -> Fitted:
     """The prompt with the most words per passage that fit, the same number for all.
 
     :param max_words: no more words of a passage than this, even if they would fit.
     :param max_tokens: room to leave for the reply.
+    :param exact: whether a prompt is counted, too, that surely fits: where its tokens are paid from a budget.
     :raises ModelError: If it does not fit with one word of each passage; says the numbers.
     """
     passages = [Passage(prompt.document(doc), max_words) for doc in docs]
-    room = lm.context - max_tokens
+    room, at_most = lm.context - max_tokens, None if exact else getattr(lm, "at_most", None)
 
     def chat(pieces: int) -> Chat:
         return prompt.render(query.text, [p.first(pieces) for p in passages])
 
     @cache
     def tokens(pieces: int) -> int:
-        return lm.count(chat(pieces))
+        shown = chat(pieces)
+        most: int = room + 1 if at_most is None else at_most(shown)
+        return most if most <= room else lm.count(shown)
 
     if not (pieces := most_words(tokens, room, most_pieces(passages, max_words))):
         several = len(docs) > 1

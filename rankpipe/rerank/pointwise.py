@@ -88,7 +88,10 @@ class OneByOne(Reranker):
         def make(q: int, place: int) -> tuple[Asked, int]:
             ranking, room = batch[q], rooms(q)
             docs = [ranking.hits[place].doc]
-            prompt = fit(self.prompt, self.lm, ranking.query, docs, max_words=self.max_words, max_tokens=room)
+            exact = self.budget.tokens is not None
+            prompt = fit(
+                self.prompt, self.lm, ranking.query, docs, max_words=self.max_words, max_tokens=room, exact=exact
+            )
             return Asked(q, place, ranking.query, prompt), prompt.tokens + room
 
         def ask(asked: list[Asked]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import ClassVar, Generic, TypeVar, get_args
@@ -75,7 +76,9 @@ class Planned(Reranker, Generic[P]):
         prompts: dict[Window, P] = {}
         plans = [self.plan(min(len(r.hits), self.depth)) for r in batch]
         judge = partial(self._judge, batch, spent, prompts)
-        orders = drive(plans, judge, partial(self._admit, batch, spent, prompts))
+        with ThreadPoolExecutor(parallel := getattr(self.lm, "parallel", 1)) as pool:
+            each = pool.map if parallel > 1 else map
+            orders = drive(plans, judge, partial(self._admit, batch, spent, prompts), each)
         return [
             r.reordered([*order, *range(len(order), len(r.hits))]).noting(cost.step(self.name))
             for r, order, cost in zip(batch, orders, spent, strict=True)
@@ -138,5 +141,5 @@ class Windowed(Planned[Fitted]):
 
     def fit(self, query: Query, docs: Sequence[Doc]) -> Fitted:
         """The prompt, with as many words of each passage as there is room for beside the answer."""
-        room = self.max_tokens(len(docs))
-        return fit(self.prompt, self.lm, query, docs, max_words=self.max_words, max_tokens=room)
+        room, exact = self.max_tokens(len(docs)), self.budget.tokens is not None
+        return fit(self.prompt, self.lm, query, docs, max_words=self.max_words, max_tokens=room, exact=exact)

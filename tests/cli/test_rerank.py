@@ -16,7 +16,8 @@ import pytest
 
 from rankpipe.lm.fake import Noisy
 from tests.cli.test_cli import COMMAND, Rankpipe, rankpipe
-from tests.lm.server import Handler, serving
+from tests.lm.server import CHAT, Handler, serving
+from tests.lm.server import say as says
 from tests.lm.test_http import Behind
 
 __all__ = ["rankpipe"]
@@ -281,7 +282,10 @@ def test_what_cannot_be_replayed(rankpipe: Rankpipe, first: tuple[object, ...], 
     assert not (tmp_path / "a.trec.answers.sqlite").exists()
     assert "leave the other options out" in rankpipe(*first, "--depth", 2, "--replay", "b.trec", code=3).stderr
     rankpipe(*first, "--use", "top", "--set", "k=2", "--out", "c.trec")
-    assert "offline, and it lacks" in rankpipe("rerank", "c.trec", *first[2:], "--replay", "b.trec", code=7).stderr
+    said = " ".join(rankpipe("rerank", "c.trec", *first[2:], "--replay", "b.trec", code=7).stderr.split())
+    assert "offline, and it lacks" in said
+    assert "give it the same" in said
+    assert "without offline" not in said
     said = rankpipe(*first, *FAKE, "--out", "b.trec").stderr
     assert all(f"b.trec.{what}: of the run that was here before" in said for what in ("ledger.jsonl", "answers.sqlite"))
 
@@ -343,6 +347,21 @@ def test_a_killed_rerank_goes_on_where_it_stopped(
     assert f"cached: {half} known, {windows.total() - half} asked" in done.stderr
     assert (tmp_path / "b.trec").read_bytes() == (tmp_path / "whole.trec").read_bytes()
     assert not [*tmp_path.glob(".b.trec*")]
+
+
+def test_another_model_does_not_go_on(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
+    """Nor one that has answered nothing yet; what failed at the same place is nothing to it."""
+    behind = Behind(Noisy())
+    with serving([says({}, 400), behind.chat, says({}, 400), behind.chat]) as server:
+        how = ("--lm", server.url, "--set", "lm.context=4000", "--set", "lm.manners={use: manners, parallel: 1}")
+
+        def goes_on(model: str, code: int) -> bool:
+            done = rankpipe(*first, "--model", model, *how, *FAKE[4:], "--out", "b.trec", code=code)
+            return "going on where it stopped" in done.stderr
+
+        assert [goes_on("m", 7), goes_on("m", 7), goes_on("n", 0)] == [False] * 3
+        server.scripts[CHAT] = [behind.chat, says({}, 400), behind.chat]
+        assert [goes_on("m", 7), goes_on("m", 0)] == [False, True]
 
 
 @pytest.mark.slow

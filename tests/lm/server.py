@@ -146,6 +146,15 @@ def drip(handler: Handler, body: Any) -> None:
         handler.wfile.write(b" ")
 
 
+def flood(handler: Handler, body: Any) -> None:
+    """A good reply, after 80 MiB of blanks."""
+    content = json.dumps(completion("at last")).encode()
+    handler.send(200, b"", promised=(80 << 20) + len(content))
+    for _ in range(80):
+        handler.wfile.write(b" " * (1 << 20))
+    handler.wfile.write(content)
+
+
 def reset(handler: Handler, body: Any) -> None:
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()

@@ -128,25 +128,30 @@ def test_offline_says_what_is_missing(tmp_path: Path) -> None:
         offline.count(chat(1))
     with pytest.raises(ModelError, match=r"lacks 1 of 1 answers, .*'seed': 9} it has 0 such"):
         Cached(Noisy(seed=9), path, offline=True).complete([chat(1)], max_tokens=9)
-    with pytest.raises(ArtefactError, match=r"none\.sqlite: there is nothing to replay; run it once without offline"):
+    with pytest.raises(ArtefactError, match=r"none\.sqlite: there is nothing to replay; run it once with its model"):
         Cached(lm, tmp_path / "none.sqlite", offline=True)
 
 
-def test_a_run_over_http_is_replayed_without_the_server(tmp_path: Path) -> None:
-    """The server counted the tokens, too, and said how long its context is."""
+@pytest.mark.parametrize("context", [350, 20_000])
+def test_a_run_over_http_is_replayed_without_the_server(tmp_path: Path, context: int) -> None:
+    """The server counted the tokens, too, if they might have been too many, and said how long its context is."""
     from tests.lm.test_http import Behind, rankings
 
-    behind, path = Behind(Noisy(noise=0.3, context=350)), tmp_path / "c.sqlite"
+    behind, path = Behind(Noisy(noise=0.3, context=context)), tmp_path / "c.sqlite"
     with serving([behind.chat], tokenize=[behind.tokenize], models=[behind.models]) as server:
         live = Listwise(Cached(Http("m", server.url), path)).run(rankings())
+        counted = [body.get("messages") for body in server.bodies("/tokenize")]
+        assert any(body["messages"] in counted for body in server.bodies()) == (context == 350)
         asked = len(server.asked)
-        Listwise(Cached(Http("m", server.url, context=350), path)).run(rankings())
+        Listwise(Cached(Http("m", server.url, context=context), path)).run(rankings())
         assert {p for p, _, _ in server.asked[asked:]} == {"/tokenize"}
     gone = Http("m", server.url, key="NOT_SET_ANYWHERE")
     assert Listwise(Cached(gone, path, offline=True)).run(rankings()) == live
     assert gone.totals.requests == 0
-    absent = Absent(gone.identity)
-    assert Listwise(Cached(absent, path, offline=True)).run(rankings()) == live  # type: ignore[arg-type]
+    absent = Cached(Absent(gone.identity), path, offline=True)  # type: ignore[arg-type]
+    assert Listwise(absent).run(rankings()) == live
+    with pytest.raises(ModelError, match=r"it lacks the .*\. A replay is of what its run was asked: give it the same$"):
+        absent.count(chat(1))
 
 
 # --- what is asked ---

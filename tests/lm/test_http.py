@@ -16,11 +16,14 @@ from rankpipe import recipe
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import LM, Chat
+from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.http import Http, Totals
 from rankpipe.lm.wire import Manners
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
+from rankpipe.rerank.pointwise import Pointwise
 from rankpipe.rerank.prompts import named
 from rankpipe.stage import Reranker
 from tests.lm.server import Handler, completion, echo, say, serving, well
@@ -68,6 +71,16 @@ class Behind:
         handler.send(200, json.dumps({"data": [{"id": "m", "max_model_len": self.lm.context}]}).encode())
 
 
+class Agreeing(Behind):
+    """Says yes, a word of one token."""
+
+    def rate(self, body: Any) -> dict[str, Any]:
+        return rated(("yes", -0.1))
+
+    def tokenize(self, handler: Handler, body: Any) -> None:
+        super().tokenize(handler, {"prompt": "y" * bool(body["prompt"])} if "prompt" in body else body)
+
+
 def rankings() -> list[Ranking]:
     words = ["tea", "leaves", "steep", "three", "minutes", "glue", "patch", "tube", "bike", "wheel"]
     docs = [Doc(f"d{i}", " ".join(words[i % 7 : i % 7 + 4]) + f" {i}" * (3 * i % 10)) for i in range(30)]
@@ -89,6 +102,33 @@ def test_a_rerank_over_http_is_the_same(kind: type[Reranker]) -> None:
     assert over[0].steps[-1].cut > 0  # so that counting is part of it
     assert there.totals.tokens_in == sum(r.steps[-1].tokens_in for r in over)
     assert server.most <= 8
+
+
+@pytest.mark.parametrize("kind", [Listwise, Pointwise])
+@pytest.mark.parametrize("budget", [Budget(calls=90), Budget(tokens=10**6)])
+def test_what_surely_fits_is_counted_for_a_budget_only(kind: type[Reranker], budget: Budget) -> None:
+    behind = Agreeing(Noisy(context=20_000))
+    with serving([behind.chat], tokenize=[behind.tokenize], models=[behind.models]) as server:
+        kind(Http("m", server.url), budget=budget).run(rankings())  # type: ignore[call-arg]
+    counted = [body.get("messages") for body in server.bodies("/tokenize")]
+    shown = [body["messages"] for body in server.bodies()]
+    assert len(shown) == (6 if kind is Listwise else 90)
+    assert {chat in counted for chat in shown} == {budget.tokens is not None}
+
+
+def test_windows_of_several_queries_are_counted_at_once(tmp_path: Path) -> None:
+    behind, three = Behind(Noisy(context=1500)), Barrier(3, timeout=20)
+
+    def tokenize(handler: Handler, body: Any) -> None:
+        if len(str(body)) > 1500:  # a window, which may be too long
+            three.wait()
+        behind.tokenize(handler, body)
+
+    with serving([behind.chat], tokenize=[tokenize], models=[behind.models]) as server:
+        lm = Http("m", server.url, manners=Manners(parallel=3, tries=1))
+        Listwise(Cached(lm, tmp_path / "c.sqlite")).run(rankings())
+    assert len(server.bodies()) == 6
+    assert lm.totals.estimated == 0  # no count has failed
 
 
 def test_in_order_and_as_many_at_once_as_agreed_but_no_more() -> None:
@@ -221,6 +261,32 @@ def test_vllm_is_asked_for_the_choices_themselves() -> None:
     assert vllm.bodies()[0]["logprob_token_ids"] == [65, 66, 67]
 
 
+@pytest.mark.parametrize(("begin", "first"), [("[", "["), ("<think>\n\n</think>\n\n", "<think>"), ("Passage", "Pass")])
+def test_a_server_that_does_not_go_on_from_the_beginning(begin: str, first: str) -> None:
+    """It begins itself, where FIRST wants to know how the labels are rated after that."""
+    with (
+        serving([say(rated(("C", -7.0), (first, -0.01), ("A", -8.0)))]) as server,
+        pytest.raises(ModelError, match=r"m: the reply .* ignores continue_final_message; take a server that has it"),
+    ):
+        Http("m", server.url).choose([ask("a")], ["A", "B", "C"], begin=begin)
+    assert len(server.asked) == 1 + 1  # the server does not count tokens
+
+
+@pytest.mark.parametrize(
+    ("begin", "top"),
+    [
+        ("[", [("C", -0.1), ("[", -0.2), ("A", -8.0)]),
+        ("", [("[", -0.1), ("C", -0.2), ("A", -8.0)]),
+        ("[", [("", -0.1), ("C", -0.2), ("A", -8.0)]),  # a mark of the chat
+        ("Choice:", [("C", -0.1), ("A", -8.0)]),
+    ],
+)
+def test_a_server_that_may_well_go_on(begin: str, top: list[tuple[str, float]]) -> None:
+    with serving([say(rated(*top))]) as server:
+        [said] = Http("m", server.url).choose([ask("a")], ["A", "C"], begin=begin)
+    assert said.logprobs == (-8.0, dict(top)["C"])
+
+
 def test_probabilities_come_through_exactly() -> None:
     values = [log(p) for p in (0.5, 0.3, 0.1 + 0.2 - 0.3 + 1e-9)]
     with serving([say(rated(*zip("ABC", values, strict=True)))]) as server:
@@ -270,6 +336,8 @@ def test_the_context_is_the_servers_or_the_one_given() -> None:
     [
         (models({"id": "llama-3", "max_model_len": 9}, {"id": "b"}), "no model 'lama-3'; did you mean llama-3.*, b"),
         (models({"id": "lama-3", "owned_by": "openai"}), "not say how long the context of lama-3 is; give context="),
+        (models({"id": "lama-3", "max_model_len": -1}), "not say how long the context"),
+        (models({"id": "lama-3", "max_model_len": True}), "not say how long the context"),
         (say({"data": {"id": 3}}), "no list of models"),
         (say({"data": [3]}), "no list of models"),
     ],

@@ -127,7 +127,12 @@ def fallback_to_bytes() -> Tokenizer:
 @given(text=st.text(st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("ﷺ½ﬀ́ 漢🙂\n")), max_size=40))
 def test_no_fewer_than_the_worst_tokenizers_make(make: Callable[[], Tokenizer], text: str) -> None:
     tokens = len(make().encode(text, add_special_tokens=False).ids)
-    assert unasked().count([{"role": "", "content": text}]) >= 100 + tokens
+    chat: Chat = [{"role": "", "content": text}]
+    assert unasked().at_most(chat) == unasked().count(chat) >= 100 + tokens
+
+
+def test_half_a_letter_has_its_bytes() -> None:
+    assert Http("m").at_most([{"role": "", "content": "a\ud800"}]) == 100 + 16 + 4
 
 
 def test_no_fewer_than_a_real_chat_has(embedded: Callable[[str], Path]) -> None:

@@ -20,10 +20,12 @@ from rankpipe.lm.http import Http
 from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
 from tests.lm.server import (
     Act,
+    Handler,
     break_off,
     chunked,
     completion,
     drip,
+    flood,
     gone,
     hang_up,
     reset,
@@ -81,6 +83,10 @@ def test_whatever_happens_it_is_asked_again() -> None:
         (say({"choices": [{"message": 3}], "usage": {}}), r"no chat completion with its usage, but .*\"message\": 3"),
         (say({**completion("x"), "usage": None}), "no chat completion with its usage"),
         (say({**completion("x"), "usage": {"prompt_tokens": "3", "completion_tokens": 1}}), "usage"),
+        (well(tokens_in=-3), "usage {'prompt_tokens': -3"),
+        (well(tokens_in=True), "usage {'prompt_tokens': True"),
+        (well(tokens_out=-1), "'completion_tokens': -1"),
+        (well(tokens_out=False), "'completion_tokens': False"),
         (say(completion("x", message={"content": [1]})), "content is no text"),
         (say(completion("x", finish_reason="error")), "ends with 'error'"),
         (say({"error": {"message": "model 2 not found", "code": 7}}, 500), "500 Internal .*: model 2 not found"),
@@ -107,6 +113,29 @@ def test_a_refusal_is_final(status: int) -> None:
     with serving([act]) as server, failing(f"{status} .*: at most 4096 tokens$"):
         one(Http("m", server.url, manners=patient(naps)))
     assert (len(server.asked), naps) == (1, [])
+
+
+def test_headers_that_drip_are_not_waited_for() -> None:
+    sent: list[str] = []
+
+    def drip_headers(handler: Handler, body: Any) -> None:
+        handler.send_response(200)
+        handler.flush_headers()
+        for letter in f"X-Slow: {'z' * 50}\r\n\r\n":
+            if handler.server.over.wait(0.05):
+                break
+            handler.wfile.write(letter.encode())
+            sent.append(letter)
+
+    with serving([drip_headers]) as server, failing(r"no whole reply within 0\.3 s"):
+        one(Http("m", server.url, manners=patient([], tries=1, whole_s=0.3)))
+    assert len(sent) < 60  # it has hung up
+
+
+def test_a_reply_without_end_is_not_kept_or_asked_for_again() -> None:
+    with serving([flood]) as server, failing("a reply of more than 67108864 bytes; is this the address"):
+        one(Http("m", server.url, manners=patient([])))
+    assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize(

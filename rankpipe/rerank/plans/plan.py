@@ -8,7 +8,7 @@ there is no call for is sent as it was shown, as if the judge agreed, and that r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -54,6 +54,7 @@ def drive(
     plans: Sequence[Plan],
     judge: Callable[[list[tuple[int, list[int]]]], Windows],
     admit: Callable[[int, Windows], int] = lambda _, windows: len(windows),
+    each: Callable[[Callable[[int], Windows], Iterable[int]], Iterable[Windows]] = map,
 ) -> Windows:
     """Run many plans to their end in step, so that all windows waiting at once are judged as one batch.
 
@@ -63,10 +64,15 @@ def drive(
     :param judge: takes (which plan, window) pairs, gives each window best first.
     :param admit: takes a plan's number and the windows that it waits for, and says how many of them, the first ones
         first, may be asked now; then it is told the rest. None of them: the plan ends with what it knows.
+    :param each: how plans are taken one step further, such as several at once (a pool's ``map``).
     :return: one order for each plan.
     """
     games = [_Game(plan) for plan in plans]
-    while asked := [(i, window) for i, game in enumerate(games) for window in game.next(partial(admit, i))]:
+
+    def step(i: int) -> Windows:
+        return games[i].next(partial(admit, i))
+
+    while asked := [(i, window) for i, now in enumerate(each(step, range(len(games)))) for window in now]:
         for (i, window), reply in zip(asked, judge(asked), strict=True):
             games[i].said[tuple(window)] = reply
     return [game.order for game in games]
