@@ -19,12 +19,13 @@ SLICE = 8  # calls of a query between two looks at its seconds
 class Budget:
     """The most that one query may cost; None is no limit, 0 is no call at all.
 
-    Calls and tokens are never exceeded. Seconds are foreseen from what the query's calls took so far, and looked at
-    again after a few calls, so that they may be exceeded by these. They are a batch's, shared out evenly, without those
-    in which the model is loaded; an answer that a cache gives is paid with the seconds it took when it was asked, so
-    that a replay ends where the run ended (docs/decisions).
+    Calls and tokens are never exceeded. Seconds are foreseen from what the query's calls took so far. What the first
+    one takes is not known, so that it is asked alone; then they are looked at again after a few calls. They may be
+    exceeded by the first call, and by what others take longer than those before them. They are a batch's, shared out
+    evenly, without those in which the model is loaded; an answer that a cache gives is paid with the seconds it took
+    when it was asked, so that a replay ends where the run ended (docs/decisions).
 
-    :raises RecipeError: If a limit is below 0.
+    :raises RecipeError: If a limit is below 0, or no number.
     """
 
     seconds: float | None = None
@@ -33,7 +34,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         limits = {"seconds": self.seconds, "calls": self.calls, "tokens": self.tokens}
-        if bad := [f"{name}: {limit}; expected 0 or more" for name, limit in limits.items() if (limit or 0) < 0]:
+        if bad := [f"{name}: {limit}; expected 0 or more" for name, limit in limits.items() if not (limit or 0) >= 0]:
             raise RecipeError(bad)
 
     def allows(self, spent: Spent, calls: int, tokens: int) -> bool:
@@ -52,10 +53,10 @@ class Budget:
 
         :param make: makes it ready to be asked, and says how many tokens it may cost at most. Nothing is made that
             the other limits forbid.
-        :param at_once: how many a few are.
+        :param at_once: how many a few are; the first call is asked alone.
         """
         made, tokens = list[P](), 0
-        for one in waiting if self.seconds is None else waiting[:at_once]:
+        for one in waiting if self.seconds is None else waiting[: at_once if spent.calls else 1]:
             if not self.allows(spent, len(made) + 1, tokens):
                 break
             ready, most = make(one)

@@ -28,6 +28,7 @@ class Reply:
     repeated: int = 0  # names said again, foreign ones too: the first one counts
     foreign: int = 0  # different names of no passage of this window: dropped
     wrong_format: bool = False  # anything but "[2] > [1] > [3]"; mends nothing by itself
+    unasked: int = 0  # passages that need not be named, as only the best one was asked for
 
     @property
     def kind(self) -> Literal["ok", "wrong_format", "missing_documents", "repetition"]:
@@ -40,6 +41,11 @@ class Reply:
         if more > 0 or self.repeated:
             return "repetition"
         return "missing_documents" if self.missing else "ok"
+
+    @property
+    def told(self) -> int:
+        """How many places of the order, from the first, the model said."""
+        return len(self.order) - self.missing - self.unasked
 
     @property
     def mended(self) -> bool:
@@ -76,6 +82,7 @@ def parse(
         repeated=len(told) - different,
         foreign=different - len(named),
         wrong_format=(whole or _whole(any_label(labels, n))).fullmatch(said) is None,
+        unasked=max(n - 1, 0) if answer == "best" else 0,
     )
 
 

@@ -15,7 +15,7 @@ from rankpipe.lm import LM, prepare
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.parse import Answer
-from rankpipe.rerank.plans import Planner, Windows, drive
+from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
 from rankpipe.rerank.said import Said, settle
 from rankpipe.stage import Reranker
@@ -113,7 +113,7 @@ class Planned(Reranker, Generic[P]):
         for (q, window), prompt, one in zip(asked, fitted, said, strict=True):
             places = self.shown(window)
             settle(batch[q], places, prompt, one, spent[q], share_s)
-            orders.append([places[i] for i in one.reply.order])
+            orders.append(Ballot([places[i] for i in one.reply.order], one.reply.told))
         return orders
 
 

@@ -18,7 +18,7 @@ from rankpipe.data import Hit
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.retrieve.collection import Collection, Found, own, server
-from rankpipe.retrieve.living import Segment
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 
 FILE = "milvus.db"  # of Milvus Lite, where no server has the vectors

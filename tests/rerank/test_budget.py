@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rankpipe.errors import RecipeError
-from rankpipe.lm import LM, Chat
+from rankpipe.lm import LM, Chat, Completion
 from rankpipe.lm.cache import Absent, Cached
 from rankpipe.lm.fake import TOKEN, Oracle
 from rankpipe.lm.thoughts import END
@@ -128,13 +128,29 @@ def test_nothing_is_no_call(limit: dict[str, int]) -> None:
 
 
 def test_seconds_are_looked_at_after_a_few_calls() -> None:
+    """After the first one, of which nothing was known, and then after each slice."""
     lm = Slow(float)
     [out] = Listwise(lm, AllPairs(), "pairwise", budget=Budget(seconds=1e-6)).apply([ranking(20)])
-    assert lm.batches == [SLICE]
-    assert (out.steps[0].calls, out.steps[0].skipped) == (SLICE, 20 * 19 - SLICE)
+    assert lm.batches == [1]
+    assert (out.steps[0].calls, out.steps[0].skipped) == (1, 20 * 19 - 1)
     lm = Slow(float)
     Listwise(lm, AllPairs(), "pairwise", budget=Budget(seconds=1e6)).apply([ranking(5)])
-    assert lm.batches == [8, 8, 4]
+    assert lm.batches == [1, SLICE, SLICE, 20 - 1 - 2 * SLICE]
+
+
+class Timed(Oracle):
+    """Every chat took a fifth of a second, as if a cache remembered."""
+
+    def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
+        return [replace(one, seconds=0.2) for one in super().complete(chats, max_tokens=max_tokens)]
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(0.1, 1), (0.3, 1), (0.5, 2), (1.1, 5), (9.1, 45), (99.0, 90)])
+def test_seconds_are_exceeded_by_the_first_call_at_most_if_all_take_the_same(seconds: float, calls: int) -> None:
+    out = Listwise(Timed(float), AllPairs(), "pairwise", depth=10, budget=Budget(seconds=seconds)).apply(
+        [ranking(10, str(q)) for q in range(3)]
+    )
+    assert [(r.steps[0].calls, r.steps[0].skipped) for r in out] == [(calls, 90 - calls)] * 3
 
 
 @pytest.mark.parametrize("kind", [Listwise, First, Pointwise])
@@ -197,6 +213,8 @@ def test_every_query_has_its_own() -> None:
 def test_limits_below_zero() -> None:
     with pytest.raises(RecipeError, match=r"seconds: -1; expected 0 or more\n.*calls: -2"):
         Budget(seconds=-1, calls=-2)
+    with pytest.raises(RecipeError, match=r"seconds: nan; expected 0 or more"):
+        Budget(seconds=float("nan"))
 
 
 def test_what_many_wait_for_is_asked_together() -> None:

@@ -35,6 +35,7 @@ from rankpipe.rerank.parse import Reply, parse
 def test_what_was_mended(text: str, n: int, reply: Reply) -> None:
     assert parse(text, n) == reply
     assert reply.mended == bool(reply.missing or reply.repeated or reply.foreign)
+    assert reply.told == n - reply.missing
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_what_was_mended(text: str, n: int, reply: Reply) -> None:
 )  # fmt: skip
 def test_the_best_only(text: str, order: tuple[int, ...], missing: int, foreign: int) -> None:
     reply = parse(text, 3, "letters", "best")
-    assert (reply.order, reply.missing, reply.foreign) == (order, missing, foreign)
+    assert (reply.order, reply.missing, reply.foreign, reply.told) == (order, missing, foreign, 1 - missing)
 
 
 def test_digits_of_other_scripts() -> None:

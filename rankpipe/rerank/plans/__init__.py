@@ -7,13 +7,13 @@ from rankpipe.rerank.plans.consistent import Consensus, SelfConsistent
 from rankpipe.rerank.plans.merge import Borda, Kemeny
 from rankpipe.rerank.plans.pairwise import AllPairs, PairwiseBubble, PairwiseHeap
 from rankpipe.rerank.plans.passes import MultiPass, ShuffledPasses
-from rankpipe.rerank.plans.plan import AsShown, Plan, Planner, Round, Windows, drive
+from rankpipe.rerank.plans.plan import AsShown, Ballot, Plan, Planner, Round, Windows, drive
 from rankpipe.rerank.plans.setwise import SetwiseBubble, SetwiseHeap, SetwiseInsertion
 from rankpipe.rerank.plans.topdown import TopDown
 from rankpipe.rerank.plans.windows import Single, Sliding, Tournament
 
 __all__ = [
-    "AllPairs", "AsShown", "Borda", "Consensus", "Kemeny", "MultiPass", "PairwiseBubble", "PairwiseHeap", "Plan",
-    "Planner", "Round", "SelfConsistent", "SetwiseBubble", "SetwiseHeap", "SetwiseInsertion", "ShuffledPasses",
-    "Single", "Sliding", "TopDown", "Tournament", "Windows", "drive",
+    "AllPairs", "AsShown", "Ballot", "Borda", "Consensus", "Kemeny", "MultiPass", "PairwiseBubble", "PairwiseHeap",
+    "Plan", "Planner", "Round", "SelfConsistent", "SetwiseBubble", "SetwiseHeap", "SetwiseInsertion",
+    "ShuffledPasses", "Single", "Sliding", "TopDown", "Tournament", "Windows", "drive",
 ]  # fmt: skip

@@ -15,7 +15,7 @@ from random import Random
 
 from rankpipe.rerank.plans.merge import Kemeny, Merge
 from rankpipe.rerank.plans.nested import Answers, ask, judged, over, together
-from rankpipe.rerank.plans.plan import AsShown, Plan, Planner, Round, Windows, at_least
+from rankpipe.rerank.plans.plan import AsShown, Ballot, Plan, Planner, Round, Windows, at_least, voted
 from rankpipe.rerank.plans.windows import Single, Sliding
 
 
@@ -25,7 +25,8 @@ class SelfConsistent:
 
     At most ``shuffles`` times as many calls as the plan has: a short window is asked once in each of its orders (2 for
     a pair). With a perfect judge what the plan promises. The paper's shuffles may be the same by chance, ours are not.
-    Where a budget allows some of a window's shuffles, they decide.
+    Where a budget allows some of a window's shuffles, they decide. What a reply does not name is no vote (see
+    :mod:`~rankpipe.rerank.plans.merge`): what no reply names stays behind the others, as the plan showed it.
     """
 
     plan: Planner = Single()  # noqa: RUF009  frozen
@@ -52,8 +53,9 @@ class SelfConsistent:
 
     def _merged(self, window: list[int], ballots: Windows) -> list[int]:
         """What those say that were asked."""
-        told = [ballot for ballot in ballots if not isinstance(ballot, AsShown)]
-        return self.merge(window, told) if told else AsShown(window)
+        if all(isinstance(ballot, AsShown) for ballot in ballots):
+            return AsShown(window)
+        return Ballot(self.merge(window, ballots), len({p for ballot in ballots for p in voted(ballot)}))
 
     @property
     def best_only(self) -> bool:
@@ -72,8 +74,9 @@ class Consensus:
     At most ``shuffles`` times as many calls as the plan has, in as many rounds as it has; a window that comes up twice
     in a round is asked once. Ended early the list stays as it is, for a shuffle half sorted says nothing; ended in the
     last round, those runs are merged that came to their end. With a perfect judge what the plan finds in any order
-    comes first, as all runs agree on it. A plan that looks at the top only (single) would be shown other passages in
-    each run: give it no more than its size (the reranker's ``depth``).
+    comes first, as all runs agree on it. A run's vote are those that its replies named, in the order it found; the
+    others are where its shuffle left them, which is no vote. A plan that looks at the top only (single) would be shown
+    other passages in each run: give it no more than its size (the reranker's ``depth``).
     """
 
     plan: Planner = Sliding()  # noqa: RUF009  frozen
@@ -89,7 +92,7 @@ class Consensus:
         present = list(range(n))
         runs = [over(self.plan, order) for order in _shuffled(present, self.shuffles, Random(self.seed))]
         ballots = yield from together(runs, present)
-        return self.merge(present, ballots) if ballots else present
+        return self.merge(present, ballots)
 
     @property
     def best_only(self) -> bool:

@@ -1,4 +1,9 @@
-"""Make one order of many over the same passages: Borda and Kemeny."""
+"""Make one order of many over the same passages: Borda and Kemeny.
+
+A ballot may name only some of them (:class:`~rankpipe.rerank.plans.plan.Ballot`). It is a top list, then, as in Fagin,
+Kumar and Sivakumar 2003 ("Comparing Top k Lists", SIAM Journal on Discrete Mathematics 17): who is named is before all
+who are not, and of two who are not named it says nothing. One that names nobody changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rankpipe.errors import RecipeError
-from rankpipe.rerank.plans.plan import Windows, at_least
+from rankpipe.rerank.plans.plan import Windows, at_least, voted
 
 Ahead = list[list[int]]  # ahead[a][b]: how many ballots put a before b
 
@@ -22,14 +27,17 @@ class Merge(Protocol):
 
 @dataclass(frozen=True)
 class Borda:
-    """By mean place in the ballots."""
+    """By mean place in the ballots; those that a ballot does not name share the mean of the places that are left (the
+    mid-ranks of Kendall 1945, "The Treatment of Ties in Ranking Problems", Biometrika 33).
+    """
 
     def __call__(self, present: Sequence[int], ballots: Windows) -> list[int]:
         """Falling worth: the sum of places from the end."""
-        places = dict.fromkeys(present, 0)
+        places = dict.fromkeys(present, 0.0)
         for ballot in ballots:
+            told = len(voted(ballot))
             for place, p in enumerate(ballot):
-                places[p] += place
+                places[p] += place if place < told else (told + len(ballot) - 1) / 2
         return sorted(present, key=places.__getitem__)
 
 
@@ -37,12 +45,13 @@ class Borda:
 class Kemeny:
     """The order that fewest ballots contradict, counted by pairs: the least sum of Kendall's tau distances.
 
-    The passages fall into groups such that everyone in a group is put before everyone in a later one by more than half
-    of the ballots; the best order keeps the groups apart (the extended Condorcet criterion, Truchon 1998), so that each
-    is solved alone. A group of ``exact`` or fewer is solved exactly, by dynamic programming over its subsets (12 take
-    some hundredths of a second, each one more doubles that); of equally good orders it is the first by the dictionary,
-    the present order being the alphabet. A larger group starts from Borda's order, which is at most 5 times as bad as
-    the best one (Coppersmith, Fleischer and Rudra 2006), and single passages are moved while that helps.
+    The passages fall into groups such that everyone in a group is put before everyone in a later one by most of the
+    ballots that tell the two apart; the best order keeps the groups apart (the extended Condorcet criterion, Truchon
+    1998), so that each is solved alone. A group of ``exact`` or fewer is solved exactly, by dynamic programming over
+    its subsets (12 take some hundredths of a second, each one more doubles that); of equally good orders it is the
+    first by the dictionary, the present order being the alphabet. A larger group starts from Borda's order, which is
+    at most 5 times as bad as the best one (Coppersmith, Fleischer and Rudra 2006; two that a ballot does not tell apart
+    count half, whatever the order), and single passages are moved while that helps.
     """
 
     exact: int = 12
@@ -63,7 +72,7 @@ def _ahead(present: Sequence[int], ballots: Windows) -> Ahead:
     ahead = [[0] * len(present) for _ in present]
     index = {p: a for a, p in enumerate(present)}
     for ballot in ballots:
-        for place, p in enumerate(ballot):
+        for place, p in enumerate(voted(ballot)):
             row = ahead[index[p]]
             for q in ballot[place + 1 :]:
                 row[index[q]] += 1
@@ -111,7 +120,7 @@ def _exact(group: list[int], ahead: Ahead) -> list[int]:
 
 def _near(group: list[int], ahead: Ahead) -> list[int]:
     """From Borda's order, move one at a time to its best place until nobody's move helps."""
-    order = sorted(group, key=lambda a: -sum(ahead[a][b] for b in group))
+    order = sorted(group, key=lambda a: sum(ahead[b][a] - ahead[a][b] for b in group))
     moved = True
     while moved:
         moved = False

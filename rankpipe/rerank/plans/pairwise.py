@@ -2,7 +2,8 @@
 
 "Large Language Models are Effective Text Rankers with Pairwise Ranking Prompting", NAACL Findings 2024, Section 3. Each
 pair is asked in both orders, in one round; answers that contradict each other are a tie, and so is a pair that a budget
-did not allow in both orders: one alone would tell as much of where a passage stood as of the passage.
+did not allow in both orders, or of which a reply names neither: one answer alone would tell as much of where a passage
+stood as of the passage.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import ClassVar
 
-from rankpipe.rerank.plans.plan import AsShown, Plan, Round, Windows, at_least
+from rankpipe.rerank.plans.plan import Plan, Round, Windows, at_least, voted
 from rankpipe.rerank.plans.topk import bubble, bubble_matches, heap, heap_matches
 
 
@@ -117,5 +118,5 @@ class _Duels:
 def _duels(pairs: Sequence[tuple[int, int]], order: list[int]) -> Generator[Round, Windows, list[int | None]]:
     """Who wins each pair, asked in both orders; None is a tie."""
     replies = yield Round([list(shown) for pair in pairs for shown in (pair, pair[::-1])], order)
-    told = [None if isinstance(reply, AsShown) else reply[0] for reply in replies]
+    told = [next(iter(voted(reply)), None) for reply in replies]
     return [one if one == other else None for one, other in zip(told[::2], told[1::2], strict=True)]

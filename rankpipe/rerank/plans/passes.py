@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from rankpipe.rerank.plans.nested import over
+from rankpipe.rerank.plans.merge import Borda
+from rankpipe.rerank.plans.nested import over, together
 from rankpipe.rerank.plans.plan import Plan, Planner, at_least
 from rankpipe.rerank.plans.windows import Sliding
 
@@ -49,8 +50,9 @@ class ShuffledPasses:
     ``passes`` times as many calls as the plan has. A shuffle forgets: of a plan that judges all passages, as sliding
     does, only the last pass counts, which tells how much a model leans on the order it is shown; to join what many
     shuffles say, see :class:`~rankpipe.rerank.plans.Consensus`. A plan that looks at the top only (single) would be
-    shown other passages: give it no more than its size (the reranker's ``depth``). Ended within a pass, the order is
-    that of the last whole one. With a perfect judge what the plan finds in any order is found.
+    shown other passages: give it no more than its size (the reranker's ``depth``). What no reply of a pass named stays
+    behind the others in the order before it, and not where the shuffle left it. Ended within a pass, the order is that
+    of the last whole one. With a perfect judge what the plan finds in any order is found.
 
     We deviate from RankLLM, whose shuffles have no seed and come before the first pass too.
     """
@@ -67,7 +69,7 @@ class ShuffledPasses:
         order = yield from self.plan(n)
         for number in range(1, self.passes):
             shuffled = Random(f"{self.seed} {number}").sample(order, n)
-            order = yield from over(self.plan, shuffled, so_far=order)
+            order = Borda()(order, (yield from together([over(self.plan, shuffled)], order)))
         return order
 
     @property

@@ -46,8 +46,26 @@ class Planner(Protocol):
         ...
 
 
-class AsShown(list[int]):
-    """A window that was not asked, as it was shown. For plans that count votes: this one is none."""
+class Ballot(list[int]):
+    """A window's order of which the judge said only the first ``told`` places; the others follow as they were shown,
+    or are in no order at all. For plans that count votes: what was not said is none.
+    """
+
+    def __init__(self, order: Iterable[int], told: int) -> None:
+        super().__init__(order)
+        self.told = told
+
+
+class AsShown(Ballot):
+    """A window that was not asked, as it was shown."""
+
+    def __init__(self, window: Iterable[int]) -> None:
+        super().__init__(window, 0)
+
+
+def voted(order: list[int]) -> list[int]:
+    """What a judge really said, best first: all of a plain order, the beginning of a :class:`Ballot`."""
+    return order[: order.told] if isinstance(order, Ballot) else order
 
 
 def drive(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rankpipe.rerank.plans import (
     AllPairs,
+    Ballot,
     Borda,
     Consensus,
     Kemeny,
@@ -154,6 +155,34 @@ def test_a_window_nobody_voted_on_stands_as_the_plan_showed_it() -> None:
     assert sorted(found[: 10 + len(better)]) == sorted(first[:10] + better)
     assert [p for p in found if p >= 39] == list(range(39, 100))
     assert ended(plan, 100, judge, 5) == found  # of a perfect judge one vote is as good as four
+
+
+@pytest.mark.parametrize("merge", [Borda(), Kemeny(), Kemeny(1)], ids=str)
+@pytest.mark.parametrize("make", [SelfConsistent, Consensus])
+def test_what_a_reply_does_not_name_is_no_vote(
+    make: type[SelfConsistent] | type[Consensus], merge: Borda | Kemeny
+) -> None:
+    """A judge who knows three passages: they come first, and the others stay in the order they were in."""
+
+    def knows(window: list[int]) -> Ballot:
+        known = [p for p in (17, 4, 11) if p in window]
+        return Ballot([*known, *(p for p in window if p not in known)], len(known))
+
+    assert play(make(Single(20), 5, merge)(20), knows).order == [
+        17,
+        4,
+        11,
+        *(p for p in range(20) if p not in {17, 4, 11}),
+    ]
+    found = play(make(Sliding(6, 3), 5, merge)(20), knows).order
+    rest = [p for p in found if p not in (17, 4, 11)]
+    assert found[:3] == [17, 4, 11]
+    assert rest == sorted(rest)
+
+
+def test_a_window_of_one_passage_names_nobody() -> None:
+    """The last of each run has one, of 11 passages in windows of 5."""
+    assert play(Consensus(Sliding(5, 5), 3)(11), lambda window: Ballot(window, 0)).order == list(range(11))
 
 
 def test_runs_that_were_refused_a_window_say_nothing() -> None:

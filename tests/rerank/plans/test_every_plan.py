@@ -10,6 +10,7 @@ from rankpipe.catalog import CATALOG, find
 from rankpipe.errors import RecipeError
 from rankpipe.rerank.plans import (
     AllPairs,
+    Ballot,
     Borda,
     Consensus,
     Kemeny,
@@ -169,6 +170,14 @@ def test_half_a_duel_tells_nothing(plan: Planner, n: int) -> None:
         assert drive([plan(n)], lambda asked: [window[::-1] for _, window in asked], admit) == [list(range(n))], most
 
 
+@pytest.mark.parametrize("plan", [AllPairs(), PairwiseHeap(3), PairwiseBubble(3)], ids=str)
+def test_a_duel_that_was_answered_once_tells_nothing(plan: Planner) -> None:
+    def judge(window: list[int]) -> list[int]:
+        return Ballot(window[::-1], 1) if window[0] < window[1] else Ballot(window, 0)
+
+    assert play(plan(7), judge).order == list(range(7))
+
+
 @plans
 def test_a_round_may_be_asked_bit_by_bit(plan: Planner, size: int, found: int | None) -> None:
     batches: list[int] = []
@@ -197,6 +206,19 @@ def test_the_same_again(plan: Planner, size: int, found: int | None) -> None:
 @pytest.mark.parametrize("n", SIZES)
 def test_a_judge_who_cannot_tell_changes_nothing(plan: Planner, n: int) -> None:
     assert play(plan(n), as_shown).order == list(range(n))
+
+
+@plans
+@pytest.mark.parametrize("n", SIZES)
+def test_a_judge_who_names_nobody_changes_nothing(plan: Planner, size: int, found: int | None, n: int) -> None:
+    """Whatever was shuffled: where a passage was shown is no vote."""
+    assert play(plan(n), lambda window: Ballot(window, 0)).order == list(range(n))
+
+
+@plans
+def test_a_ballot_that_names_all_is_an_order(plan: Planner, size: int, found: int | None) -> None:
+    whole = play(plan(25), lambda window: Ballot(fickle(3)(window), len(window)))
+    assert whole.order == play(plan(25), fickle(3)).order
 
 
 @pytest.mark.parametrize(

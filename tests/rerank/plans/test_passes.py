@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankpipe.rerank.plans import MultiPass, Planner, SetwiseBubble, ShuffledPasses, Single, Sliding, TopDown
+from rankpipe.rerank.plans import Ballot, MultiPass, Planner, SetwiseBubble, ShuffledPasses, Single, Sliding, TopDown
 from tests.rerank.plans.judges import SIZES, Judge, as_shown, fickle, perfect, play, worths
 
 
@@ -64,6 +64,18 @@ def test_ended_within_a_shuffled_pass_the_last_whole_one_counts() -> None:
     assert game.so_far[4:8] == [first.order] * 4
     assert game.so_far[8] != first.order  # the second pass; beyond the first ten it found something else
     assert game.so_far[8][:10] == first.order[:10]
+
+
+def test_what_no_reply_names_stays_where_it_was() -> None:
+    """Not where a shuffle left it: the judge knows one passage only."""
+
+    def knows(window: list[int]) -> Ballot:
+        known = [p for p in (17,) if p in window]
+        return Ballot([*known, *(p for p in window if p not in known)], len(known))
+
+    others = [p for p in range(50) if p != 17]
+    for plan in (Single(50), Sliding(), TopDown(3, 7)):
+        assert play(ShuffledPasses(plan)(50), knows).order == [17, *others]
 
 
 @settings(deadline=None)

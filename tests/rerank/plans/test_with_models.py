@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rankpipe.lm.fake import Oracle
+from rankpipe.lm.fake import Fake, Oracle
 from rankpipe.recipe import build, check
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
@@ -22,6 +22,7 @@ from rankpipe.rerank.plans import (
     SelfConsistent,
     SetwiseBubble,
     SetwiseHeap,
+    ShuffledPasses,
     Sliding,
     TopDown,
 )
@@ -31,7 +32,7 @@ PAIRS = [
     (SetwiseHeap(5), "setwise"), (SetwiseBubble(5, 4), "setwise"), (AllPairs(), "pairwise"),
     (PairwiseHeap(5), "pairwise"), (PairwiseBubble(5), "pairwise"), (TopDown(5, 10, None), "rank_zephyr"),
     (MultiPass(Sliding(6, 3), 2), "rank_zephyr"), (SelfConsistent(Sliding(), 3), "rank_zephyr"),
-    (Consensus(SetwiseHeap(5), 3), "setwise"),
+    (Consensus(SetwiseHeap(5), 3), "setwise"), (ShuffledPasses(), "rank_zephyr"),
 ]  # fmt: skip
 
 
@@ -54,6 +55,28 @@ def test_first_needs_one_token_for_the_best_of_a_few() -> None:
     [out] = First(Oracle(worth), SetwiseHeap(5, 4), "setwise").apply([ranking(30)])
     assert worths(out)[:5] == [29, 28, 27, 26, 25]
     assert out.steps[0].tokens_out == out.steps[0].calls
+
+
+class Refusing(Fake):
+    """Has seen nothing that it could rank."""
+
+    def reply(self, text: str) -> str:
+        return "I'm sorry, I cannot rank these passages."
+
+
+@pytest.mark.parametrize(("plan", "prompt"), PAIRS, ids=str)
+def test_a_model_that_refuses_changes_nothing(plan: Planner, prompt: str) -> None:
+    given = ranking(30)
+    [out] = Listwise(Refusing(), plan, prompt).apply([given])
+    assert worths(out) == worths(given)
+    assert out.steps[0].repaired == out.steps[0].calls > 0
+
+
+def test_a_prompt_for_the_best_one_asks_nothing_about_the_others() -> None:
+    """They are no votes, whatever the shuffles, and stay in the order they were in."""
+    given, lm = ranking(20), Oracle(lambda passage: worth(passage) == 19)
+    [out] = Listwise(lm, Consensus(SetwiseBubble(1, 20), 4), "setwise").apply([given])
+    assert worths(out) == [19, *(w for w in worths(given) if w != 19)]
 
 
 @pytest.mark.parametrize(("plan", "prompt"), PAIRS, ids=str)
