@@ -22,6 +22,7 @@ from rankpipe.disk import write
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.provenance import digest
 from rankpipe.retrieve.encode import Encoder, unit
+from rankpipe.retrieve.memory import DOC
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Columns, Single, Vectors, append
@@ -198,7 +199,7 @@ def _shards(docs: Iterable[Doc], most: int, row: int) -> Iterator[tuple[int, lis
     first, part, held = 0, list[Doc](), 0
     for doc in docs:
         part.append(doc)
-        held += len(doc.text) + row
+        held += len(doc.text) + DOC + row
         if len(part) == SHARD or held > most:
             yield first, part
             first, part, held = first + len(part), [], 0

@@ -10,6 +10,7 @@ from rankpipe.errors import RecipeError
 ANY = sys.maxsize
 LEAST = 256 << 20  # models' batches and blocks of vectors take that much, whatever is asked for
 ROW = 320  # bytes held for each document while its segment is made: its id, where it lies, its place among others
+DOC = 240  # bytes of a document in memory beside its text
 ID = 4  # times the length of the id
 TERM = 420  # bytes held for each word
 POSTING = 160  # bytes for each posting that is dealt out at once

@@ -16,7 +16,8 @@ from rankpipe import recipe
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError
-from rankpipe.retrieve import approximate, fields, living, segment
+from rankpipe.retrieve import approximate, fields, living
+from rankpipe.retrieve import segment as segments
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.docs import Docs, write_docs
@@ -204,7 +205,7 @@ def test_filters_add_up_and_leave_the_index_as_it_is(books: BM25) -> None:
 
 
 def test_filters_are_remembered_but_not_for_ever(books: BM25, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segment, "MASKS", 2)
+    monkeypatch.setattr(segments, "MASKS", 2)
     [segment] = books.segments
     for i in (1, 2, 3, 3):
         found(books, f"year > {i}")
