@@ -81,13 +81,13 @@ def theirs(folder: Path, queries: list[Query], rm3: bool = False, **options: obj
 
 
 def same(rankings: list[Ranking], scores: Scores) -> None:
-    """The same scores, of which Anserini gives four decimals, in the same order but for ties, which it has by rising
-    id.
+    """The same scores, of which Anserini gives four decimals, and in the same order but for ties: those it has by
+    rising id, each a millionth below the one before.
     """
     for ranking in rankings:
         expected = scores[ranking.query.id]
-        assert {hit.doc.id: hit.score for hit in ranking.hits} == pytest.approx(expected, rel=0, abs=5.1e-5)
-        told = [expected[hit.doc.id] for hit in ranking.hits]
+        assert {hit.doc.id: hit.score for hit in ranking.hits} == pytest.approx(expected, rel=0, abs=6e-5)
+        told = [round(expected[hit.doc.id], 4) for hit in ranking.hits]
         assert told == sorted(told, reverse=True)
     assert sum(len(r.hits) for r in rankings) > len(rankings)
 
@@ -132,7 +132,8 @@ def test_arguments_of_a_search(index: Lucene, tiny: Dataset) -> None:
     ({"language": "zh"}, "信息检索", "检索", True),
     ({}, "the runner was running", "run", True),
     ({"stemmer": "none"}, "the runner was running", "run", False),
-    ({"stemmer": "krovetz"}, "cries", "cry", True),
+    ({"stemmer": "krovetz"}, "countries", "country", True),
+    ({"stemmer": "krovetz"}, "organization", "organ", False),
     ({}, "to be or not to be", "be", False),
     ({"stopwords": False}, "to be or not to be", "be", True),
     ({"stopwords": False, "stemmer": "none"}, "to be or not to be", "be", True),
@@ -296,7 +297,8 @@ def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
 
 def test_signals_stay_pythons() -> None:
     program = (
-        "import os, signal; from rankpipe import java; java.find('java.lang.System')\n"
+        "import os, signal; from rankpipe import java; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "java.find('java.lang.System')\n"
         "try: os.kill(os.getpid(), signal.SIGINT); [None for _ in range(10**7)]\n"
         "except KeyboardInterrupt: print('interrupted')"
     )
