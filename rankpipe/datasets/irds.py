@@ -81,10 +81,8 @@ class IrdsCorpus:
                 if not isinstance(text, str):
                     raise DataError(f"{place} ({record.doc_id}): its text is {text!r}, expected a string")
                 title = (getattr(record, "title", "") or "") if whole else ""
-                yield (
-                    place,
-                    Doc(record.doc_id, text, title, _fields(record, ("doc_id", "text", "title")[: 1 + 2 * whole])),
-                )
+                read = ("doc_id", "text", "title") if whole else ("doc_id",)
+                yield place, Doc(record.doc_id, text, title, _fields(record, read))
 
 
 def read(id: str) -> Dataset:

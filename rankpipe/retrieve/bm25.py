@@ -218,6 +218,6 @@ class BM25(Living):
         terms.sort(key=lambda term: (-term[0], term[1]))
         for i, s in enumerate(self.segments):
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            found, scores = candidates(asked, k, s.open(self.where), s.sums)
+            found, scores = candidates(asked, k, s.allowed(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])

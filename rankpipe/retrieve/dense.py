@@ -59,7 +59,7 @@ class Embedded(Segment):
 
     def among(self, where: Filter | None, k: int) -> Nearest:
         """How the ``k`` nearest are searched among those that meet a condition."""
-        return self.nearest if where is None else self.nearest.among(self.open(where), k)
+        return self.nearest if where is None else self.nearest.among(self.allowed(where), k)
 
 
 class Dense(Encoded[Encoder]):

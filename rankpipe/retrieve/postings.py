@@ -68,12 +68,14 @@ class Spill:
 
     def add(self, values: Mapping[str, float], file: BinaryIO) -> None:
         """Take in a document; ``file`` is ``path``, opened."""
+        self.distinct.append(len(values))
+        if not values:
+            return
         known = self.vocabulary
         terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
         told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
         file.write(np.stack([terms, told], axis=1).tobytes())
-        self.distinct.append(len(values))
-        self.most = max(self.most, max(values.values(), default=0))
+        self.most = max(self.most, max(values.values()))
 
     def invert(self, folder: Path) -> None:
         """Deal the postings out to their terms, and write what :class:`Postings` reads; the spill's file goes."""

@@ -48,7 +48,7 @@ class Segment:
         """Of its documents."""
         return Fields(self.folder, len(self.docs))
 
-    def open(self, where: Filter | None) -> Mask | None:
+    def allowed(self, where: Filter | None) -> Mask | None:
         """Which documents may be found, (documents,): they are alive and meet the condition; None if all may."""
         if where is None:
             return self.alive

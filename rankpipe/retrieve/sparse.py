@@ -154,7 +154,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.segments:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, k, s.open(self.where), s.sums)
+            found, scores = candidates(terms, k, s.allowed(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 

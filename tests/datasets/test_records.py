@@ -103,12 +103,12 @@ def test_first_name_of_the_table_counts(tmp_path: Path) -> None:
 
 def test_metadata_and_all_other_fields_are_kept(tmp_path: Path) -> None:
     lines = [
-        '{"_id": "a", "text": "x", "metadata": {"year": 2019, "by": {"name": "Li"}, "no": null}, "tags": ["p", 1]}',
+        '{"_id": "a", "text": "x", "metadata": {"year": 2019, "by": {"me": "Li"}, "no": null}, "tags": ["p", 1, true]}',
         '{"_id": "b", "text": "x", "metadata": null, "title": "t"}',
         '{"_id": "c", "text": "x", "metadata": "2019"}',
     ]
     first, *others = read(tmp_path / "c.jsonl", *lines)
-    assert first.fields == {"tags": ["p", 1], "year": 2019, "by": {"name": "Li"}, "no": None}
+    assert first.fields == {"tags": ["p", 1, True], "year": 2019, "by": {"me": "Li"}, "no": None}
     assert others == [Doc("b", "x", "t"), Doc("c", "x", fields={"metadata": "2019"})]
     twice = '{"_id": "a", "text": "x", "metadata": {"url": "u"}, "url": "v"}'
     with pytest.raises(DataError, match=r"c.jsonl:1: 'url' is in 'metadata' and beside it; leave one of them out"):

@@ -16,7 +16,7 @@ from rankpipe import recipe
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError
-from rankpipe.retrieve import approximate, fields, living
+from rankpipe.retrieve import approximate, fields, living, nearest
 from rankpipe.retrieve import segment as segments
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -210,7 +210,7 @@ def test_filters_are_remembered_but_not_for_ever(books: BM25, monkeypatch: pytes
     for i in (1, 2, 3, 3):
         found(books, f"year > {i}")
     assert [str(where) for where in segment._masks] == ["year > 2", "year > 3"]
-    assert segment.open(Filter.of("year > 3")) is segment.open(Range("year", gt=3))
+    assert segment.allowed(Filter.of("year > 3")) is segment.allowed(Range("year", gt=3))
 
 
 def test_fields_come_back(books: BM25) -> None:
@@ -262,7 +262,10 @@ def test_a_model_is_loaded_once_for_all_filters(books: BM25, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("store", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.9])
-def test_few_are_looked_up_and_not_passed_over(share: float, store: str, tmp_path: Path) -> None:
+def test_few_are_looked_up_and_not_passed_over(
+    share: float, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nearest, "ROWS", (7, 50))
     vectors, queries = drawn(3000), drawn(20, seed=3)
     searched = field(tmp_path, vectors, store)
     alive = np.random.default_rng(5).random(3000) < share
