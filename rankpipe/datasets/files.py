@@ -13,7 +13,7 @@ from typing import Any
 from rankpipe.catalog import need
 from rankpipe.data import Doc
 from rankpipe.datasets.beir import open_corpus
-from rankpipe.datasets.records import DOC_ID, DOC_TEXT, Jsonl, doc
+from rankpipe.datasets.records import Jsonl, doc
 from rankpipe.datasets.unique import unique
 from rankpipe.disk import sha256
 from rankpipe.errors import DataError
@@ -24,7 +24,7 @@ ROWS = 256  # of Parquet, in memory at once; and whatever page of each column th
 
 @dataclass(frozen=True)
 class Parquet:
-    """A corpus in one Parquet file (extra ``datasets``). Of its columns those are read that a document has."""
+    """A corpus in one Parquet file (extra ``datasets``). Columns that no document has are its fields."""
 
     path: Path
 
@@ -46,9 +46,8 @@ class Parquet:
     def placed(self) -> Iterator[tuple[str, Doc]]:
         """Its documents, each with its file and row."""
         with self._opened() as file:
-            columns = [name for name in file.schema_arrow.names if name in (*DOC_ID, *DOC_TEXT, "title")]
             number = 0
-            for batch in file.iter_batches(ROWS, columns=columns or None):
+            for batch in file.iter_batches(ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     place = f"{self.path}: row {number}"

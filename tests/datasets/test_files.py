@@ -56,7 +56,7 @@ LAYOUTS: dict[str, Callable[[Path, int], Path]] = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_documents_are_there(layout: str, tmp_path: Path) -> None:
     data = open_dataset(LAYOUTS[layout](tmp_path / "mine.jsonl", 7))
-    assert [*data.docs()] == [*data.docs()] == [Doc(r["_id"], r["text"], r["title"]) for r in rows(7)]
+    assert [*data.docs()] == [*data.docs()] == [Doc(r["_id"], r["text"], r["title"], {"url": "x"}) for r in rows(7)]
     assert (data.name, data.count) == ("mine", 7)
     assert data.checksum == open_dataset(LAYOUTS[layout](tmp_path / "mine2.jsonl", 7)).checksum
     assert data.checksum != open_dataset(LAYOUTS[layout](tmp_path / "mine3.jsonl", 8)).checksum
