@@ -66,7 +66,7 @@ def table(words: Sequence[str], root: Path) -> list[str]:
     """
     path = latest(root / words[0])
     columns = [RENAMED.split(w, maxsplit=1) for w in words[1:]]
-    chosen = {key: (title[0] if title else key).replace("~", " ") for key, *title in columns}
+    chosen = {key.replace("~", " "): (title[0] if title else key).replace("~", " ") for key, *title in columns}
     tree = read_json(path)
     if "rows" in tree:
         return _markdown(*_rows(tree["rows"], chosen), _origin(tree))
