@@ -69,7 +69,10 @@ def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     assert json.loads(rankpipe(*first, *FAKE, "--max-seconds-per-query", 99, "--json").stdout)["steps"][-1] == {
         **whole, "seconds": pytest.approx(0, abs=99),
     }  # fmt: skip
-    assert "no argument 'budget'" in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
+    assert (
+        "--max-seconds-per-query: top has no budget"
+        in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
+    )
 
 
 def by_query(path: Path) -> dict[str, list[str]]:
@@ -101,6 +104,8 @@ def test_a_budget_for_those_who_say_scores(rankpipe: Rankpipe, first: tuple[obje
     assert step["calls"] == sum(min(len(hits), 2) for hits in given.values())
     assert step["skipped"] == sum(max(len(hits) - 2, 0) for hits in given.values())
     assert "say with max_length" in rankpipe(*first, "--max-tokens", 99, code=3).stderr
+    late = json.loads(rankpipe(*first, "--model", "colbert-small", "--max-calls", 2, "--json").stdout)["steps"][-1]
+    assert late["calls"] == sum(2 for hits in given.values() if hits)
 
 
 def test_a_budget_of_seconds_is_replayed(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
