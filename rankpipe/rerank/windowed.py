@@ -16,7 +16,7 @@ from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.parse import Answer
 from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
-from rankpipe.rerank.said import Said, settle
+from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.stage import Reranker
 
 P = TypeVar("P", bound=Fitted)
@@ -76,6 +76,7 @@ class Planned(Reranker, Generic[P]):
         plans = [self.plan(min(len(r.hits), self.depth)) for r in batch]
         judge = partial(self._judge, batch, spent, prompts)
         orders = drive(plans, judge, partial(self._admit, batch, spent, prompts))
+        ended(batch, spent)
         return [
             r.reordered([*order, *range(len(order), len(r.hits))]).noting(cost.step(self.name))
             for r, order, cost in zip(batch, orders, spent, strict=True)

@@ -58,6 +58,21 @@ def test_what_the_model_was_shown_and_said(rankpipe: Rankpipe, first: tuple[obje
     assert "ledger.jsonl:1: damaged line; rerank again" in rankpipe("view", "b.trec", code=6).stderr
 
 
+def test_who_was_ended_by_a_budget(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    given = by_query(tmp_path / "a.trec")
+    for calls in (0, 2):
+        rankpipe(*first, *FAKE, "--max-calls", calls, "--ledger", "--out", "b.trec")
+        made = {q["query"]: q for q in json.loads(rankpipe("view", "b.trec", "--json").stdout)["queries"]}
+        for query, hits in given.items():
+            whole = max(len(hits) - 1, 0)
+            told = made.get(query, {"windows": 0, "skipped": 0})
+            assert (told["windows"], told["skipped"]) == (min(whole, calls), max(whole - calls, 0))
+        longest = max(given, key=lambda q: len(given[q]))
+        seen = rankpipe("view", "b.trec", "--query", longest)
+        assert f"ended by the budget: {made[longest]['skipped']} more calls were skipped" in seen.stderr
+    assert "skipped" in rankpipe("view", "b.trec").stdout
+
+
 def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     whole = json.loads(rankpipe(*first, *FAKE, "--json").stdout)["steps"][-1]
     some = rankpipe(*first, *FAKE, "--max-calls", 2)
