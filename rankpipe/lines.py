@@ -35,20 +35,21 @@ def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         f.writelines(json.dumps(row) + "\n" for row in rows)
 
 
-def read(path: Path, fields: Collection[str], cure: str) -> list[dict[str, Any]]:
+def read(path: Path, fields: Collection[str], cure: str, *others: Collection[str]) -> list[dict[str, Any]]:
     """All rows; none if there is no file. A last line that was never finished is not one.
 
     :param fields: what each row has.
     :param cure: what to do about a damaged line.
+    :param others: what a row may have instead.
     :raises ArtefactError: If a line in the middle is damaged; says which.
     """
-    rows = []
+    known, rows = [set(names) for names in (fields, *others)], []
     for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else (), 1):
         try:
             row = json.loads(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or set(row) != set(fields):
+        if not isinstance(row, dict) or set(row) not in known:
             raise ArtefactError(f"{path}:{number}: damaged line; {cure}")
         rows.append(row)
     return rows

@@ -85,6 +85,8 @@ class By:
             show.remark(f"{self.model} is not in the table of models: {node['use']}, {why}; --use says otherwise")
         limits = {"seconds": self.max_seconds_per_query, "calls": self.max_calls, "tokens": self.max_tokens}
         if limits := {k: v for k, v in limits.items() if v is not None}:
+            if "budget" not in recipe.spelled(node["use"]):
+                raise RecipeError([f"--max-calls, --max-tokens, --max-seconds-per-query: {node['use']} has no budget"])
             node["budget"] = {"use": "budget", **limits}
         if self.depth is not None:
             if "depth" not in recipe.spelled(node["use"]):

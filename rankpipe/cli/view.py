@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,52 +37,60 @@ def view(
     path = beside.ledger(run)
     if not path.exists():
         raise DataError(f"{path}: there is none; make the run again with: rankpipe rerank --ledger --out {run}")
-    entries = ledger.read(path)
+    entries, ended = ledger.read(path), ledger.ended(path)
     if query is None:
         if window is not None:
             raise DataError(f"--window {window}: of which query? --query ID says")
-        _all(entries)
+        _all(entries, ended)
         return
     mine = [e for e in entries if e.query == query]
-    if not mine:
+    if not mine and query not in ended:
         raise DataError(f"{path}: no window of query {query!r}; it has {', '.join(_queries(entries)[:10])} ...")
     if window is None:
-        show.emit([asdict(e) for e in mine], lambda: _query(mine))
+        show.emit([asdict(e) for e in mine], lambda: _query(query, mine, ended))
     elif window > len(mine):
         raise DataError(f"{path}: query {query!r} has {len(mine)} windows, no number {window}")
     else:
         show.emit(asdict(mine[window - 1]), lambda: _window(mine[window - 1]))
 
 
-def _all(entries: Sequence[Entry]) -> None:
-    """Replies by kind, and each query's costs."""
+def _all(entries: Sequence[Entry], ended: Mapping[str, int]) -> None:
+    """Replies by kind, and each query's costs.
+
+    :param ended: query -> calls that its budget did not allow.
+    """
     from rankpipe.rerank.ledger import KINDS, kinds
 
     counted = kinds(entries)
     rows: list[dict[str, Any]] = []
-    for query in _queries(entries):
+    for query in dict.fromkeys([*_queries(entries), *ended]):
         mine = [e for e in entries if e.query == query]
         costs = {name: sum(getattr(e, name) for e in mine) for name in COSTS}
-        rows.append({"query": query, "windows": len(mine), **kinds(mine), **costs})
+        rows.append({"query": query, "windows": len(mine), "skipped": ended.get(query, 0), **kinds(mine), **costs})
     shares = {kind: round(100 * counted[kind] / max(len(entries), 1), 2) for kind in KINDS}
 
     def human() -> None:
         table = [(kind, counted[kind], f"{shares[kind]:.2f}") for kind in KINDS]
         show.table(f"{len(entries)} replies", ("kind", "replies", "%"), table)
-        for title, names in (("Replies by query", ("query", "windows", *KINDS)), ("Costs by query", ("query", *COSTS))):
+        for title, names in (
+            ("Replies by query", ("query", "windows", *KINDS)),
+            ("Costs by query", ("query", *COSTS, "skipped")),
+        ):
             cells = [_cells(row[name] for name in names) for row in rows]
             show.table(title, [name.replace("_", " ") for name in names], cells)
 
     show.emit({"windows": len(entries), "kinds": counted, "percent": shares, "queries": rows}, human)
 
 
-def _query(entries: Sequence[Entry]) -> None:
+def _query(query: str, entries: Sequence[Entry], ended: Mapping[str, int]) -> None:
     columns = ("window", "shown", "understood", "kind", "words", *(name.replace("_", " ") for name in COSTS))
     rows = [
         (i, " ".join(e.docs), " ".join(e.order), e.kind, e.words, *_cells(getattr(e, name) for name in COSTS))
         for i, e in enumerate(entries, 1)
     ]
-    show.table(f"query {entries[0].query}", columns, rows, text=("shown", "understood", "kind"))
+    show.table(f"query {query}", columns, rows, text=("shown", "understood", "kind"))
+    if query in ended:
+        show.remark(f"ended by the budget: {ended[query]} more calls were skipped")
 
 
 def _window(entry: Entry) -> None:

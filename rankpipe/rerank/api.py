@@ -15,7 +15,7 @@ from rankpipe.lm.wire import Fault, Manners, Wire, words
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces
 from rankpipe.rerank.parse import Reply
-from rankpipe.rerank.said import Said, settle
+from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.rerank.scores import rescored
 from rankpipe.rerank.tei import Limit
 from rankpipe.stage import Reranker
@@ -163,6 +163,7 @@ class Api(Reranker):
         for ranking, cost, asked in zip(batch, spent, requests, strict=True):
             cost.repaired = len(ranking.hits[: self.depth]) - sum(len(one.places) for one in asked)  # without text
         spend(self.budget, spent, requests, lambda _, one: (one, 0), ask, at_once=1)
+        ended(batch, spent)
         judge = self.model or self.wire.url
         return [
             rescored(r, rated, judge).noting(cost.step(self.name))

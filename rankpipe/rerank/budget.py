@@ -39,7 +39,7 @@ class Budget:
 
     def allows(self, spent: Spent, calls: int, tokens: int) -> bool:
         """Whether a query that has spent so much may ask for so many windows, with so many tokens, more."""
-        expected_s = spent.seconds + calls * (spent.seconds / spent.calls if spent.calls else 0.0)
+        expected_s = spent.seconds + calls * (spent.seconds / spent.asked if spent.asked else 0.0)
         return (
             (self.calls is None or spent.calls + calls <= self.calls)
             and (self.tokens is None or spent.tokens + tokens <= self.tokens)
@@ -56,7 +56,7 @@ class Budget:
         :param at_once: how many a few are; the first call is asked alone.
         """
         made, tokens = list[P](), 0
-        for one in waiting if self.seconds is None else waiting[: at_once if spent.calls else 1]:
+        for one in waiting if self.seconds is None else waiting[: at_once if spent.asked else 1]:
             if not self.allows(spent, len(made) + 1, tokens):
                 break
             ready, most = make(one)
@@ -72,16 +72,18 @@ class Spent:
     """What one query has cost so far."""
 
     seconds: float = 0.0
-    calls: int = 0
+    asked: int = 0  # of what it waits for
+    calls: int = 0  # of a model; fewer where not all that is asked takes one
     tokens_in: int = 0
     tokens_out: int = 0
     repaired: int = 0
     skipped: int = 0
     cut: set[int] = field(default_factory=set)  # positions of passages that were shortened
 
-    def pay(self, seconds: float, tokens_in: int, tokens_out: int = 0, mended: int = 0) -> None:
-        """Note one call."""
-        self.seconds, self.calls, self.repaired = self.seconds + seconds, self.calls + 1, self.repaired + mended
+    def pay(self, seconds: float, tokens_in: int, tokens_out: int = 0, mended: int = 0, calls: int = 1) -> None:
+        """Note one thing that was asked."""
+        self.seconds, self.asked, self.calls = self.seconds + seconds, self.asked + 1, self.calls + calls
+        self.repaired += mended
         self.tokens_in, self.tokens_out = self.tokens_in + tokens_in, self.tokens_out + tokens_out
 
     @property
@@ -114,13 +116,13 @@ def spend(
 
     What all queries may ask next is one batch.
 
-    :param waiting: of each query, what costs a call each.
+    :param waiting: of each query, what costs a call each, or none.
     :param make: as of :meth:`Budget.next`; it is told which query it is.
-    :param ask: asks, and pays one call for each.
+    :param ask: asks, and pays each.
     """
 
     def next_of(q: int) -> list[P]:
-        rest = waiting[q][spent[q].calls :]
+        rest = waiting[q][spent[q].asked :]
         if spent[q].skipped or not rest:
             return []
         made = budget.next(spent[q], rest, partial(make, q), at_once)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rankpipe import disk, lines
 from rankpipe.lm import Chat
@@ -37,13 +38,23 @@ class Entry:
     seconds: float  # the batch's, shared out evenly
 
 
-_listener: ContextVar[Callable[[Entry], None] | None] = ContextVar("ledger", default=None)
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A query that its budget ended."""
+
+    query: str  # its id
+    skipped: int  # calls that were not allowed
+
+
+_listener: ContextVar[tuple[Callable[[Entry], None], Callable[[Ended], None]] | None] = ContextVar(
+    "ledger", default=None
+)
 
 
 @contextmanager
-def written(write: Callable[[Entry], None]) -> Iterator[None]:
-    """Every window that is judged inside is handed to ``write``."""
-    token = _listener.set(write)
+def written(write: Callable[[Entry], None], end: Callable[[Ended], None] = lambda _: None) -> Iterator[None]:
+    """Every window that is judged inside is handed to ``write``, every query that a budget ends to ``end``."""
+    token = _listener.set((write, end))
     try:
         yield
     finally:
@@ -52,8 +63,14 @@ def written(write: Callable[[Entry], None]) -> Iterator[None]:
 
 def note(entry: Callable[[], Entry]) -> None:
     """Hand an entry to the listener; it is not even made if there is none."""
-    if write := _listener.get():
-        write(entry())
+    if listener := _listener.get():
+        listener[0](entry())
+
+
+def end(query: str, skipped: int) -> None:
+    """Tell the listener that a budget ended a query."""
+    if listener := _listener.get():
+        listener[1](Ended(query, skipped))
 
 
 @contextmanager
@@ -70,12 +87,12 @@ def kept(draft: Path, keys: Mapping[str, str] | None = None, known: Container[st
         f.writelines(old)
     with disk.disk_errors(draft), open(draft, "ab") as f:
 
-        def write(entry: Entry) -> None:
+        def write(entry: Entry | Ended) -> None:
             told = json.dumps(asdict(entry), ensure_ascii=False)
             f.write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
             f.flush()
 
-        with written(write):
+        with written(write, write):
             yield
 
 
@@ -96,14 +113,27 @@ def read(path: Path) -> list[Entry]:
 
     :raises ArtefactError: If it is damaged, or no ledger.
     """
-    rows = lines.read(path, [f.name for f in fields(Entry)], "rerank again with --ledger")
+    rows = (row for row in _rows(path) if "docs" in row)
     return [Entry(**{**row, "docs": tuple(row["docs"]), "order": tuple(row["order"])}) for row in rows]
+
+
+def ended(path: Path) -> dict[str, int]:
+    """The queries that a budget ended, and how many calls of each were skipped.
+
+    :raises ArtefactError: If it is damaged, or no ledger.
+    """
+    return {row["query"]: row["skipped"] for row in _rows(path) if "skipped" in row}
 
 
 def kinds(entries: Iterable[Entry]) -> dict[str, int]:
     """How many replies are of each kind, in the order of :data:`KINDS`."""
     counted = Counter(e.kind for e in entries)
     return {kind: counted[kind] for kind in KINDS}
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    window, end = ([f.name for f in fields(kind)] for kind in (Entry, Ended))
+    return lines.read(path, window, "rerank again with --ledger", end)
 
 
 def _keyed(draft: Path) -> Iterator[tuple[str, bytes]]:

@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from rankpipe.data import Ranking, Step
+from rankpipe.data import Ranking
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import track
+from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.features import Statistics, chosen, unknown
 from rankpipe.rerank.learners import LEARNERS, Examples, LambdaMART, Learner, Scorer
 from rankpipe.rerank.scores import rescored
@@ -30,19 +32,22 @@ KIND = "ltr"
 class LearnedRanker(Reranker):
     """Scores hits by what was learned from rankings like theirs: from the same first stage, of the same collection.
 
-    Scores compare within a query. Hits after ``depth`` stay below in their old order, with scores that fall on from
-    the last one's by 1 a rank. See :mod:`~rankpipe.rerank.features` for what a hit is known by.
+    Scores compare within a query. Hits after ``depth``, and those that the budget did not allow, stay below in their
+    old order, with scores that fall on from the last one's by 1 a rank. See :mod:`~rankpipe.rerank.features` for what a
+    hit is known by.
 
     :param folder: made by :meth:`fit`.
     :param depth: hits of a ranking that are scored; as many as were learned from by default.
+    :param budget: the most that one query may cost; only the cross-encoder's calls count, not the trees.
     :raises ArtefactError: If there is no whole ranker in the folder, or it knows features that this version does not.
+    :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens for the cross-encoder.
     :raises MissingExtra: If LightGBM (CatBoost) is not installed.
     """
 
     batch = BATCH
     reads_scores = True
 
-    def __init__(self, folder: Path, depth: int | None = None) -> None:
+    def __init__(self, folder: Path, depth: int | None = None, budget: Budget = Budget()) -> None:  # noqa: B008  frozen
         self.manifest = open_artefact(folder, kind=KIND)
         recipe, facts = self.manifest.recipe, self.manifest.facts
         if foreign := unknown(facts["features"]):
@@ -54,6 +59,11 @@ class LearnedRanker(Reranker):
         counted = json.loads((self.manifest.path / "statistics.json").read_text("utf-8"))
         models = {"encoder": recipe["encoder"], "cross": recipe["cross"]}
         self.signals = Signals(tuple(facts["features"]), Statistics(**counted), models, facts["identities"])
+        if "cross_score" not in self.signals.features:
+            budget = Budget(budget.seconds)
+        if budget.tokens is not None:
+            raise RecipeError(["budget.tokens: how many a pair has is known when it has been read; limit the calls"])
+        self.budget = budget
         _ = self.scorer
 
     @cached_property
@@ -120,12 +130,27 @@ class LearnedRanker(Reranker):
 
         :raises ArtefactError: If a model that the features need is no longer the one of the training.
         """
-        made = []
-        for ranking, known in zip(batch, self.signals.of(batch, self.depth), strict=True):
-            scores = self.scorer(known.matrix).tolist() if len(known.matrix) else []
-            cost = Step(self.name, calls=known.calls, tokens_in=known.tokens, cut=known.cut)
-            made.append(rescored(ranking, scores, self.name).noting(cost))
-        return made
+        spent = [Spent() for _ in batch]
+        scores: list[list[float]] = [[] for _ in batch]
+
+        def ask(asked: list[tuple[int, int]]) -> None:
+            self.signals.ready()  # in no query's seconds
+            start = perf_counter()
+            places = [[place for one, place in asked if one == q] for q in range(len(batch))]
+            known = self.signals.of(batch, places)
+            for q, one in enumerate(known):
+                scores[q] += self.scorer(one.matrix).tolist() if len(one.matrix) else []
+            share_s = (perf_counter() - start) / len(asked)
+            for cost, at, one in zip(spent, places, known, strict=True):
+                for place, pair in zip(at, one.crossed, strict=True):
+                    cost.pay(share_s, pair.tokens if pair else 0, calls=int(pair is not None))
+                    cost.cut.update([place] * (pair is not None and pair.cut))
+
+        spend(self.budget, spent, [_head(r, self.depth) for r in batch], lambda q, place: ((q, place), 0), ask)
+        return [
+            rescored(r, rated, self.name).noting(cost.step(self.name))
+            for r, rated, cost in zip(batch, scores, spent, strict=True)
+        ]
 
 
 def _spelled(learner: Learner) -> dict[str, Any]:
@@ -146,9 +171,16 @@ def _signals(
 
 def _examples(signals: Signals, rankings: Sequence[Ranking], qrels: Qrels, depth: int) -> Examples:
     shards = [rankings[i : i + BATCH] for i in range(0, len(rankings), BATCH)]
-    known = [k.matrix for shard in track(shards, "features") for k in signals.of(shard, depth)]
+    known = [
+        k.matrix for shard in track(shards, "features") for k in signals.of(shard, [_head(r, depth) for r in shard])
+    ]
     grades = [grade for r in rankings for grade in _grades(r, qrels, depth)]
     return Examples(np.concatenate(known), np.array(grades, np.int32), list(map(len, known)), signals.features)
+
+
+def _head(ranking: Ranking, depth: int) -> range:
+    """The places of its first hits."""
+    return range(min(len(ranking.hits), depth))
 
 
 def _grades(ranking: Ranking, qrels: Qrels, depth: int) -> list[int]:

@@ -17,7 +17,7 @@ from rankpipe.rerank.clean import harmless
 from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.prompts import PointPrompt, chosen
-from rankpipe.rerank.said import Said, settle
+from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.rerank.scores import rescored
 from rankpipe.rerank.template import PointAnswer
 from rankpipe.stage import Reranker
@@ -104,6 +104,7 @@ class OneByOne(Reranker):
                 settle(batch[one.q], [one.place], one.prompt, said, spent[one.q], share_s)
 
         spend(self.budget, spent, [range(min(len(r.hits), self.depth)) for r in batch], make, ask)
+        ended(batch, spent)
         return [
             rescored(r, rated, self.name).noting(cost.step(self.name))
             for r, rated, cost in zip(batch, scores, spent, strict=True)

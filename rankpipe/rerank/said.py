@@ -40,6 +40,13 @@ def settle(
     ledger.note(partial(_entry, ranking, places, prompt, said, seconds))
 
 
+def ended(batch: Sequence[Ranking], spent: Sequence[Spent]) -> None:
+    """Note in the ledger the queries that their budget ended."""
+    for ranking, cost in zip(batch, spent, strict=True):
+        if cost.skipped:
+            ledger.end(ranking.query.id, cost.skipped)
+
+
 def _entry(ranking: Ranking, places: Sequence[int], prompt: Fitted, said: Said, seconds: float) -> ledger.Entry:
     ids = [ranking.hits[i].doc.id for i in places]
     return ledger.Entry(

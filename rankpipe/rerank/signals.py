@@ -24,12 +24,10 @@ REMEMBERED = 1 << 16  # passages whose vectors are kept: 100 MB at 384 dimension
 
 
 class Known(NamedTuple):
-    """What is known of one ranking's hits, and what that cost."""
+    """What is known of one ranking's hits."""
 
     matrix: Matrix
-    calls: int = 0  # of the cross-encoder
-    tokens: int = 0
-    cut: int = 0
+    crossed: Sequence[Scored | None]  # what the cross-encoder said of each; None if it is not asked
 
 
 @dataclass(frozen=True)
@@ -45,31 +43,42 @@ class Signals:
     models: Mapping[str, str | None]
     identities: Mapping[str, str]
 
-    def of(self, rankings: Sequence[Ranking], depth: int) -> list[Known]:
-        """The matrices of a few rankings, whose first ``depth`` hits count.
+    def ready(self) -> None:
+        """Load the models that the features need.
 
+        :raises ArtefactError: If one is no longer that of the training.
+        """
+        if "cosine" in self.features:
+            _ = self.encoder
+        if "cross_score" in self.features:
+            _ = self.cross.scorer
+
+    def of(self, rankings: Sequence[Ranking], places: Sequence[Sequence[int]]) -> list[Known]:
+        """The matrices of a few rankings.
+
+        :param places: which hits of each.
         :raises ArtefactError: If a model is no longer the one of the training.
         """
-        heads = [r.hits[:depth] for r in rankings]
+        heads = [[r.hits[i] for i in at] for r, at in zip(rankings, places, strict=True)]
         cosines, scored = iter(self._cosines(rankings, heads)), iter(self._crossed(rankings, heads))
         return [
-            self._known(r, [(h, next(cosines), next(scored)) for h in hits])
-            for r, hits in zip(rankings, heads, strict=True)
+            self._known(r, [(i, next(cosines), next(scored)) for i in at])
+            for r, at in zip(rankings, places, strict=True)
         ]
 
-    def _known(self, ranking: Ranking, hits: Sequence[tuple[Hit, float, Scored | None]]) -> Known:
+    def _known(self, ranking: Ranking, hits: Sequence[tuple[int, float, Scored | None]]) -> Known:
         query = self.words(ranking.query.text)
         matrix = np.empty((len(hits), len(self.features)))
-        for i, (hit, cosine, scored) in enumerate(hits):
+        for row, (i, cosine, scored) in zip(matrix, hits, strict=True):
+            hit = ranking.hits[i]
             title, text = self.words(hit.doc.title), self.words(hit.doc.text)
             both = Field([*title, *text], self.statistics.title + self.statistics.text)
             candidate = Candidate(
                 query, Field(title, self.statistics.title), Field(text, self.statistics.text), both, i + 1, hit.score,
-                hits[0][0].score, self.statistics.rarity, cosine, scored.score if scored else nan,
+                ranking.hits[0].score, self.statistics.rarity, cosine, scored.score if scored else nan,
             )  # fmt: skip
-            matrix[i] = [TABLE[name](candidate) for name in self.features]
-        read = [s for _, _, s in hits if s]
-        return Known(matrix, len(read), sum(s.tokens for s in read), sum(s.cut for s in read))
+            row[:] = [TABLE[name](candidate) for name in self.features]
+        return Known(matrix, [scored for _, _, scored in hits])
 
     @cached_property
     def words(self) -> Tokeniser:

@@ -21,7 +21,7 @@ from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import clean, harmless
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
 from rankpipe.rerank.parse import Reply
-from rankpipe.rerank.said import Said, settle
+from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.rerank.scores import rescored
 from rankpipe.stage import Reranker
 
@@ -115,6 +115,7 @@ class T5(Reranker):
                 settle(batch[one.q], one.places, one.prompt, answer, spent[one.q], share_s)
 
         spend(self.budget, spent, [self.pairs(len(hits)) for hits in heads], make, ask)
+        ended(batch, spent)
         return [
             rescored(r, self.scores(len(hits), judged), self.model).noting(cost.step(self.name))
             for r, hits, judged, cost in zip(batch, heads, said, spent, strict=True)

@@ -17,7 +17,7 @@ from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.parse import Answer
 from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
-from rankpipe.rerank.said import Said, settle
+from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.stage import Reranker
 
 P = TypeVar("P", bound=Fitted)
@@ -79,6 +79,7 @@ class Planned(Reranker, Generic[P]):
         with ThreadPoolExecutor(parallel := getattr(self.lm, "parallel", 1)) as pool:
             each = pool.map if parallel > 1 else map
             orders = drive(plans, judge, partial(self._admit, batch, spent, prompts), each)
+        ended(batch, spent)
         return [
             r.reordered([*order, *range(len(order), len(r.hits))]).noting(cost.step(self.name))
             for r, order, cost in zip(batch, orders, spent, strict=True)

@@ -59,6 +59,21 @@ def test_what_the_model_was_shown_and_said(rankpipe: Rankpipe, first: tuple[obje
     assert "ledger.jsonl:1: damaged line; rerank again" in rankpipe("view", "b.trec", code=6).stderr
 
 
+def test_who_was_ended_by_a_budget(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:
+    given = by_query(tmp_path / "a.trec")
+    for calls in (0, 2):
+        rankpipe(*first, *FAKE, "--max-calls", calls, "--ledger", "--out", "b.trec")
+        made = {q["query"]: q for q in json.loads(rankpipe("view", "b.trec", "--json").stdout)["queries"]}
+        for query, hits in given.items():
+            whole = max(len(hits) - 1, 0)
+            told = made.get(query, {"windows": 0, "skipped": 0})
+            assert (told["windows"], told["skipped"]) == (min(whole, calls), max(whole - calls, 0))
+        longest = max(given, key=lambda q: len(given[q]))
+        seen = rankpipe("view", "b.trec", "--query", longest)
+        assert f"ended by the budget: {made[longest]['skipped']} more calls were skipped" in seen.stderr
+    assert "skipped" in rankpipe("view", "b.trec").stdout
+
+
 def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     whole = json.loads(rankpipe(*first, *FAKE, "--json").stdout)["steps"][-1]
     some = rankpipe(*first, *FAKE, "--max-calls", 2)
@@ -70,7 +85,10 @@ def test_budgets(rankpipe: Rankpipe, first: tuple[object, ...]) -> None:
     assert json.loads(rankpipe(*first, *FAKE, "--max-seconds-per-query", 99, "--json").stdout)["steps"][-1] == {
         **whole, "seconds": pytest.approx(0, abs=99),
     }  # fmt: skip
-    assert "no argument 'budget'" in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
+    assert (
+        "--max-seconds-per-query: top has no budget"
+        in rankpipe(*first, "--use", "top", "--set", "k=3", "--max-calls", 2, code=3).stderr
+    )
 
 
 def by_query(path: Path) -> dict[str, list[str]]:
@@ -102,6 +120,8 @@ def test_a_budget_for_those_who_say_scores(rankpipe: Rankpipe, first: tuple[obje
     assert step["calls"] == sum(min(len(hits), 2) for hits in given.values())
     assert step["skipped"] == sum(max(len(hits) - 2, 0) for hits in given.values())
     assert "say with max_length" in rankpipe(*first, "--max-tokens", 99, code=3).stderr
+    late = json.loads(rankpipe(*first, "--model", "colbert-small", "--max-calls", 2, "--json").stdout)["steps"][-1]
+    assert late["calls"] == sum(2 for hits in given.values() if hits)
 
 
 def test_a_budget_of_seconds_is_replayed(rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path) -> None:

@@ -334,9 +334,11 @@ def test_what_cannot_be_made() -> None:
 def test_a_budget_of_requests(calls: int) -> None:
     """tei takes 32 passages a request; what is not sent stays below and is nothing that was mended."""
     given = [ranking(*map(str, range(69)), "", of="1"), ranking("0.1", "0.9", of="2")]
-    with serving(rerank=[graded("tei")]) as server:
+    ended: list[ledger.Ended] = []
+    with serving(rerank=[graded("tei")]) as server, ledger.written(lambda _: None, ended.append):
         made, other = api(server, "tei", budget=Budget(calls=calls)).apply(given)
     n = min(calls, 3)
+    assert [(e.query, e.skipped) for e in ended] == [("1", 3 - n)] * (n < 3) + [("2", 1)] * (n < 1)
     assert (told(made).calls, told(made).skipped, told(made).repaired) == (n, 3 - n, 1)
     rated = min(32 * n, 69)
     assert ids(made) == [f"d{i}" for i in [*range(rated - 1, -1, -1), *range(rated, 70)]]

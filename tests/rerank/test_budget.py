@@ -111,7 +111,7 @@ def test_tokens_end_a_round_in_its_middle() -> None:
 
 
 def test_seconds_are_foreseen() -> None:
-    spent = Spent(seconds=2.0, calls=4)
+    spent = Spent(seconds=2.0, asked=4)
     assert Budget(seconds=3.0).allows(spent, calls=2, tokens=0)
     assert not Budget(seconds=2.9).allows(spent, calls=2, tokens=0)
     assert Budget(seconds=0.01).allows(Spent(), calls=9, tokens=0)  # what a call takes is not known before

@@ -83,6 +83,7 @@ def test_every_reranker_is_there() -> None:
     classes = {name: find(name) for name in known}
     rerankers = {n for n, c in classes.items() if isinstance(c, type) and issubclass(c, Reranker) and c is not Top}
     assert {use.strip("`") for use, *_ in table("By family")} == rerankers
+    assert [name for name in rerankers if "budget" not in recipe.spelled(name)] == []
 
 
 def test_every_prompt_is_there() -> None:

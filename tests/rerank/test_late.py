@@ -15,6 +15,7 @@ from rankpipe import weights
 from rankpipe.colbert import Read, TokenEncoder
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.late import Late, maxsim
 
 PASSAGES = {
@@ -113,6 +114,29 @@ def plain(folder: Path, question: str, passage: str) -> float:
     marks = {tokenizer.token_to_id(c) for c in string.punctuation}
     doc = vectors(told, len(told))[[t not in marks for t in told]]
     return float(sum(max(q @ d for d in doc) for q in query))
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 4, 9])
+def test_a_budget_of_calls(calls: int) -> None:
+    """The first one reads the query."""
+    given = [ranking(["x", "a", "aabbb", "z"], "aab"), ranking(["zc"], "cd"), ranking([], "e")]
+    made, other, none = Lettered(budget=Budget(calls=calls)).apply(given)
+    order = {3: ["d1", "d0", "d2", "d3"], 4: ["d2", "d1", "d0", "d3"], 9: ["d2", "d1", "d3", "d0"]}
+    assert ids(made) == order.get(calls, ["d0", "d1", "d2", "d3"])
+    assert [(m.steps[-1].calls, m.steps[-1].skipped) for m in (made, other, none)] == [
+        (min(calls, 5), max(5 - calls, 0)), (min(calls, 2), max(2 - calls, 0)), (0, 0)
+    ]  # fmt: skip
+
+
+def test_a_budget_of_seconds() -> None:
+    given = [ranking(["x", "a", "aabbb", "z"], "aab"), ranking(["zc"], "cd")]
+    for seconds, calls in ((0, [0, 0]), (1e-9, [1, 1]), (1e9, [5, 2])):
+        made = Lettered(budget=Budget(seconds=seconds)).apply(given)
+        assert [m.steps[-1].calls for m in made] == calls
+        assert [m.steps[-1].calls + m.steps[-1].skipped for m in made] == [5, 2]
+    assert [m.hits for m in made] == [m.hits for m in Lettered().apply(given)]
+    with pytest.raises(RecipeError, match=r"budget\.tokens: how many a query has is known when it has been read"):
+        Late(budget=Budget(tokens=9))
 
 
 def test_scores_are_as_colbert_makes_them(colbert: Path) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from shutil import copy
 
+import pytest
+
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.rerank import ledger
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
+from rankpipe.rerank.pointwise import Pointwise
+from rankpipe.stage import Reranker
 from tests.rerank.test_listwise import ranking
 
 
@@ -56,6 +62,25 @@ def test_first_tells_probabilities() -> None:
     with ledger.written(entries.append):
         First(Oracle(float)).apply([ranking(2)])
     assert entries[0].reply.count("0.667") == 1
+
+
+@pytest.mark.parametrize(
+    ("reranker", "skipped"),
+    [
+        (Listwise(Oracle(float), budget=Budget(calls=2)), [7, 0]),
+        (Listwise(Oracle(float), budget=Budget(calls=0)), [9, 2]),
+        (Pointwise(Noisy(), budget=Budget(calls=9)), [91, 16]),
+        (Listwise(Oracle(float)), [0, 0]),
+    ],
+)
+def test_queries_that_a_budget_ended(reranker: Reranker, skipped: list[int], tmp_path: Path) -> None:
+    with ledger.kept(tmp_path / "l.draft"):
+        made = reranker.apply([ranking(100, "1"), ranking(25, "2")])
+    ledger.publish(tmp_path / "l.draft", tmp_path / "l.jsonl")
+    assert [r.steps[0].skipped for r in made] == skipped
+    assert ledger.ended(tmp_path / "l.jsonl") == {q: n for q, n in zip("12", skipped, strict=True) if n}
+    windows = Counter(e.query for e in ledger.read(tmp_path / "l.jsonl"))
+    assert [windows[r.query.id] for r in made] == [r.steps[0].calls for r in made]
 
 
 def test_a_file_of_windows(tmp_path: Path) -> None:

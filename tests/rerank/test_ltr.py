@@ -17,6 +17,7 @@ import pytest
 from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.features import NEEDS, TABLE, Statistics, chosen, described
 from rankpipe.rerank.learners import LambdaMART, Learner, YetiRank
 from rankpipe.rerank.ltr import LearnedRanker
@@ -66,7 +67,7 @@ def known(query: str, doc: Doc, seen: list[Doc]) -> dict[str, float]:
     names = tuple(name for name in TABLE if name not in NEEDS)
     signals = Signals(names, Statistics.of(seen, bare.words), {}, {})
     hits = (Hit(Doc("x", "x y"), 9.0), Hit(Doc("y", ""), 7.0), Hit(doc, 4.0))
-    [made] = signals.of([Ranking(Query("q", query), hits)], 100)
+    [made] = signals.of([Ranking(Query("q", query), hits)], [range(3)])
     return dict(zip(names, made.matrix[2].tolist(), strict=True))
 
 
@@ -159,7 +160,7 @@ def test_lightgbm_predicts_what_it_was_trained_to(tmp_path: Path) -> None:
     lightgbm = pytest.importorskip("lightgbm")
     rankings, qrels = judged()
     ranker = LearnedRanker.fit(rankings, qrels, tmp_path / "ltr", learner=LambdaMART(**SMALL))
-    x = np.concatenate([k.matrix for k in ranker.signals.of(rankings, 100)])
+    x = np.concatenate([k.matrix for k in ranker.signals.of(rankings, [range(20)] * len(rankings))])
     y = [grade for r in rankings for h in r.hits for grade in [qrels[r.query.id][h.doc.id]]]
     rows = [i for i, r in enumerate(rankings) if len({qrels[r.query.id][h.doc.id] for h in r.hits}) > 1]
     keep = [20 * i + j for i in rows for j in range(20)]
@@ -183,6 +184,24 @@ def test_hits_below_the_depth_stay_in_their_order(tmp_path: Path) -> None:
     assert LearnedRanker(tmp_path / "ltr").depth == 15
     with pytest.raises(RecipeError, match="depth: 0"):
         LearnedRanker(tmp_path / "ltr", depth=0)
+
+
+def test_budgets_of_what_asks_no_model(tmp_path: Path) -> None:
+    """Seconds only: trees are no calls."""
+    pytest.importorskip("lightgbm")
+    rankings, qrels = judged()
+    LearnedRanker.fit(rankings, qrels, tmp_path / "ltr", learner=LambdaMART(**SMALL))
+    whole = scores(LearnedRanker(tmp_path / "ltr"), rankings[:3])
+    for budget in (Budget(calls=0), Budget(tokens=0), Budget(seconds=1e9)):
+        made = LearnedRanker(tmp_path / "ltr", budget=budget).apply(rankings[:3])
+        assert [[(h.doc.id, h.score) for h in r.hits] for r in made] == whole
+        assert [(r.steps[-1].calls, r.steps[-1].skipped) for r in made] == [(0, 0)] * 3
+    for seconds, scored in ((0, 0), (1e-9, 1)):
+        for made, given in zip(
+            LearnedRanker(tmp_path / "ltr", budget=Budget(seconds=seconds)).apply(rankings[:3]), rankings, strict=False
+        ):
+            assert [h.doc for h in made.hits] == [h.doc for h in given.hits]
+            assert (made.steps[-1].calls, made.steps[-1].skipped) == (0, 20 - scored)
 
 
 def changed(folder: Path, **facts: Any) -> None:
@@ -229,7 +248,7 @@ def test_models_are_features_and_must_stay_the_same(tmp_path: Path, embedded: Ca
     )  # fmt: skip
     [made] = ranker.apply(rankings[:1])
     assert (made.steps[-1].calls, made.steps[-1].cut) == (6, 0)
-    matrix = dict(zip(ranker.signals.features, ranker.signals.of(rankings[:1], 6)[0].matrix.T, strict=True))
+    matrix = dict(zip(ranker.signals.features, ranker.signals.of(rankings[:1], [range(6)])[0].matrix.T, strict=True))
     from rankpipe.rerank.cross import CrossEncoder
     from rankpipe.retrieve.encode import encoder
 
@@ -239,6 +258,13 @@ def test_models_are_features_and_must_stay_the_same(tmp_path: Path, embedded: Ca
     assert matrix["cosine"] == pytest.approx((told @ asked[0]).tolist(), abs=1e-6)  # bge's are of length 1 already
     logits = [s.score for s in CrossEncoder("minilm-l12").scorer([("apple quince", h.doc.contents) for h in hits])]
     assert matrix["cross_score"].tolist() == logits
+    whole = {h.doc.id: h.score for h in made.hits}
+    for budget, calls in ((Budget(calls=4), 4), (Budget(calls=0), 0), (Budget(seconds=1e9), 6)):
+        [made] = LearnedRanker(tmp_path / "ltr", budget=budget).apply(rankings[:1])
+        assert (made.steps[-1].calls, made.steps[-1].skipped) == (calls, 6 - calls)
+        assert {h.doc.id: h.score for h in made.hits[:calls]} == {h.doc.id: whole[h.doc.id] for h in hits[:calls]}
+    with pytest.raises(RecipeError, match=r"budget\.tokens: how many a pair has is known when it has been read"):
+        LearnedRanker(tmp_path / "ltr", budget=Budget(tokens=9))
     changed(tmp_path / "ltr", identities={"cross": "wheel:another"})
     with pytest.raises(ArtefactError, match="was trained with cross minilm-l12 wheel:another"):
         LearnedRanker(tmp_path / "ltr").apply(rankings[:1])

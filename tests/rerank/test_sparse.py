@@ -13,6 +13,7 @@ import pytest
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.sparse import Sparse
 
 torch: Any = pytest.importorskip("torch")
@@ -84,6 +85,24 @@ def test_hits_below_the_depth_stay_in_their_order(splade: Path) -> None:
     last = first.hits[1].score
     assert [h.score for h in first.hits[2:]] == [last - 1, last - 2, last - 3]
     assert (first.steps[-1].calls, none.hits, none.steps[-1].calls) == (2, (), 0)
+
+
+def test_budgets(splade: Path) -> None:
+    """What is scored has the score that it has without one, and the rest stays below."""
+    given = [ranking(PASSAGES, "capital of France"), ranking(PASSAGES[:2], "ripe")]
+    whole = [scores(made) for made in Sparse(max_length=16).apply(given)]
+    limits = {Budget(): (5, 2), Budget(calls=3): (3, 2), Budget(tokens=33): (2, 2), Budget(seconds=1e-9): (1, 1),
+              Budget(seconds=1e9): (5, 2), Budget(calls=0): (0, 0)}  # fmt: skip
+    for budget, calls in limits.items():
+        for made, all_of_it, n in zip(Sparse(max_length=16, budget=budget).apply(given), whole, calls, strict=True):
+            [step] = made.steps
+            assert (step.calls, step.skipped) == (n, len(all_of_it) - n)
+            known = {f"d{i}": all_of_it[f"d{i}"] for i in range(n)}
+            assert {h.doc.id: h.score for h in made.hits[:n]} == pytest.approx(known, rel=1e-5)
+            assert [h.doc.id for h in made.hits[n:]] == [f"d{i}" for i in range(n, len(all_of_it))]
+            assert budget.tokens is None or step.tokens_in <= budget.tokens
+    with pytest.raises(RecipeError, match=r"budget\.tokens: say with max_length how many a passage may have"):
+        Sparse(budget=Budget(tokens=9))
 
 
 def test_nothing_to_rank_loads_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -154,7 +154,10 @@ def test_a_budget_of_tokens(tiny_t5: Path) -> None:
 def test_a_budget_of_comparisons(tiny_t5: Path) -> None:
     """Of d0 before d1, d2, d3 only the first two: the others are half won, and d3 was never compared."""
     p = [exp(plain(tiny_t5, f"Query: which pet Document0: a cat Document1: {text} Relevant:")) for text in SHOWN[1:3]]
-    [made] = duo(tiny_t5, depth=4, budget=Budget(calls=2)).apply([ranking(*TEXTS[:4])])
+    ended: list[ledger.Ended] = []
+    with ledger.written(lambda _: None, ended.append):
+        [made] = duo(tiny_t5, depth=4, budget=Budget(calls=2)).apply([ranking(*TEXTS[:4])])
+    assert ended == [ledger.Ended("7", 10)]
     assert (made.steps[0].calls, made.steps[0].skipped) == (2, 10)
     expected = {"d0": sum(p) + 2, "d1": 1 - p[0] + 2.5, "d2": 1 - p[1] + 2.5}
     assert {d: s for d, s in by_id(made).items() if d != "d3"} == pytest.approx(expected, abs=1e-5)
