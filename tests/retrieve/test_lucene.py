@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -155,6 +156,21 @@ def test_equals_a_fresh_one(lives: int, fields: dict[str, float] | None, tmp_pat
         Here, settings=settings(max_examples=lives, stateful_step_count=8, deadline=None,
                                 suppress_health_check=[HealthCheck.too_slow])
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", [None, {"title": 2.0, "text": 1.0}], ids=["contents", "fields"])
+def test_what_was_deleted_does_not_count(fields: dict[str, float] | None, tiny: Dataset, tmp_path: Path) -> None:
+    docs = list(tiny.docs())
+    index = Lucene.build(tiny, tmp_path / "index", fields=fields)
+    index.delete(d.id for d in docs[::3])
+    index.update(replace(d, text=d.text + " tides and winds") for d in docs[1::3])
+    left = [*index.documents()]
+    assert len(left) == len(docs) - len(docs[::3])
+    fresh = Lucene.build(Dataset.of(left), tmp_path / "fresh", fields=fields)
+    assert listed([*index(tiny.queries)]) == listed([*fresh(tiny.queries)])
+    if not fields:
+        expanded = [[*Lucene(one.folder, rm3=True)(tiny.queries)] for one in (index, fresh)]
+        assert listed(expanded[0]) == listed(expanded[1])
 
 
 ODD = [
