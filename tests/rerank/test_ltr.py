@@ -97,6 +97,15 @@ def test_features_by_hand() -> None:
     )  # fmt: skip
 
 
+def test_features_of_some_hits_are_those_they_have_among_all() -> None:
+    [ranking], _ = judged(1)
+    bare = Signals(tuple(name for name in TABLE if name not in NEEDS), Statistics(0, {}, 0, 0), {}, {})
+    signals = Signals(bare.features, Statistics.of([h.doc for h in ranking.hits], bare.words), {}, {})
+    [whole] = signals.of([ranking], [range(20)])
+    head, rest = signals.of([ranking, ranking], [range(3), range(3, 20)])
+    assert np.array_equal(np.concatenate([head.matrix, rest.matrix]), whole.matrix, equal_nan=True)
+
+
 def test_what_cannot_be_known_is_no_number() -> None:
     untitled = known("red fox", Doc("d", "tea"), [Doc("e", "tea")])
     assert {name for name, value in untitled.items() if isnan(value)} == {
