@@ -73,20 +73,29 @@ class Draft:
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, tuple[int, str]] = field(default_factory=dict)  # of files that are on the disk for sure, if known
 
 
 @contextmanager
 def publish(
-    folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data, resume: bool = False
+    folder: Path,
+    *,
+    kind: str,
+    format: int = 1,
+    recipe: dict[str, Any],
+    data: Data,
+    resume: bool = False,
+    shard: int = 0,
 ) -> Iterator[Draft]:
     """Write an artefact; it replaces the one in ``folder`` when the block ends without an error.
 
     :param resume: keep what an interrupted build of the same recipe and data left, for this one to go on from.
+    :param shard: how the work is cut: a build goes on only from one that was cut alike.
     :raises ArtefactError: If another process is writing there.
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
     known = _Known(kind, format)
-    told = [kind, format, recipe, asdict(data)]
+    told = [kind, format, recipe, asdict(data), *([shard] if shard else [])]
     key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
     work = folder / "made" / f".work-{key}"
     with disk_errors(folder), lock(folder):
@@ -96,7 +105,7 @@ def publish(
         work.mkdir(parents=True, exist_ok=True)
         draft = Draft(work)
         yield draft
-        known.commit(folder, recipe, data, draft, {})
+        known.commit(folder, recipe, data, draft, draft.sums)
 
 
 @contextmanager

@@ -24,27 +24,34 @@ def build(
     use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
     settings: options.Set = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
+    engine: options.Engine = options.Engines.local,
+    address: options.Address = None,
+    gpus: options.Gpus = 0,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Documents of a segment; 65536 with a cluster, else one is made of all.")
+    ] = None,
 ) -> None:
     """Build an index from a collection.
 
     rankpipe index build my-index --data path/to/beir-folder
     rankpipe index build my-vectors --data corpus.jsonl --use dense --set model=bge-small
     rankpipe index build indexes/pydocs-bm25
+    rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
     from rankpipe import store
     from rankpipe.retrieve import shelf
 
-    written = folder / "recipe.yaml"
+    written, how = folder / "recipe.yaml", {"engine": options.engine(engine, address, gpus), "shard": shard}
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
         source = str(Path(data).resolve()) if Path(data).exists() else data
         policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
         tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
-        why = shelf.build(shelf.opened(tree), folder, node, force=force)
+        why = shelf.build(shelf.opened(tree), folder, node, force=force, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        why = shelf.ensure(folder, force=force)
+        why = shelf.ensure(folder, force=force, **how)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
     made = store.read_manifest(folder)

@@ -192,10 +192,10 @@ class Dense(Encoded[Encoder]):
     def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and look up the nearest documents of each segment."""
         asked = [query.text for query in queries if query.text.strip()]
-        if not asked or not self.segments:
+        if not asked or not self.searched:
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
-        found = [(s.docs, iter(s.nearest.search(vectors, self.k))) for s in self.segments]
+        found = [(s.docs, iter(s.nearest.search(vectors, self.k))) for s in self.searched]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 

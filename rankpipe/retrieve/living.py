@@ -32,6 +32,7 @@ from rankpipe.store import Draft, publish
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
+LARGE = 1 << 20  # documents; segments of as many are merged by compact() only
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 
@@ -97,7 +98,7 @@ class Living(Index):
 
     @abstractmethod
     def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment."""
+        """For each query the best ``k`` hits of each segment that is ``searched``."""
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -113,14 +114,19 @@ class Living(Index):
         """
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Search every segment, and merge what they have by score; equal scores as trec_eval breaks them."""
+        """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
         return [
             Ranking.scored(query, chain.from_iterable(found), self.k)
             for query, found in zip(batch, self.find(batch), strict=True)
         ]
 
     def _open(self) -> None:
-        self.segments = self._opened(self.manifest.path)
+        self.segments = self.searched = self._opened(self.manifest.path)
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """Search these segments only, by what is known of all, until what is there now is opened again."""
+        self.searched = [self.segments[i] for i in numbers]
+        return self
 
     def __len__(self) -> int:
         return sum(map(len, self.segments))
@@ -189,7 +195,8 @@ class Living(Index):
             segments = self._opened(draft.folder)
             sizes = defaultdict(list)
             for s in segments:
-                sizes[_size(len(s))].append(s)
+                if len(s) < LARGE:
+                    sizes[_size(len(s))].append(s)
             many = [group for group in sizes.values() if len(group) >= FAN]
             rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
             if not (due := [*many, *rotten]):

@@ -27,15 +27,19 @@ class Part(Draft):
 
     :param home: the folder of the index.
     :param first: whether a build makes it; otherwise it comes to others, or takes their place.
+    :param known: what :meth:`older` gives, if that is known.
     """
 
     home: Path = Path()
     first: bool = False
+    known: Sequence[Path] | None = None
 
-    def older(self) -> list[Path]:
+    def older(self) -> Sequence[Path]:
         """Folders of segments whose work may serve again: the others of the index; for a first one, those of the index
         that the build will replace, unless a byte of it is wrong.
         """
+        if self.known is not None:
+            return self.known
         if not self.first:
             return [f for f in folders(self.folder.parent) if f != self.folder]
         try:

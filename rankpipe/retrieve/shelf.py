@@ -16,7 +16,10 @@ from rankpipe import recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
+from rankpipe.engine import Engine, Local
 from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.retrieve import shards
+from rankpipe.retrieve.living import Living
 from rankpipe.stage import Retriever
 
 KEYS = ("data", "split", "titles", "index")
@@ -48,16 +51,17 @@ def _refused(index: dict[str, Any]) -> list[str]:
     return []
 
 
-def ensure(folder: Path, *, force: bool = False) -> str | None:
+def ensure(folder: Path, *, force: bool = False, engine: Engine | None = None, shard: int | None = None) -> str | None:
     """Build the index that the recipe in ``folder`` describes, unless it is there and current.
 
+    :param engine: as :func:`build`; also ``shard``.
     :return: why it was built; None if it was current.
     :raises RecipeError: If the recipe has faults.
     """
     tree = recipe.load(folder)
     if faults := check(tree):
         raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(opened(tree), folder, tree["index"], force=force)
+    return build(opened(tree), folder, tree["index"], force=force, engine=engine, shard=shard)
 
 
 def outdated(folder: Path) -> bool:
@@ -78,9 +82,19 @@ def opened(tree: dict[str, Any]) -> Dataset:
     return open_dataset(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
 
 
-def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = False) -> str | None:
+def build(
+    data: Dataset,
+    folder: Path,
+    index: dict[str, Any],
+    *,
+    force: bool = False,
+    engine: Engine | None = None,
+    shard: int | None = None,
+) -> str | None:
     """Build one index, unless it is there and current; the reason, or None.
 
+    :param engine: builds shards of the collection, which become segments; None builds one segment here.
+    :param shard: documents of a shard; also without an engine.
     :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
     """
     kind = find(index["use"])
@@ -97,7 +111,14 @@ def build(data: Dataset, folder: Path, index: dict[str, Any], *, force: bool = F
             "loses them"
         )
     if why:
-        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"})
+        if engine is None and shard is None:
+            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"})
+        elif issubclass(kind, Living):
+            if faults := _refused(index):
+                raise RecipeError(faults)
+            shards.build(kind, data, folder, written, engine or Local(), shard or shards.SHARD)
+        else:
+            raise RecipeError([f"{folder}: {index['use']} has no segments; build it first, without engine and shard"])
     return why
 
 

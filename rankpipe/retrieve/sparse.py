@@ -149,7 +149,7 @@ class SparseIndex(Encoded[SparseEncoder]):
             ((w / steps, vocabulary[i]) for i, w in zip(query.words.tolist(), query.weights, strict=True)),
             key=lambda word: (-word[0], word[1]),
         )
-        for s in self.segments:
+        for s in self.searched:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
             found, scores = candidates(terms, self.k, s.alive, s.sums)
             top = best(scores, s.docs.precedence[found], self.k)
