@@ -41,17 +41,18 @@ def build(
     from rankpipe import store
     from rankpipe.retrieve import shelf
 
-    written, how = folder / "recipe.yaml", {"engine": options.engine(engine, address, gpus), "shard": shard}
+    written = folder / "recipe.yaml"
+    how: dict[str, Any] = {"force": force, "engine": options.engine(engine, address, gpus), "shard": shard}
     if data is not None:
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
         source = str(Path(data).resolve()) if Path(data).exists() else data
         policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
         tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
-        why = shelf.build(shelf.opened(tree), folder, node, force=force, **how)
+        why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        why = shelf.ensure(folder, force=force, **how)
+        why = shelf.ensure(folder, **how)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
     made = store.read_manifest(folder)

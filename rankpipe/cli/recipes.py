@@ -48,8 +48,8 @@ def run(
     from rankpipe.cli.experiments import experiment
     from rankpipe.measure.experiment import Experiment
 
-    how = {"engine": options.engine(engine, address, gpus), "block": block}
-    broken = experiment(Experiment(recipe), force=force, report=report, **how)
+    cluster = options.engine(engine, address, gpus)
+    broken = experiment(Experiment(recipe), report=report, force=force, engine=cluster, block=block)
     if broken:
         raise typer.Exit(10)
 

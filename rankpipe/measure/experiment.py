@@ -13,7 +13,6 @@ Systems that begin alike share that work, and what rerankers did is kept: the sa
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,23 +20,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rankpipe import disk, lines, recipe, store, trec, weights
-from rankpipe.catalog import find
+from rankpipe import lines, recipe, store, trec
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Engine
-from rankpipe.errors import DataError, RankpipeError, RecipeError
+from rankpipe.errors import RankpipeError, RecipeError
 from rankpipe.journal import Kept
+from rankpipe.measure.identity import identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
 from rankpipe.progress import track
-from rankpipe.provenance import commit, versions
+from rankpipe.provenance import commit
 from rankpipe.retrieve import shelf
 from rankpipe.retrieve.docs import lean
 from rankpipe.stage import Reranker, Stage, Top
 
-LIBRARIES = ("rankpipe", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
 SEED = 0  # of samples of queries, and of bootstrap intervals
 BLOCK = 64  # queries that go through all systems together; bounds the memory that rankings take
 
@@ -282,34 +280,6 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
             yield from _flat(stage)
         else:
             yield stage
-
-
-def identity(node: dict[str, Any], root: Path) -> str:
-    """Everything that decides what a stage gives: its recipe, the files that names, its code, weights and libraries."""
-    parts: list[Any] = [node, versions(LIBRARIES)]
-    for _, part in recipe.walk(node):
-        call = find(part["use"])
-        parts.append(_code(Path(inspect.getfile(inspect.unwrap(call)))))
-        read = [name for name in recipe.paths(call) if name not in getattr(call, "writes", ())]
-        parts += [_content(root / part[name]) for name in read if isinstance(part.get(name), str)]
-        if isinstance(part.get("model"), str) and "url" not in inspect.signature(call).parameters:  # else on a server
-            parts.append(weights.identity(weights.resolve(part["model"])))
-    return recipe.digest(parts)
-
-
-def _code(source: Path) -> list[str]:
-    """Checksums of a component's module; of ours also of all in its room (prompts, plans, ...) and the ground floor."""
-    house = Path(recipe.__file__).parent
-    if not source.is_relative_to(house):
-        return [disk.sha256(source)]
-    files = {*source.parent.rglob("*.py"), *source.parent.rglob("*.yaml"), *house.glob("*.py")}
-    return [disk.sha256(file) for file in sorted(files)]
-
-
-def _content(path: Path) -> str:
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    return weights.identity(path) if path.is_dir() else disk.sha256(path)
 
 
 def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:

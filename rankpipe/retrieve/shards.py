@@ -1,9 +1,8 @@
 """Large indexes: built shard by shard, and searched segment by segment, wherever an engine does it.
 
-A shard is so many documents of a collection, in its order, and becomes a segment of the index; so nothing needs merging,
-and what is found does not depend on the cut where it does not depend on segments: with all kinds of index but those
-that learn from the documents of a segment (FAISS's, compressed late interaction). These give the same for the same cut,
-whatever the engine.
+A shard is so many documents of a collection, in its order, and becomes a segment of the index, so that nothing needs
+merging. The engine changes no byte of the index but its dates and seconds. How it is cut changes nothing that is found,
+but where a segment learns from its own documents (FAISS's indexes, compressed late interaction).
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ def build(
     """
     if shard < 1:
         raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
-    how = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
-    with publish(folder, **how, resume=True, shard=shard) as draft:
+    what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
+    with publish(folder, **what, resume=True, shard=shard) as draft:
         engine.sees(draft.folder)
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
         done = {int(made.name) for made in folders(draft.folder)}
@@ -163,10 +162,8 @@ class Search:
     @classmethod
     def of(cls, index: Living, part: Sequence[int]) -> Search:
         """The same index with the same arguments, which it keeps under their names."""
-        arguments = {
-            name: getattr(index, name) for name in inspect.signature(type(index)).parameters if name != "index"
-        }
-        return cls(type(index), {"index": index.folder, **arguments}, index.manifest.build, part)
+        kept = {name: getattr(index, name) for name in inspect.signature(type(index)).parameters if name != "index"}
+        return cls(type(index), {"index": index.folder, **kept}, index.manifest.build, part)
 
     def __call__(self, batch: Sequence[Query]) -> list[Ranking]:
         """The best of these segments."""

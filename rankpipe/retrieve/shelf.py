@@ -116,7 +116,7 @@ def build(
         elif issubclass(kind, Living):
             if faults := _refused(index):
                 raise RecipeError(faults)
-            shards.build(kind, data, folder, written, engine or Local(), shard or shards.SHARD)
+            shards.build(kind, data, folder, written, engine or Local(), shards.SHARD if shard is None else shard)
         else:
             raise RecipeError([f"{folder}: {index['use']} has no segments; build it first, without engine and shard"])
     return why

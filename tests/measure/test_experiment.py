@@ -12,7 +12,8 @@ import rankpipe
 from rankpipe import Query, disk, store, trec
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.journal import Kept
-from rankpipe.measure.experiment import Experiment, _code
+from rankpipe.measure.experiment import Experiment
+from rankpipe.measure.identity import _code
 from rankpipe.measure.results import expected
 from rankpipe.rerank.prompts import TEMPLATES
 from tests.lm.server import say, serving
