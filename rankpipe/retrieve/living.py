@@ -32,7 +32,7 @@ from rankpipe.store import Draft, publish
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
-LARGE = 1 << 20  # documents; segments of as many are merged by compact() only
+LARGE = 1 << 18  # documents; segments of as many are merged by compact() only
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 

@@ -52,7 +52,7 @@ def build(
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
         done = {int(made.name) for made in folders(draft.folder)}
         make = Make(kind, draft.folder, Part(draft.folder, home=folder, first=True).older(), recipe)
-        jobs = ((number, docs) for number, docs in enumerate(_cut(data, shard)) if number not in done)
+        jobs = ((number, docs) for number, docs in enumerate(cut(data, shard)) if number not in done)
         total = -(-data.count // shard) - len(done) if data.count else None
         for sums in track(engine.map(make, jobs), f"{kind.kind} index of {data.name}, shards", total):
             draft.sums |= sums
@@ -60,7 +60,8 @@ def build(
         draft.facts = kind._facts(draft.folder)
 
 
-def _cut(data: Dataset, shard: int) -> Iterator[list[Doc]]:
+def cut(data: Dataset, shard: int) -> Iterator[list[Doc]]:
+    """The shards of a collection, each of so many documents."""
     stream = iter(data.docs())
     while docs := list(islice(stream, shard)):
         yield docs

@@ -36,17 +36,17 @@ KINDS: list[dict[str, Any]] = [
 WORDS = [
     "ash",
     "birch",
-    "cedar",
+    "box",
     "elm",
     "fir",
-    "hazel",
+    "holly",
     "larch",
+    "lime",
     "maple",
     "oak",
     "pine",
     "rowan",
     "spruce",
-    "sumac",
     "yew",
 ]
 
