@@ -72,7 +72,9 @@ def measured(scratch: Path, sizes: dict[str, int], queries: Sequence[Query]) -> 
                 work = {"read and deal out": partial(dealing, data, size), **work}
             for stage, ready in work.items():
                 yield {"stage": stage, "kind": kind, "documents": size, **alone(ready)}
-            yield {"stage": "size", "kind": kind, "documents": size, "bytes_a_document": round(weight(folder) / size)}
+            weights = {"on the disk": weight(folder), "as sent": len(pickle.dumps(next(shards.cut(data, size))))}
+            for stage, weighed in weights.items():
+                yield {"stage": stage, "kind": kind, "documents": size, "bytes_a_document": round(weighed / size)}
 
 
 def dealing(data: Dataset, size: int) -> Callable[[], int]:
@@ -136,13 +138,14 @@ def planned(rows: Sequence[Row]) -> Iterator[Row]:
         few, many = told("make a shard", kind, "documents")
         low, high = told("make a shard", kind, "peak_mb")
         query = told(f"search, k = {K}, a query", kind, "cpu_ms")[-1]
-        size = told("size", kind, "bytes_a_document")[-1]
+        size, message = (told(stage, kind, "bytes_a_document")[-1] for stage in ("on the disk", "as sent"))
         core_h, deal_h = (SEGMENTS * ms / 3.6e6 for ms in (make, sent))
         yield {
             "kind": kind,
             "segments": -(-SEGMENTS // SHARD),
             "disk_gb": round(SEGMENTS * size / 1e9),
             "worker_gb": round((high + (high - low) / (many - few) * max(SHARD - many, 0)) / 1e3, 1),
+            "waiting_gb": round(2 * WORKERS * SHARD * message / 1e9, 1),
             "core_hours": round(core_h, 1),
             "reading_hours": round(deal_h, 1),
             "hours": round(max(core_h / WORKERS, deal_h), 1),
