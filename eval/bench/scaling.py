@@ -1,15 +1,16 @@
 """What a corpus of any size costs, by what a part of it costs here: shards, memory, disk, hours.
 
-python eval/bench/scaling.py [--documents 32768] [--encoded 512] [--queries 32]
+python eval/bench/scaling.py [--documents 8192] [--encoded 128] [--queries 16]
 
 Measured: the one process that reads the corpus and deals it out, a worker that makes a shard, and a search of one
 segment, in processor time, so that other work on the machine counts little. Planned: MS MARCO v2.1's segments by these
-figures. Documents are those of eval/bench/index.py.
+figures. The documents are SciFact's and NFCorpus's, the queries SciFact's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import pickle
 import resource
@@ -23,15 +24,16 @@ from time import process_time
 from typing import Any
 
 from common import HERE, Row, file
-from index import collection, questions
 
-from rankpipe import Query
+from rankpipe import Query, open_dataset
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
 from rankpipe.store import Data, publish
 
+DATA = Path(os.environ["RANKPIPE_DATA"])
 KINDS: dict[str, dict[str, Any]] = {
     "bm25": {"use": "bm25"},
     "dense": {"use": "dense", "model": "bge-small", "store": "int8"},
@@ -46,21 +48,32 @@ K = 1000
 def main() -> None:
     """Measure, plan, and file both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=32_768, help="of the shard of words")
-    parser.add_argument("--encoded", type=int, default=512, help="documents of the shard of vectors")
-    parser.add_argument("--queries", type=int, default=32)
+    parser.add_argument("--documents", type=int, default=8_192, help="of the shard of words")
+    parser.add_argument("--encoded", type=int, default=128, help="documents of the shard of vectors")
+    parser.add_argument("--queries", type=int, default=16)
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
     told = parser.parse_args()
     sizes = {"bm25": told.documents, "dense": told.encoded}
     with TemporaryDirectory() as scratch:
-        rows = [*measured(Path(scratch), sizes, questions()[: told.queries])]
+        queries = open_dataset(DATA / "scifact").queries[: told.queries]
+        rows = [*measured(Path(scratch), sizes, queries)]
     file("scaling", rows, told.into)
     file("scaling-plan", [*planned(rows)], told.into)
 
 
+def collection(scratch: Path) -> Dataset:
+    """Some thousands of documents in one file."""
+    path = scratch / "corpus.jsonl"
+    with open(path, "w", encoding="utf-8") as f:
+        for name in ("scifact", "nfcorpus"):
+            for doc in open_dataset(DATA / name).docs():
+                f.write(json.dumps({"_id": f"{name}-{doc.id}", "title": doc.title, "text": doc.text}) + "\n")
+    return Dataset(name="scifact and nfcorpus", corpus=Jsonl(path))
+
+
 def measured(scratch: Path, sizes: dict[str, int], queries: Sequence[Query]) -> Iterator[Row]:
     """Two sizes of everything, each in a process of its own."""
-    data = collection(scratch, max(sizes.values()))
+    data = collection(scratch)
     for kind, node in KINDS.items():
         for size in (sizes[kind] // 2, sizes[kind]):
             folder = scratch / f"{kind}-{size}"
