@@ -188,9 +188,6 @@ class Ray:
         return told
 
 
-ENGINES: dict[str, type[Local] | type[Ray]] = {"local": Local, "ray": Ray}
-
-
 class Place(NamedTuple):
     """Where work starts from."""
 

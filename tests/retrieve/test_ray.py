@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from rankpipe.trec import write_run
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-ray")
 pytestmark = pytest.mark.slow
+OURS = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the environment of commands
 OMENS = "RANKPIPE_TEST_OMENS"  # a folder; workers get settings of this name
 
 
@@ -211,6 +214,21 @@ def test_a_recipe(cluster: Ray, omens: Path, tiny_path: Path, tmp_path: Path, mo
     (omens / "rerank").touch()
     Experiment(Path("other")).run(engine=cluster)
     assert (omens / "rerank").exists(), "all was kept"
+
+
+def test_from_the_command_line(cluster: Ray, tiny_path: Path, tmp_path: Path) -> None:
+    def rankpipe(*words: object) -> None:
+        command = [sys.executable, "-c", "from rankpipe.cli import main; main()", *map(str, words)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=OURS)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    there = ("--engine", "ray", "--address", cluster.address)
+    rankpipe("index", "build", "alone", "--data", tiny_path)
+    rankpipe("index", "build", "cut", "--data", tiny_path, "--shard", 6, *there)
+    rankpipe("search", "alone", "--data", tiny_path, "--out", "alone.trec")
+    rankpipe("search", "cut", "--data", tiny_path, "--out", "cut.trec", *there)
+    assert store.read_manifest(tmp_path / "cut").facts["segments"] == 4
+    assert (tmp_path / "cut.trec").read_bytes() == (tmp_path / "alone.trec").read_bytes()
 
 
 def test_what_goes_wrong_there(cluster: Ray, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

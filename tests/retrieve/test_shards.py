@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.shards import Spread
 from rankpipe.trec import write_run
+from tests.engines import Others
 from tests.retrieve.fakes import Listed
 
 I = TypeVar("I")  # noqa: E741
@@ -49,25 +50,6 @@ WORDS = [
     "spruce",
     "yew",
 ]
-
-
-class Others(Local):
-    """Passes everything through pickle, as workers in other processes get and give it."""
-
-    workers = 3
-
-    def __init__(self) -> None:
-        self.items = list[Any]()
-
-    def map(self, do: Callable[[I], O], items: Iterable[I]) -> Iterator[O]:
-        there = pickle.loads(pickle.dumps(do))
-        for item in items:
-            self.items.append(item)
-            yield pickle.loads(pickle.dumps(there(pickle.loads(pickle.dumps(item)))))
-
-    def crew(self, dos: Sequence[Callable[[I], O]]) -> Callable[[I], list[O]]:
-        there = [pickle.loads(pickle.dumps(do)) for do in dos]
-        return lambda item: [pickle.loads(pickle.dumps(do(pickle.loads(pickle.dumps(item))))) for do in there]
 
 
 class Stopped(Others):
