@@ -1,7 +1,7 @@
 """Where work is done that comes in independent pieces: in this process, or in those of a Ray cluster.
 
 What is given back, and in which order, does not depend on the engine. The machines of a cluster are taken to have the
-file system in common that the work is on, and the same rankpipe: :meth:`Engine.sees` makes sure of both.
+file system in common that the work is on, and the same rankpipe: :meth:`Ray.sees` makes sure of both.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from rankpipe.aside import settings
 from rankpipe.catalog import need, require
-from rankpipe.disk import disk_errors
 from rankpipe.errors import ClusterError, RankpipeError, RecipeError
 
 I = TypeVar("I")  # noqa: E741  what a piece of work is made of
@@ -42,8 +40,8 @@ class Engine(Protocol):
         """Keep these ready side by side, ``workers`` at most; what is given asks all of them about an item."""
         ...
 
-    def sees(self, folder: Path) -> None:
-        """Make sure that whoever does the work sees the folder."""
+    def sees(self, *paths: Path) -> None:
+        """Make sure that whoever does the work sees these files or folders, which nobody else has under these names."""
         ...
 
 
@@ -60,7 +58,7 @@ class Local:
         """Ask one after the other."""
         return lambda item: [do(item) for do in dos]
 
-    def sees(self, folder: Path) -> None:
+    def sees(self, *paths: Path) -> None:
         """It does."""
 
 
@@ -136,26 +134,23 @@ class Ray:
 
         return ask
 
-    def sees(self, folder: Path) -> None:
-        """Have every machine of the cluster look for a file in the folder.
+    def sees(self, *paths: Path) -> None:
+        """Have every machine of the cluster look for them, and for the folder that this process runs in.
 
-        :raises ClusterError: If one does not see it, has another version of rankpipe, or does not answer.
+        :raises ClusterError: If one does not see them, has another version of rankpipe, or does not answer.
         """
         affinity = need("ray.util.scheduling_strategies", name="engine ray", extra="ray").NodeAffinitySchedulingStrategy
         nodes = [n for n in self._ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) >= self.cpus]
-        look = self._ray.remote(_look)
-        with disk_errors(folder), NamedTemporaryFile(dir=folder, prefix=".seen-") as marker:
-            path = str(Path(marker.name).resolve())
-            asked = [
-                look.options(num_cpus=0, scheduling_strategy=affinity(n["NodeID"], soft=False)).remote(path)
-                for n in nodes
-            ]
-            seen = [self._told(one, self.timeout_s) for one in asked]
+        look, sought = self._ray.remote(_look), [os.getcwd(), *(str(path.absolute()) for path in paths)]
+        asked = [
+            look.options(num_cpus=0, scheduling_strategy=affinity(n["NodeID"], soft=False)).remote(sought)
+            for n in nodes
+        ]
+        seen = [self._told(one, self.timeout_s) for one in asked]
         names = [n["NodeManagerAddress"] for n in nodes]
-        if blind := [name for name, (there, _) in zip(names, seen, strict=True) if not there]:
-            raise ClusterError(
-                f"{folder}: not seen by {', '.join(blind)}; it must be on a file system that all machines share"
-            )
+        if blind := {name: path for name, (lacking, _) in zip(names, seen, strict=True) for path in lacking}:
+            machines, path = ", ".join(blind), next(iter(blind.values()))
+            raise ClusterError(f"{path}: not seen by {machines}; it must be on a file system that all machines share")
         if other := [f"{name} has {v}" for name, (_, v) in zip(names, seen, strict=True) if v != _version()]:
             raise ClusterError(f"rankpipe here is {_version()}, but {', '.join(other)}; install the same everywhere")
 
@@ -223,8 +218,9 @@ def _loaded(do: bytes) -> Callable[[Any], Any]:
     return made
 
 
-def _look(path: str) -> tuple[bool, str]:
-    return os.path.exists(path), _version()
+def _look(paths: Sequence[str]) -> tuple[list[str], str]:
+    """Which of them are lacking here, and whose code this is."""
+    return [path for path in paths if not os.path.exists(path)], _version()
 
 
 def _version() -> str:

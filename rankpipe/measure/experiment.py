@@ -178,7 +178,7 @@ class Experiment:
 
     def _done(self, blocks: Sequence[Sequence[Query]], engine: Engine) -> Iterator[Block]:
         """Blocks that others have put through all systems."""
-        engine.sees(self.folder)
+        engine.sees(self.folder, *(store.read_manifest(index).path for index in self.indexes))
         label = f"{self.name}, {len(blocks[0]) if blocks else 0} queries at a time"
         for one in track(engine.map(Apart(self.path, self.tree), blocks), label, len(blocks)):
             for name, rows in one.rows.items():

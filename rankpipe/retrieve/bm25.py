@@ -211,8 +211,9 @@ class BM25(Living):
             if frequency := sum(s.frequency(t) for s, t in zip(self.segments, numbers, strict=True)):
                 terms.append((times * gain * IDF[recipe["method"]](frequency, n), word, numbers))
         terms.sort(key=lambda term: (-term[0], term[1]))
+        searched = {*self.searched}
         for i, s in enumerate(self.segments):
-            if s not in self.searched:
+            if s not in searched:
                 continue
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
             found, scores = candidates(asked, self.k, s.alive, s.sums)

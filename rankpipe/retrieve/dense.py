@@ -63,6 +63,7 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
+    reuses = True
 
     def __init__(self, index: Path, k: int = 1000, device: str | None = None) -> None:
         self.device = device

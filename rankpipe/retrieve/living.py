@@ -68,6 +68,7 @@ class Living(Index):
 
     format = 2
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
+    reuses: ClassVar[bool] = False  # whether a segment takes what it can from older ones (parts.Part.older)
 
     @classmethod
     def make(cls, data: Dataset, folder: Path, recipe: dict[str, Any], *, resume: bool = False) -> Self:

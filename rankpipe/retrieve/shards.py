@@ -48,10 +48,12 @@ def build(
         raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
     what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
     with publish(folder, **what, resume=True, shard=shard) as draft:
-        engine.sees(draft.folder)
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
+        (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
+        engine.sees(mark)
         done = {int(made.name) for made in folders(draft.folder)}
-        make = Make(kind, draft.folder, Part(draft.folder, home=folder, first=True).older(), recipe)
+        older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
+        make = Make(kind, draft.folder, older, recipe)
         jobs = ((number, docs) for number, docs in enumerate(cut(data, shard)) if number not in done)
         total = -(-data.count // shard) - len(done) if data.count else None
         for sums in track(engine.map(make, jobs), f"{kind.kind} index of {data.name}, shards", total):
@@ -141,7 +143,7 @@ class Spread(Retriever):
 
     @cached_property
     def _crew(self) -> Any:
-        self.engine.sees(self.index.folder)
+        self.engine.sees(self.index.manifest.path)
         workers = min(self.engine.workers, len(self.index.segments))
         parts = [range(len(self.index.segments))[i::workers] for i in range(workers)]
         return self.engine.crew([Search.of(self.index, part) for part in parts])

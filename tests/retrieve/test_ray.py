@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rankpipe import store
+from rankpipe import __version__, store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Ray
@@ -244,16 +244,16 @@ def test_what_goes_wrong_there(cluster: Ray, data: Dataset, tmp_path: Path, monk
     with pytest.raises(ArtefactError, match="was changed while it was searched"):
         spread.run(data.queries[:1])
     monkeypatch.setattr("rankpipe.engine._look", blind)
-    with pytest.raises(ClusterError, match=r"not seen by \S+, \S+; it must be on a file system"):
+    with pytest.raises(ClusterError, match=f"^{tmp_path}: not seen by .*; it must be on a file system"):
         cluster.sees(tmp_path)
     monkeypatch.setattr("rankpipe.engine._look", old)
     with pytest.raises(ClusterError, match=r"but \S+ has 0.0.1, \S+ has 0.0.1; install the same"):
         cluster.sees(tmp_path)
 
 
-def blind(path: str) -> tuple[bool, str]:
-    return False, "0.1.0"
+def blind(paths: Sequence[str]) -> tuple[list[str], str]:
+    return paths[1:], __version__
 
 
-def old(path: str) -> tuple[bool, str]:
-    return True, "0.0.1"
+def old(paths: Sequence[str]) -> tuple[list[str], str]:
+    return [], "0.0.1"
