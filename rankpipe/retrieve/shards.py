@@ -49,9 +49,9 @@ def build(
     what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
     with publish(folder, **what, resume=True, shard=shard) as draft:
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
+        done = {int(made.name) for made in folders(draft.folder)}
         (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
         engine.sees(mark)
-        done = {int(made.name) for made in folders(draft.folder)}
         older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
         make = Make(kind, draft.folder, older, recipe)
         jobs = ((number, docs) for number, docs in enumerate(cut(data, shard)) if number not in done)

@@ -78,8 +78,8 @@ def opened(folder: Path, k: int = 20) -> Living:
 
 
 def contents(index: Living) -> dict[str, tuple[int, str]]:
-    """Checksums of the files of an index of one segment, but for what is noted of its making."""
-    return {Path(name).name: told for name, told in index.manifest.files.items() if not name.endswith(".json")}
+    """Checksums of the files of an index, but for what is noted of its making."""
+    return {name: told for name, told in index.manifest.files.items() if not name.endswith(".json")}
 
 
 def written(rankings: Iterable[Ranking], path: Path) -> bytes:
@@ -94,7 +94,7 @@ def test_the_same_is_found(node: dict[str, Any], data: Dataset, tmp_path: Path) 
     shelf.build(data, tmp_path / "here", node, shard=17)
     whole, cut, here = (opened(tmp_path / name) for name in ("whole", "cut", "here"))
     assert [len(s) for s in cut.segments] == [17, 17, 17, 17, 17, 5]
-    assert cut.manifest.files == here.manifest.files, "the engine changes no byte"
+    assert contents(cut) == contents(here), "the engine changes no byte"
     assert store.damages(cut.manifest) == []
     expected = written(whole(QUERIES), tmp_path / "run")
     assert len(expected.splitlines()) > 100
@@ -105,7 +105,7 @@ def test_the_same_is_found(node: dict[str, Any], data: Dataset, tmp_path: Path) 
     assert [d.contents for d in cut.documents()] == [d.contents for d in data.docs()]
     assert shelf.build(data, tmp_path / "cut", node, engine=Others()) is None
     cut.compact()
-    assert contents(cut) == contents(whole), "merged, it is the index that was built at once"
+    assert [*contents(cut).values()] == [*contents(whole).values()], "merged, it is the index that was built at once"
 
 
 def test_each_worker_searches_its_own_segments(data: Dataset, tmp_path: Path) -> None:
