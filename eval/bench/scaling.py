@@ -1,6 +1,6 @@
 """What a corpus of any size costs, by what a part of it costs here: shards, memory, disk, hours.
 
-python eval/bench/scaling.py [--documents 8192] [--encoded 128] [--queries 16]
+python eval/bench/scaling.py [--documents 8192] [--encoded 128] [--queries 64]
 
 Measured: the one process that reads the corpus and deals it out, a worker that makes a shard, and a search of one
 segment, in processor time, so that other work on the machine counts little. Planned: MS MARCO v2.1's segments by these
@@ -17,26 +17,32 @@ import resource
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
+import numpy as np
 from common import HERE, Row, file
 
-from rankpipe import Query, open_dataset
+from rankpipe import BM25, Query, open_dataset
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.encode import Vectors, encoder, unit
+from rankpipe.retrieve.words import Words
 from rankpipe.store import Data, publish
 
+Work = Callable[[], int]  # how many documents or queries were done
 DATA = Path(os.environ["RANKPIPE_DATA"])
+MODEL = "bge-small"
 KINDS: dict[str, dict[str, Any]] = {
     "bm25": {"use": "bm25"},
-    "dense": {"use": "dense", "model": "bge-small", "store": "int8"},
+    "dense": {"use": "dense", "model": "scaling:Drawn", "store": "int8"},  # all but the encoding
 }
 SEGMENTS = 113_520_750  # of MS MARCO v2.1, as TREC RAG 2024 cut it
 SHARD = 1 << 18  # documents of a segment, in the plan
@@ -45,20 +51,66 @@ PRICE = 0.05  # dollars for a core and an hour, in the plan
 K = 1000
 
 
+class Drawn:
+    """An encoder that costs nothing: its vectors are drawn."""
+
+    name, identity, dimension = "drawn", "drawn-1", 384
+
+    def __init__(self, max_length: int | None = None) -> None:
+        self.max_length, self.cut = max_length, list[bool]()
+        self._chance = np.random.default_rng(0)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Of length 1, (n, 384)."""
+        return unit(self._chance.standard_normal((len(texts), self.dimension), np.float32))
+
+    def encode_docs(self, texts: Sequence[str]) -> Vectors:
+        """Of length 1, (n, 384)."""
+        self.cut = [False] * len(texts)
+        return self.encode_queries(texts)
+
+
 def main() -> None:
     """Measure, plan, and file both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=8_192, help="of the shard of words")
-    parser.add_argument("--encoded", type=int, default=128, help="documents of the shard of vectors")
-    parser.add_argument("--queries", type=int, default=16)
+    parser.add_argument("--documents", type=int, default=8_192, help="of the larger shard; the other has half as many")
+    parser.add_argument("--encoded", type=int, default=128, help="documents that are encoded")
+    parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
     told = parser.parse_args()
-    sizes = {"bm25": told.documents, "dense": told.encoded}
+    queries = open_dataset(DATA / "scifact").queries[: told.queries]
     with TemporaryDirectory() as scratch:
-        queries = open_dataset(DATA / "scifact").queries[: told.queries]
-        rows = [*measured(Path(scratch), sizes, queries)]
+        rows = [*measured(Path(scratch), told.documents, told.encoded, queries)]
     file("scaling", rows, told.into)
     file("scaling-plan", [*planned(rows)], told.into)
+
+
+def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Query]) -> Iterator[Row]:
+    """Each in a process of its own; what grows with the documents for two sizes."""
+    data = collection(scratch)
+    yield {"stage": "encode", "kind": MODEL, "documents": encoded, **alone(partial(encoding, data, encoded))}
+    for size in (documents // 2, documents):
+        sent = len(pickle.dumps(next(shards.cut(data, size))))
+        row = {"stage": "read and send", "kind": "any", "documents": size, "bytes_each": round(sent / size)}
+        yield row | alone(partial(dealing, data, size))
+        for kind, node in KINDS.items():
+            folder = scratch / f"{kind}-{size}"
+            row = {"stage": "make a shard", "kind": kind, "documents": size}
+            row |= alone(partial(making, node, data, size, folder))
+            yield row | {"bytes_each": round(weight(folder) / size)}
+            published(node, folder)
+            yield {
+                "stage": "search",
+                "kind": kind,
+                "documents": size,
+                **alone(partial(searching, node, folder, queries)),
+            }
+    yield {
+        "stage": "look words up",
+        "kind": "bm25",
+        "documents": size,
+        **alone(partial(looking, folder.parent, queries)),
+    }
 
 
 def collection(scratch: Path) -> Dataset:
@@ -71,53 +123,53 @@ def collection(scratch: Path) -> Dataset:
     return Dataset(name="scifact and nfcorpus", corpus=Jsonl(path))
 
 
-def measured(scratch: Path, sizes: dict[str, int], queries: Sequence[Query]) -> Iterator[Row]:
-    """Two sizes of everything, each in a process of its own."""
-    data = collection(scratch)
-    for kind, node in KINDS.items():
-        for size in (sizes[kind] // 2, sizes[kind]):
-            folder = scratch / f"{kind}-{size}"
-            work: dict[str, Callable[[], Callable[[], int]]] = {
-                "make a shard": partial(making, node, data, size, folder),
-                f"search, k = {K}, a query": partial(searching, node, folder, queries),
-            }
-            if kind == "bm25":
-                work = {"read and deal out": partial(dealing, data, size), **work}
-            for stage, ready in work.items():
-                yield {"stage": stage, "kind": kind, "documents": size, **alone(ready)}
-            weights = {"on the disk": weight(folder), "as sent": len(pickle.dumps(next(shards.cut(data, size))))}
-            for stage, weighed in weights.items():
-                yield {"stage": stage, "kind": kind, "documents": size, "bytes_a_document": round(weighed / size)}
+def encoding(data: Dataset, size: int) -> Work:
+    """What a model does with documents, evenly from the whole collection."""
+    texts = [doc.contents for doc in data.docs()][:: 8_816 // size][:size]
+    model = encoder(MODEL)
+    return lambda: len(model.encode_docs(texts))
 
 
-def dealing(data: Dataset, size: int) -> Callable[[], int]:
+def dealing(data: Dataset, size: int) -> Work:
     """What the one process does with each document: read it, look whether its id is new, send it."""
-    return lambda: sum(len(pickle.dumps(docs)) and len(docs) for docs in islice(shards.cut(data, size), 1))
+    return lambda: sum(len(docs) for docs in islice(shards.cut(data, size), 1) if pickle.dumps(docs))
 
 
-def making(node: dict[str, Any], data: Dataset, size: int, folder: Path) -> Callable[[], int]:
-    """What a worker does with a shard; a model is loaded once for many documents, here before the clock starts."""
-    kind, docs = find(node["use"]), next(shards.cut(data, size))
-    make = shards.Make(kind, folder, [], shelf.full(kind, node))
+def making(node: dict[str, Any], data: Dataset, size: int, folder: Path) -> Work:
+    """What a worker does with a shard that it was sent."""
+    docs, kind = next(shards.cut(data, size)), find(node["use"])
     folder.mkdir()
-    if node["use"] == "dense":
-        loaded = kind.load(make.recipe)
-        kind.load = lambda recipe: loaded  # noqa: ARG005
-    return lambda: make((0, docs)) and len(docs)
+    make = shards.Make(kind, folder, (), shelf.full(kind, node))
+    return lambda: len(docs) if make((0, docs)) else 0
 
 
-def searching(node: dict[str, Any], folder: Path, queries: Sequence[Query]) -> Callable[[], int]:
-    """What a worker does with queries."""
+def published(node: dict[str, Any], folder: Path) -> None:
+    """Make an index of the shard."""
     kind = find(node["use"])
-    shelf_recipe = shelf.full(kind, node)
-    with publish(
-        folder / "index", kind=kind.kind, format=kind.format, recipe=shelf_recipe, data=Data("x", "x")
-    ) as draft:
+    told: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": shelf.full(kind, node)}
+    with publish(folder, **told, data=Data("a shard", "")) as draft:
         os.rename(folder / "000000", draft.folder / "000000")
         draft.facts = kind._facts(draft.folder)
-    index = kind(folder / "index", k=K)
+
+
+def searching(node: dict[str, Any], folder: Path, queries: Sequence[Query]) -> Work:
+    """What a worker does with queries."""
+    index = find(node["use"])(folder, k=K)
     index.run(queries[:2])
     return lambda: len(lean(index.run(queries)))
+
+
+def looking(folder: Path, queries: Sequence[Query]) -> Work:
+    """What each worker does with the words of each query, for each segment of the whole index."""
+    terms, words = BM25(folder).segments[0].postings.terms, Words()
+
+    def look() -> int:
+        for query in queries:
+            for word in words(query.text):
+                terms.find(word)
+        return len(queries)
+
+    return look
 
 
 def weight(folder: Path) -> int:
@@ -125,46 +177,54 @@ def weight(folder: Path) -> int:
     return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
-def alone(ready: Callable[[], Callable[[], int]]) -> Row:
+def alone(ready: Callable[[], Work]) -> Row:
     """Processor time for each document or query, in a process of its own, and that process's largest memory."""
     with get_context("spawn").Pool(1) as pool:
         return pool.apply(_clocked, (ready,))
 
 
-def _clocked(ready: Callable[[], Callable[[], int]]) -> Row:
+def _clocked(ready: Callable[[], Work]) -> Row:
     work = ready()
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, process_time()
+    start = process_time()
     done = work()
     seconds, most = process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": round(most / 1024), "before_mb": round(before / 1024)}
+    return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": round(most / 1024)}
 
 
 def planned(rows: Sequence[Row]) -> Iterator[Row]:
-    """MS MARCO v2.1's segments by the larger of the two sizes, and of what two differ in."""
+    """MS MARCO v2.1's segments."""
 
-    def told(stage: str, kind: str, key: str) -> list[float]:
+    def told(stage: str, kind: str, key: str = "cpu_ms") -> list[float]:
         return [row[key] for row in rows if row["stage"] == stage and row["kind"] == kind]
 
-    sent = told("read and deal out", "bm25", "cpu_ms")[-1]
+    few, many = told("make a shard", "bm25", "documents")
+    segments, own = SEGMENTS / SHARD, SEGMENTS / SHARD / WORKERS
+
+    def at(size: float, stage: str, kind: str, key: str = "cpu_ms") -> float:
+        """A figure at another number of documents, on the line through both measured ones."""
+        low, high = told(stage, kind, key)
+        return high + (high - low) / (many - few) * (size - many)
+
     for kind in KINDS:
-        make = told("make a shard", kind, "cpu_ms")[-1]
-        few, many = told("make a shard", kind, "documents")
-        low, high = told("make a shard", kind, "peak_mb")
-        query = told(f"search, k = {K}, a query", kind, "cpu_ms")[-1]
-        size, message = (told(stage, kind, "bytes_a_document")[-1] for stage in ("on the disk", "as sent"))
-        core_h, deal_h = (SEGMENTS * ms / 3.6e6 for ms in (make, sent))
+        once = told("encode", MODEL)[0] if kind == "dense" else 0.0  # for each document and query
+        core_h = SEGMENTS * (told("make a shard", kind)[-1] + once) / 3.6e6
+        reading_h = SEGMENTS * told("read and send", "any")[-1] / 3.6e6
+        hours = max(core_h / WORKERS, reading_h)
+        model_mb = told("encode", MODEL, "peak_mb")[0] if kind == "dense" else 0
+        disk = SEGMENTS * told("make a shard", kind, "bytes_each")[-1]
+        looks = segments * told("look words up", "bm25")[0] if kind == "bm25" else 0.0
         yield {
             "kind": kind,
-            "segments": -(-SEGMENTS // SHARD),
-            "disk_gb": round(SEGMENTS * size / 1e9),
-            "worker_gb": round((high + (high - low) / (many - few) * max(SHARD - many, 0)) / 1e3, 1),
-            "waiting_gb": round(2 * WORKERS * SHARD * message / 1e9, 1),
+            "segments": ceil(segments),
+            "disk_gb": round(disk / 1e9),
+            "worker_gb": round((at(SHARD, "make a shard", kind, "peak_mb") + model_mb) / 1e3, 1),
+            "waiting_gb": round(2 * WORKERS * SHARD * told("read and send", "any", "bytes_each")[-1] / 1e9, 1),
             "core_hours": round(core_h, 1),
-            "reading_hours": round(deal_h, 1),
-            "hours": round(max(core_h / WORKERS, deal_h), 1),
-            "dollars": round(PRICE * WORKERS * max(core_h / WORKERS, deal_h)),
-            "search_gb_a_worker": round(SEGMENTS * size / WORKERS / 1e9, 1),
-            "query_ms_at_most": round(query * SEGMENTS / WORKERS / many),
+            "reading_hours": round(reading_h, 2),
+            "hours": round(hours, 2),
+            "dollars": round(PRICE * WORKERS * hours, 2),
+            "search_gb": round(disk / WORKERS / 1e9, 1),
+            "query_ms": round(own * at(SHARD, "search", kind) + looks + once),
         }
 
 
