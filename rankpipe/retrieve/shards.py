@@ -133,7 +133,7 @@ class Spread(Retriever):
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Ask all workers, and merge what they have by score; equal scores as trec_eval breaks them.
 
-        :raises ArtefactError: If a worker that died cannot open what was there any more.
+        :raises ArtefactError: If a worker cannot open any more what was opened here.
         """
         told = self._crew(batch)
         return [
@@ -143,6 +143,8 @@ class Spread(Retriever):
 
     @cached_property
     def _crew(self) -> Any:
+        if not self.index.manifest.path.exists():
+            raise _changed(self.index.folder)
         self.engine.sees(self.index.manifest.path)
         workers = min(self.engine.workers, len(self.index.segments))
         parts = [range(len(self.index.segments))[i::workers] for i in range(workers)]
@@ -177,5 +179,9 @@ class Search:
         """Opened here."""
         opened = self.kind(**self.arguments)
         if opened.manifest.build != self.build:
-            raise ArtefactError(f"{opened.folder}: was changed while it was searched; search it again")
+            raise _changed(opened.folder)
         return opened.only(self.part)
+
+
+def _changed(folder: Path) -> ArtefactError:
+    return ArtefactError(f"{folder}: was changed while it was searched; search it again")

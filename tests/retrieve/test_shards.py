@@ -173,9 +173,12 @@ def test_an_index_that_is_changed_meanwhile(data: Dataset, tmp_path: Path) -> No
     shelf.build(data, tmp_path / "cut", BM, shard=17)
     spread, texts = Spread(opened(tmp_path / "cut"), Others()), Spread(opened(tmp_path / "cut"), Others())
     [ranking] = pickle.loads(pickle.dumps(lean(texts(QUERIES[:1]))))
+    late = shards.Search.of(spread.index, [0])
     opened(tmp_path / "cut").delete(["d07"])
     with pytest.raises(ArtefactError, match="was changed while it was searched"):
         spread.run(QUERIES)
+    with pytest.raises(ArtefactError, match="was changed while it was searched"):
+        late(QUERIES)
     with pytest.raises(ArtefactError, match="is gone, for the index was changed meanwhile"):
         _ = ranking.hits[0].doc.text
 
