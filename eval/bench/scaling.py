@@ -99,18 +99,10 @@ def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Quer
             row |= alone(partial(making, node, data, size, folder))
             yield row | {"bytes_each": round(weight(folder) / size)}
             published(node, folder)
-            yield {
-                "stage": "search",
-                "kind": kind,
-                "documents": size,
-                **alone(partial(searching, node, folder, queries)),
-            }
-    yield {
-        "stage": "look words up",
-        "kind": "bm25",
-        "documents": size,
-        **alone(partial(looking, folder.parent, queries)),
-    }
+            search = alone(partial(searching, node, folder, queries))
+            yield {"stage": "search", "kind": kind, "documents": size, **search}
+    look = alone(partial(looking, scratch / f"bm25-{documents}", queries))
+    yield {"stage": "look words up", "kind": "bm25", "documents": documents, **look}
 
 
 def collection(scratch: Path) -> Dataset:
