@@ -211,7 +211,7 @@ class Experiment:
         self._dropped = 0
         made = {s.name: self._through(s, [q for q in queries if q.id in self._sample(s)], done) for s in self.systems}
         kept = [stage for stage in self._built.values() if isinstance(stage, Kept)]
-        return Block(made, self._dropped, {stage.path.name: stage.taken() for stage in kept})
+        return Block(made, self._dropped, {stage.path.name: rows for stage in kept if (rows := stage.taken())})
 
     def _through(self, system: System, queries: list[Query], done: dict[str, dict[str, Ranking]]) -> list[Ranking]:
         """One block of queries through one system; ``done`` holds what a prefix of it gave before."""
