@@ -1,10 +1,10 @@
 """What a corpus of any size costs, by what a part of it costs here: shards, memory, disk, hours.
 
-python eval/bench/scaling.py [--documents 8192] [--encoded 128] [--queries 64]
+python eval/bench/scaling.py [--documents 65536] [--encoded 128] [--queries 64]
 
 Measured: the one process that reads the corpus and deals it out, a worker that makes a shard, and a search of one
 segment, in processor time, so that other work on the machine counts little. Planned: MS MARCO v2.1's segments by these
-figures. The documents are SciFact's and NFCorpus's, the queries SciFact's.
+figures. The documents are those of all collections in ``RANKPIPE_DATA``, shuffled; the queries are SciFact's.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import pickle
+import random
 import resource
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -73,7 +74,7 @@ class Drawn:
 def main() -> None:
     """Measure, plan, and file both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=8_192, help="of the larger shard; the other has half as many")
+    parser.add_argument("--documents", type=int, default=1 << 16, help="of the larger shard")
     parser.add_argument("--encoded", type=int, default=128, help="documents that are encoded")
     parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
@@ -89,7 +90,7 @@ def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Quer
     """Each in a process of its own; what grows with the documents for two sizes."""
     data = collection(scratch)
     yield {"stage": "encode", "kind": MODEL, "documents": encoded, **alone(partial(encoding, data, encoded))}
-    for size in (documents // 2, documents):
+    for size in (documents // 8, documents):
         sent = len(pickle.dumps(next(shards.cut(data, size))))
         row = {"stage": "read and send", "kind": "any", "documents": size, "bytes_each": round(sent / size)}
         yield row | alone(partial(dealing, data, size))
@@ -106,19 +107,22 @@ def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Quer
 
 
 def collection(scratch: Path) -> Dataset:
-    """Some thousands of documents in one file."""
+    """All documents in one file."""
+    found = [
+        {"_id": f"{path.parent.name}-{doc.id}", "title": doc.title, "text": doc.text}
+        for path in sorted(DATA.glob("*/corpus.jsonl"))
+        for doc in Jsonl(path).docs()
+    ]
+    random.Random(0).shuffle(found)
     path = scratch / "corpus.jsonl"
     with open(path, "w", encoding="utf-8") as f:
-        for name in ("scifact", "nfcorpus"):
-            for doc in open_dataset(DATA / name).docs():
-                f.write(json.dumps({"_id": f"{name}-{doc.id}", "title": doc.title, "text": doc.text}) + "\n")
-    return Dataset(name="scifact and nfcorpus", corpus=Jsonl(path))
+        f.writelines(json.dumps(doc) + "\n" for doc in found)
+    return Dataset(name="all", corpus=Jsonl(path))
 
 
 def encoding(data: Dataset, size: int) -> Work:
-    """What a model does with documents, evenly from the whole collection."""
-    texts = [doc.contents for doc in data.docs()][:: 8_816 // size][:size]
-    model = encoder(MODEL)
+    """What a model does with documents."""
+    texts, model = [doc.contents for doc in next(shards.cut(data, size))], encoder(MODEL)
     return lambda: len(model.encode_docs(texts))
 
 
@@ -189,7 +193,7 @@ def planned(rows: Sequence[Row]) -> Iterator[Row]:
     def told(stage: str, kind: str, key: str = "cpu_ms") -> list[float]:
         return [row[key] for row in rows if row["stage"] == stage and row["kind"] == kind]
 
-    few, many = told("make a shard", "bm25", "documents")
+    few, many = told("search", "bm25", "documents")
     segments, own = SEGMENTS / SHARD, SEGMENTS / SHARD / WORKERS
 
     def at(size: float, stage: str, kind: str, key: str = "cpu_ms") -> float:

@@ -176,16 +176,19 @@ def test_workers_are_killed_while_an_index_is_built_and_searched(
     assert texts == [hit.doc.text for r in index.run(data.queries[:3]) for hit in r.hits]
 
 
+@pytest.mark.parametrize(("model", "alone"), [("minilm", 32), ("bge-small", None)])
 def test_a_real_encoder(
-    cluster: Ray, data: Dataset, tmp_path: Path, embedded: Callable[[str], Path], one_thread: None
+    cluster: Ray, data: Dataset, tmp_path: Path, embedded: Callable[[str], Path], model: str, alone: int | None
 ) -> None:
+    """Torch's vectors depend on their batches, so on the cut; ONNX's do not."""
     few = Dataset.of([*data.docs()][:60], data.queries[:10])
-    node = {"use": "dense", "model": str(embedded("minilm"))}
-    shelf.build(few, tmp_path / "alone", node)
+    node = {"use": "dense", "model": str(embedded(model))}
+    shelf.build(few, tmp_path / "alone", node, shard=alone)
     shelf.build(few, tmp_path / "cut", node, engine=cluster, shard=32)
     cut: Living = Dense(tmp_path / "cut", k=20)
     expected = ran(Dense(tmp_path / "alone", k=20)(few.queries), tmp_path / "run")
     assert [len(s) for s in cut.segments] == [32, 28]
+    assert ran(cut(few.queries), tmp_path / "run") == expected
     assert ran(Spread(cut, cluster)(few.queries), tmp_path / "run") == expected
 
 

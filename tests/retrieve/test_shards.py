@@ -15,7 +15,7 @@ from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.engine import Local
 from rankpipe.errors import ArtefactError, DataError, RecipeError
-from rankpipe.retrieve import living, shards, shelf
+from rankpipe.retrieve import embed, living, shards, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.docs import lean
 from rankpipe.retrieve.fuse import Fuse
@@ -157,6 +157,17 @@ def test_vectors_of_unchanged_texts_are_taken_from_the_index_before(data: Datase
     shelf.build(data, tmp_path / "cut", KINDS[1], engine=Others(), shard=40, force=True)
     told = store.read_manifest(tmp_path / "cut").facts
     assert (told["segments"], told["reused_vectors"], "documents_per_second" in told) == (3, 10, False)
+
+
+def test_batches_of_encoders(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are what they are without shards, if shards are whole numbers of them."""
+    monkeypatch.setattr(embed, "SHARD", 8)
+    node = {"use": "dense", "model": "tests.retrieve.fakes:Sociable"}
+    shelf.build(data, tmp_path / "whole", node)
+    expected = [r.hits for r in opened(tmp_path / "whole")(QUERIES)]
+    for shard, same in ((16, True), (24, True), (12, False)):
+        shelf.build(data, tmp_path / str(shard), node, shard=shard)
+        assert ([r.hits for r in opened(tmp_path / str(shard))(QUERIES)] == expected) is same
 
 
 def test_what_is_refused(data: Dataset, tmp_path: Path) -> None:
