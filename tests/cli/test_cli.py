@@ -136,7 +136,7 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("index", "build", "/dev/null/new", "--data", "TINY"), 8, "cannot be written"),
         (("index", "build", "new", "--data", "TINY", "--address", "a:1"), 3, "those of a cluster: add --engine ray"),
         (("run", "eval/x", "--gpus", "1"), 3, "those of a cluster: add --engine ray"),
-        (("index", "build", "new", "--data", "TINY", "--engine", "rya"), 2, "'rya' is not one of 'local', 'ray'"),
+        (("index", "build", "new", "--data", "TINY", "--engine", "rya"), 2, "'rya' is not one of"),
     ],
 )
 def test_errors_say_what_and_the_cure(
