@@ -182,7 +182,8 @@ def test_a_real_encoder(
 ) -> None:
     """Torch's vectors depend on their batches, so on the cut; ONNX's do not."""
     few = Dataset.of([*data.docs()][:60], data.queries[:10])
-    node = {"use": "dense", "model": str(embedded(model))}
+    embedded(model)
+    node = {"use": "dense", "model": model}
     shelf.build(few, tmp_path / "alone", node, shard=alone)
     shelf.build(few, tmp_path / "cut", node, engine=cluster, shard=32)
     cut: Living = Dense(tmp_path / "cut", k=20)
