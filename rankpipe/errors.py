@@ -7,7 +7,8 @@ RankpipeError            1
 ├── MissingWeights       5  a model's files are not here and cannot be fetched; says how to get them
 ├── ArtefactError        6  an index or result is absent, damaged, stale or foreign; says the cure
 ├── ModelError           7  a language model could not do what was asked
-└── DiskError            8  a file could not be written; nothing was changed
+├── DiskError            8  a file could not be written; nothing was changed
+└── ClusterError         9  machines that were to do the work cannot be reached, or cannot do it
 
 The numbers are the exit codes of the command line. 2 is a wrong command line, 10 a regression found by ``compare``.
 """
@@ -71,3 +72,9 @@ class DiskError(RankpipeError):
     """A file could not be written. What was there before is still there."""
 
     exit_code = 8
+
+
+class ClusterError(RankpipeError):
+    """Machines that were to do the work cannot be reached, or cannot do it."""
+
+    exit_code = 9

@@ -34,11 +34,14 @@ class Kept(Reranker):
     line that a killed process left unfinished is dropped.
 
     :param identity: everything that decides what ``inner`` gives for a ranking.
+    :param aside: leave the file alone, which another process writes; it has :meth:`taken` to write.
     """
 
-    def __init__(self, inner: Reranker, path: Path, identity: str) -> None:
-        self.inner, self.path, self.identity = inner, path, identity
-        lines.mend(path)
+    def __init__(self, inner: Reranker, path: Path, identity: str, *, aside: bool = False) -> None:
+        self.inner, self.path, self.identity, self.aside = inner, path, identity, aside
+        self._fresh: list[dict[str, Any]] = []
+        if not aside:
+            lines.mend(path)
         self.known = _load(path, "delete the file to do its work again")
         self.totals = Totals()
 
@@ -72,8 +75,16 @@ class Kept(Reranker):
         self.known = {key: row for key, row in self.known.items() if key in keys}
         lines.write(self.path, self.known.values())
 
+    def taken(self) -> list[dict[str, Any]]:
+        """The rows that have come since the last call, and were not written."""
+        rows, self._fresh = self._fresh, []
+        return rows
+
     def _append(self, rows: list[dict[str, Any]]) -> None:
-        lines.append(self.path, rows)
+        if self.aside:
+            self._fresh += rows
+        else:
+            lines.append(self.path, rows)
         self.known |= {row["key"]: row for row in rows}
 
 

@@ -73,6 +73,7 @@ class Draft:
 
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, tuple[int, str]] = field(default_factory=dict)  # of files that are on the disk for sure, if known
 
 
 @contextmanager
@@ -97,7 +98,7 @@ def publish(
         work.mkdir(parents=True, exist_ok=True)
         draft = Draft(work)
         yield draft
-        known.commit(folder, recipe, data, draft, {})
+        known.commit(folder, recipe, data, draft, draft.sums)
 
 
 @contextmanager

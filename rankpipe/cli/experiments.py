@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from rankpipe import store, trec
 from rankpipe.cli import rankings_out, show
@@ -15,13 +16,14 @@ from rankpipe.measure.results import Result, expected, file
 SHOWN = 10  # hits of each query whose texts the report may need
 
 
-def experiment(made: Experiment, *, force: bool = False, report: bool = True, examples: int = 0) -> list[str]:
+def experiment(made: Experiment, *, report: bool = True, examples: int = 0, **how: Any) -> list[str]:
     """Run, evaluate, file and show.
 
     :param examples: queries to show with their top hits.
+    :param how: it is run; see :meth:`Experiment.run`.
     :return: the recipe's bounds that are broken.
     """
-    outcomes = made.run(force=force)
+    outcomes = made.run(**how)
     result, evaluations = made.measure(outcomes)
     filed = file(result, made.folder)
     runs = store.read_manifest(made.folder).path

@@ -38,6 +38,12 @@ def build(
         float | None, typer.Option("--recall", help="Search by HNSW or IVF, tuned to find so much of the 10 nearest.")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
+    engine: options.Engine = options.Engines.local,
+    address: options.Address = None,
+    gpus: options.Gpus = 0,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Documents of a segment; 65536 with a cluster, else one is made of all.")
+    ] = None,
 ) -> None:
     """Build an index from a collection.
 
@@ -46,6 +52,7 @@ def build(
     rankpipe index build my-vectors --data corpus.jsonl --use dense --recall 0.95
     rankpipe index build my-index --data huge.jsonl.gz --memory 2GB
     rankpipe index build indexes/pydocs-bm25
+    rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
     from rankpipe.retrieve import shelf
 
@@ -56,6 +63,9 @@ def build(
         show.remark(f"{folder}: {forecast}")
 
     written = folder / "recipe.yaml"
+    how: dict[str, Any] = {
+        "force": force, "memory": memory, "told": told, "engine": options.engine(engine, address, gpus), "shard": shard,
+    }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         node = options.component(use, settings, method="build", given=shelf.GIVEN)
@@ -64,11 +74,11 @@ def build(
         tree = {"data": source, **policy, "index": node}
         _refuse_other(written, tree, force)
         with _going_on():
-            why = shelf.build(shelf.opened(tree), folder, node, force=force, memory=memory, told=told)
+            why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
         with _going_on():
-            why = shelf.ensure(folder, force=force, memory=memory, told=told)
+            why = shelf.ensure(folder, **how)
     else:
         raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
     _tell(folder, why, foreseen)

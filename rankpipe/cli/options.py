@@ -15,6 +15,7 @@ from rankpipe.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
+    from rankpipe.engine import Ray
 
 
 class SelfMatches(StrEnum):
@@ -29,6 +30,13 @@ class TitlePolicy(Enum):
 
     join = "join"
     drop = "drop"
+
+
+class Engines(StrEnum):
+    """Who does the work (rankpipe/engine.py)."""
+
+    local = "local"
+    ray = "ray"
 
 
 DATA_HELP = (
@@ -62,6 +70,13 @@ RetrievedOnly = Annotated[
     ),
 ]
 Report = Annotated[Path | None, typer.Option("--report", help="Write a single-file HTML report here.")]
+
+Engine = Annotated[Engines, typer.Option("--engine", help="Who does the work: this process, or a Ray cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Of a running Ray cluster (HOST:PORT, auto); one is started here by default."),
+]
+Gpus = Annotated[float, typer.Option("--gpus", min=0, help="Of each worker of the cluster; 0.5 is half a one.")]
 
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
 
@@ -102,6 +117,20 @@ def judged(
     if data is None and qrels is None:
         raise DataError("no judgements: name a data set with --data, or a file with --qrels")
     return collection(data, topics, qrels, split, self_match)
+
+
+def engine(name: Engines, address: str | None, gpus: float = 0) -> Ray | None:
+    """What ``--engine``, ``--address`` and ``--gpus`` name together; None for this process.
+
+    :raises RecipeError: If a cluster's options are given to this process.
+    """
+    from rankpipe.engine import Ray
+
+    if name is Engines.ray:
+        return Ray(address, gpus=gpus)
+    if address or gpus:
+        raise RecipeError(["--address and --gpus are those of a cluster: add --engine ray"])
+    return None
 
 
 def component(

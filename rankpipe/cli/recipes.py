@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rankpipe.cli import app, show
+from rankpipe.cli import app, options, show
 from rankpipe.errors import DataError, RecipeError
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
@@ -35,15 +35,21 @@ def run(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Forget what is kept of earlier runs.")] = False,
     report: Annotated[bool, typer.Option(help="Write report.html beside the recipe.")] = True,
+    engine: options.Engine = options.Engines.local,
+    address: options.Address = None,
+    gpus: options.Gpus = 0,
+    block: Annotated[int, typer.Option(min=1, help="Queries that go through all systems together.")] = 64,
 ) -> None:
     """Run an experiment: build its indexes, run its systems, evaluate, file the result, hold it to its bounds.
 
     rankpipe run eval/scifact
+    rankpipe run eval/scifact --engine ray --address head:6379 --block 16
     """
     from rankpipe.cli.experiments import experiment
     from rankpipe.measure.experiment import Experiment
 
-    broken = experiment(Experiment(recipe), force=force, report=report)
+    cluster = options.engine(engine, address, gpus)
+    broken = experiment(Experiment(recipe), report=report, force=force, engine=cluster, block=block)
     if broken:
         raise typer.Exit(10)
 

@@ -36,7 +36,7 @@ def rerank(
     from rankpipe import recipe
     from rankpipe.errors import RecipeError
     from rankpipe.journal import Replayed
-    from rankpipe.measure.experiment import identity
+    from rankpipe.measure.identity import identity
     from rankpipe.rerank import ledger as windows
     from rankpipe.stage import Top
 

@@ -38,16 +38,20 @@ def search(
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
     weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None,
     out: options.Out = None,
+    engine: options.Engine = options.Engines.local,
+    address: options.Address = None,
 ) -> None:
     """Search one index, or several fused.
 
     rankpipe search my-index "how do I run a function every hour"
     rankpipe search my-index --where "year >= 2019 and not exists(retracted)" --show year "how do I ..."
     rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
+    rankpipe search my-index --data beir/scifact/test --out run.trec --engine ray
     """
     from rankpipe.data import Query
     from rankpipe.progress import track
     from rankpipe.retrieve.fuse import Fuse
+    from rankpipe.retrieve.shards import Spread
 
     if (question is None) == (data is None and topics is None):
         raise DataError("say what to search for: either a question, or many by --data or --topics")
@@ -56,6 +60,8 @@ def search(
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
+    if cluster := options.engine(engine, address):
+        opened = [Spread(one, cluster) for one in opened]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, weights=_numbers(weights), k=k)
     if where is not None:
         retriever = _filtered(retriever, opened, where)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 from rankpipe.catalog import need, require
-from rankpipe.errors import ModelError, RankpipeError, RecipeError
+from rankpipe.engine import Failure, answered, connected
+from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood, prepare
-from rankpipe.lm.aside import settings
-
-T = TypeVar("T")
 
 
 class Ray:
@@ -127,28 +125,13 @@ class Ray:
     @cached_property
     def _actors(self) -> list[Any]:
         """Started once; Ray replaces one that dies, and asks it again what it was asked."""
-        ray = need("ray", name="ray", extra="ray")
-        if not ray.is_initialized():
-            with settings({"RAY_USAGE_STATS_ENABLED": "0"}):
-                ray.init(address=self.address, include_dashboard=False, log_to_driver=False, logging_level="error")
+        ray = connected(self.address)
         for kind, each in (("GPU", self.gpus), ("CPU", self.cpus)):
             if (wanted := self.workers * each) > (has := ray.cluster_resources().get(kind, 0)):
                 raise ModelError(f"{self.workers} workers want {wanted:g} {kind}, and Ray has {has:g}")
         options = {"num_gpus": self.gpus, "num_cpus": self.cpus, "max_task_retries": self.replacements}
         worker = ray.remote(Worker).options(max_restarts=-1, **options)  # else it would wait for them for ever
         return [worker.remote(self._recipe) for _ in range(self.workers)]
-
-
-class Failure(NamedTuple):
-    """An error that was raised in a worker."""
-
-    kind: type[RankpipeError]
-    said: str
-
-    @property
-    def error(self) -> RankpipeError:
-        """The same error here."""
-        return self.kind.__new__(self.kind, self.said)
 
 
 class Worker:
@@ -159,19 +142,11 @@ class Worker:
 
     def ready(self) -> Failure | None:
         """Load it."""
-        return _answered(lambda: prepare(self.lm))
+        return answered(lambda: prepare(self.lm))
 
     def ask(self, what: str, share: Sequence[Sequence[Any]], more: dict[str, Any]) -> list[Any] | Failure:
         """What a method of the model answers to a share of the chats."""
-        return _answered(lambda: list(getattr(self.lm, what)(*share, **more)))
-
-
-def _answered(ask: Callable[[], T]) -> T | Failure:
-    """Errors are answered, since Ray would log each one that nobody waits for any more."""
-    try:
-        return ask()
-    except RankpipeError as error:
-        return Failure(type(error), str(error))
+        return answered(lambda: list(getattr(self.lm, what)(*share, **more)))
 
 
 def _unloaded(lm: LM) -> bytes:

@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from rankpipe.aside import muted, settings
 from rankpipe.catalog import require
 from rankpipe.device import default_device
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
-from rankpipe.lm.aside import muted, settings
 from rankpipe.lm.templated import Templated
 from rankpipe.onnx import read_json
 from rankpipe.progress import working

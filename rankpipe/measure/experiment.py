@@ -13,7 +13,6 @@ Systems that begin alike share that work, and what rerankers did is kept: the sa
 
 from __future__ import annotations
 
-import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,22 +20,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rankpipe import disk, recipe, store, trec, weights
-from rankpipe.catalog import find
+from rankpipe import lines, recipe, store, trec
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
-from rankpipe.errors import DataError, RankpipeError, RecipeError
+from rankpipe.engine import Engine
+from rankpipe.errors import RankpipeError, RecipeError
 from rankpipe.journal import Kept
+from rankpipe.measure.identity import identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult
-from rankpipe.provenance import commit, versions
+from rankpipe.progress import track
+from rankpipe.provenance import commit
 from rankpipe.retrieve import shelf
+from rankpipe.retrieve.docs import lean
 from rankpipe.stage import Reranker, Stage, Top
 
-LIBRARIES = ("rankpipe", "onnxruntime", "tokenizers", "torch", "transformers", "sentence-transformers")
 SEED = 0  # of samples of queries, and of bootstrap intervals
-BLOCK = 256  # queries that go through all systems together; bounds the memory that rankings take
+BLOCK = 64  # queries that go through all systems together; bounds the memory that rankings take
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,20 @@ class Outcome:
     rankings: tuple[Ranking, ...]
 
 
+@dataclass(frozen=True)
+class Block:
+    """What was made of some queries.
+
+    :param rankings: of each system.
+    :param dropped: hits that were their own query.
+    :param rows: for the journals of rerankers, by the names of their files.
+    """
+
+    rankings: dict[str, list[Ranking]]
+    dropped: int
+    rows: dict[str, list[dict[str, Any]]]
+
+
 class Experiment:
     """A recipe that was read; ``check`` it, then ``run`` it.
 
@@ -64,11 +79,12 @@ class Experiment:
     """
 
     def __init__(self, path: Path) -> None:
-        self.folder = path if path.is_dir() else path.parent
+        self.path, self.folder = path, path if path.is_dir() else path.parent
         self.tree = recipe.load(path)
         self.root = recipe.house(path)
+        self.aside = False  # whether another process writes the journals
         self._built: dict[str, Stage[Any, Any]] = {}
-        self._dropped = 0  # hits that were their own query
+        self._dropped = 0  # hits of a block that were their own query
         self._commit = commit()  # before anything is written
 
     @property
@@ -131,31 +147,43 @@ class Experiment:
         """The system that others are compared with: the recipe's, or the first."""
         return str(self.tree.get("baseline", self.systems[0].name))
 
-    def run(self, *, force: bool = False) -> list[Outcome]:
+    def run(self, *, force: bool = False, engine: Engine | None = None, block: int = BLOCK) -> list[Outcome]:
         """Run every system; write run files under ``made/``.
 
         :param force: forget what is kept of earlier runs.
+        :param engine: builds the indexes, and has the queries, block after block, go through all systems; None does it
+            here. The run is the same.
+        :param block: queries that go through all systems together. Stages whose numbers depend on what else is in their
+            batch (torch's, in the last bits) give the same for the same size.
         :raises RecipeError: If ``check`` finds faults.
         """
         if faults := self.check():
             raise RecipeError(faults)
         for folder in self.indexes:
             if (folder / "recipe.yaml").exists():
-                shelf.ensure(folder)
-        if force:
-            for kept in (self.folder / "kept").glob("*.jsonl"):
-                kept.unlink()
+                shelf.ensure(folder, engine=engine)
+        for kept in (self.folder / "kept").glob("*.jsonl"):
+            kept.unlink() if force else lines.mend(kept)
         made: dict[str, list[Ranking]] = {s.name: [] for s in self.systems}
         queries = self.data.queries
-        blocks = [queries[i : i + BLOCK] for i in range(0, len(queries), BLOCK)]
-        for block in blocks:
-            done: dict[str, dict[str, Ranking]] = {}
-            for system in self.systems:
-                asked = [q for q in block if q.id in self._sample(system)]
-                made[system.name] += self._through(system, asked, done)
+        blocks = [queries[i : i + block] for i in range(0, len(queries), block)]
+        dropped = 0
+        for one in self._done(blocks, engine) if engine else map(self.through, blocks):
+            for name, rankings in one.rankings.items():
+                made[name] += rankings
+            dropped += one.dropped
         outcomes = [Outcome(s, tuple(made[s.name])) for s in self.systems]
-        self._publish(outcomes)
+        self._publish(outcomes, dropped)
         return outcomes
+
+    def _done(self, blocks: Sequence[Sequence[Query]], engine: Engine) -> Iterator[Block]:
+        """Blocks that others have put through all systems."""
+        engine.sees(self.folder, *(store.read_manifest(index).path for index in self.indexes))
+        label = f"{self.name}, {len(blocks[0]) if blocks else 0} queries at a time"
+        for one in track(engine.map(Apart(self.path, self.tree), blocks), label, len(blocks)):
+            for name, rows in one.rows.items():
+                lines.append(self.folder / "kept" / name, rows)
+            yield one
 
     def measure(self, outcomes: Sequence[Outcome]) -> tuple[Result, dict[str, Evaluation]]:
         """The record to file, and each system's evaluation; a sampled system's is over its sample."""
@@ -176,6 +204,14 @@ class Experiment:
         ids = sorted(q.id for q in self.data.queries)
         size = len(ids) if system.sample is None else min(system.sample, len(ids))
         return frozenset(random.Random(SEED).sample(ids, len(ids))[:size])
+
+    def through(self, queries: Sequence[Query]) -> Block:
+        """One block of queries through all systems."""
+        done: dict[str, dict[str, Ranking]] = {}
+        self._dropped = 0
+        made = {s.name: self._through(s, [q for q in queries if q.id in self._sample(s)], done) for s in self.systems}
+        kept = [stage for stage in self._built.values() if isinstance(stage, Kept)]
+        return Block(made, self._dropped, {stage.path.name: rows for stage in kept if (rows := stage.taken())})
 
     def _through(self, system: System, queries: list[Query], done: dict[str, dict[str, Ranking]]) -> list[Ranking]:
         """One block of queries through one system; ``done`` holds what a prefix of it gave before."""
@@ -202,17 +238,40 @@ class Experiment:
         if key not in self._built:
             stage = recipe.build(node, self.root)
             if isinstance(stage, Reranker) and not isinstance(stage, Top):
-                stage = Kept(stage, self.folder / "kept" / f"{node['use']}-{key}.jsonl", identity(node, self.root))
+                path = self.folder / "kept" / f"{node['use']}-{key}.jsonl"
+                stage = Kept(stage, path, identity(node, self.root), aside=self.aside)
             self._built[key] = stage
         return self._built[key]
 
-    def _publish(self, outcomes: list[Outcome]) -> None:
+    def _publish(self, outcomes: list[Outcome], dropped: int) -> None:
         with store.publish(self.folder, kind="runs", recipe=self.tree, data=self.data.data) as draft:
             for outcome in outcomes:
                 file = draft.folder / f"{outcome.system.name}.trec"
                 lowered = trec.write_run(file, outcome.rankings, tag=outcome.system.name)
                 draft.facts[outcome.system.name] = {"queries": len(outcome.rankings), "scores_lowered": lowered}
-            draft.facts["self_matches_dropped"] = self._dropped
+            draft.facts["self_matches_dropped"] = dropped
+
+
+@dataclass(frozen=True)
+class Apart:
+    """An experiment in another process.
+
+    :param tree: the recipe as it was read, whatever is at ``path`` now.
+    """
+
+    path: Path
+    tree: dict[str, Any]
+
+    def __call__(self, queries: Sequence[Query]) -> Block:
+        """One block of queries through all systems."""
+        made = self._experiment.through(queries)
+        return replace(made, rankings={name: lean(rankings) for name, rankings in made.rankings.items()})
+
+    @cached_property
+    def _experiment(self) -> Experiment:
+        made = Experiment(self.path)
+        made.tree, made.aside = self.tree, True
+        return made
 
 
 def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
@@ -221,34 +280,6 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
             yield from _flat(stage)
         else:
             yield stage
-
-
-def identity(node: dict[str, Any], root: Path) -> str:
-    """Everything that decides what a stage gives: its recipe, the files that names, its code, weights and libraries."""
-    parts: list[Any] = [node, versions(LIBRARIES)]
-    for _, part in recipe.walk(node):
-        call = find(part["use"])
-        parts.append(_code(Path(inspect.getfile(inspect.unwrap(call)))))
-        read = [name for name in recipe.paths(call) if name not in getattr(call, "writes", ())]
-        parts += [_content(root / part[name]) for name in read if isinstance(part.get(name), str)]
-        if isinstance(part.get("model"), str) and "url" not in inspect.signature(call).parameters:  # else on a server
-            parts.append(weights.identity(weights.resolve(part["model"])))
-    return recipe.digest(parts)
-
-
-def _code(source: Path) -> list[str]:
-    """Checksums of a component's module; of ours also of all in its room (prompts, plans, ...) and the ground floor."""
-    house = Path(recipe.__file__).parent
-    if not source.is_relative_to(house):
-        return [disk.sha256(source)]
-    files = {*source.parent.rglob("*.py"), *source.parent.rglob("*.yaml"), *house.glob("*.py")}
-    return [disk.sha256(file) for file in sorted(files)]
-
-
-def _content(path: Path) -> str:
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    return weights.identity(path) if path.is_dir() else disk.sha256(path)
 
 
 def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:

@@ -6,7 +6,7 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -47,7 +47,7 @@ class Counted(Segment):
         self.words = int(self.lengths.sum()) - int(self.lengths[self.dead].sum())  # of what is alive
         lost = folder / "lost.npy"
         self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
-        self.norms: NDArray[np.float32] = np.empty(0, np.float32)  # (documents,), for the index as a whole
+        self.weighing = 0.0, 0.0, 1.0  # k1, b, and the mean length in the index as a whole
         self.sums = np.zeros(len(self.docs))
 
     @property
@@ -69,10 +69,17 @@ class Counted(Segment):
         bound = weight * top / (top + self.least) * ABOVE
         return Weighted(docs, partial(_scores, docs, counts, self.norms, np.float32(weight)), bound)
 
-    def weigh(self, k1: float, b: float, mean: float) -> None:
-        """What a document's length does to its counts, in an index of this mean length."""
-        self.norms = (k1 * (1 - b + b * self.lengths / max(mean, 1e-9))).astype(np.float32)
-        self.least = float(self.norms.min())
+    @cached_property
+    def norms(self) -> NDArray[np.float32]:
+        """What each document's length does to its counts, (documents,)."""
+        k1, b, mean = self.weighing
+        made: NDArray[np.float32] = (k1 * (1 - b + b * self.lengths / max(mean, 1e-9))).astype(np.float32)
+        return made
+
+    @cached_property
+    def least(self) -> float:
+        """The smallest of the norms."""
+        return float(self.norms.min())
 
 
 def _scores(
@@ -200,7 +207,7 @@ class BM25(Living):
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
         mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
-            s.weigh(recipe["k1"], recipe["b"], mean)
+            s.weighing = recipe["k1"], recipe["b"], mean
         return self
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
@@ -216,7 +223,10 @@ class BM25(Living):
             if frequency := sum(s.frequency(t) for s, t in zip(self.segments, numbers, strict=True)):
                 terms.append((times * gain * IDF[recipe["method"]](frequency, n), word, numbers))
         terms.sort(key=lambda term: (-term[0], term[1]))
+        searched = {*self.searched}
         for i, s in enumerate(self.segments):
+            if s not in searched:
+                continue
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
             found, scores = candidates(asked, k, s.allowed(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)

@@ -80,6 +80,7 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
+    reuses = True
 
     def __init__(
         self, index: Path, k: int = 1000, device: str | None = None, where: Filter | str | None = None
@@ -234,10 +235,10 @@ class Dense(Encoded[Encoder]):
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and look up the nearest documents of each segment."""
         asked = [query.text for query in queries if query.text.strip()]
-        if not asked or not self.segments:
+        if not asked or not self.searched:
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
-        found = [(s.docs, iter(s.among(self.where, k).search(vectors, k))) for s in self.segments]
+        found = [(s.docs, iter(s.among(self.where, k).search(vectors, k))) for s in self.searched]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 

@@ -12,6 +12,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,8 +20,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Doc, Hit
-from rankpipe.errors import DataError
+from rankpipe.data import Doc, Hit, Ranking
+from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve.fields import terms
 from rankpipe.retrieve.postings import Spill
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
@@ -48,6 +49,7 @@ class Docs:
         with open(folder / "docs.jsonl", "rb") as f:
             self._lines = mmap(f.fileno(), 0, access=ACCESS_READ)
         self._offsets = mapped(folder / "offsets.npy")
+        self.folder = folder
         self.precedence: NDArray[np.int32] = mapped(folder / "precedence.npy")
         self.ids = Strings(folder / "ids")
         self._ready: dict[int, Doc] = {}
@@ -93,7 +95,8 @@ class Docs:
 class Stored(Doc):
     """A document of an index, whose title and text are read when they are first asked for.
 
-    It passes for a :class:`Doc`, so that it equals one, and replacing a field of it or pickling it makes one.
+    It passes for a :class:`Doc`, so that it equals one, and replacing a field of it or pickling it makes one; but not
+    pickling one whose texts lie elsewhere (:func:`lean`).
     """
 
     __slots__ = ("_docs", "_place")
@@ -121,13 +124,46 @@ class Stored(Doc):
         """As stored."""
         return self._docs[self._place].fields
 
-    def __reduce__(self) -> tuple[type[Doc], tuple[str, str, str, Mapping[str, Any]]]:
+    def __reduce__(self) -> tuple[Any, ...]:
+        if type(self._docs) is Elsewhere:
+            return Stored, (self.id, self._docs, self._place)
         return Doc, (self.id, self.text, self.title, self.fields)
 
 
 def renamed(doc: Doc, id: str) -> Doc:
     """The same document under another id; nothing of it is read for that."""
     return Stored(id, doc._docs, doc._place) if isinstance(doc, Stored) else replace(doc, id=id)
+
+
+class Elsewhere:
+    """The texts in a folder, opened when the first is asked for, in whatever process that is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, position: int) -> Doc:
+        return _opened(self.folder)[position]
+
+
+@lru_cache(maxsize=1024)
+def _opened(folder: Path) -> Docs:
+    """Once in a process."""
+    try:
+        return Docs(folder)
+    except FileNotFoundError:
+        raise ArtefactError(f"{folder}: is gone, for the index was changed meanwhile; search it again") from None
+
+
+def lean(rankings: Iterable[Ranking]) -> list[Ranking]:
+    """The rankings as they are sent to another process: of the documents of an index only where they lie."""
+    places: dict[Path, Elsewhere] = {}
+
+    def leaner(doc: Doc) -> Doc:
+        if type(doc) is not Stored or not isinstance(doc._docs, Docs):
+            return doc
+        return Stored(doc.id, places.setdefault(doc._docs.folder, Elsewhere(doc._docs.folder)), doc._place)
+
+    return [replace(r, hits=tuple(Hit(leaner(h.doc), h.score) for h in r.hits)) for r in rankings]
 
 
 def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:

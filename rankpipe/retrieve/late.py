@@ -167,7 +167,7 @@ class ColBERT(Encoded[TokenEncoder]):
         encoder, made = self.model.encoder, list[list[Sequence[Hit]]]([] for _ in queries)
         vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
         asked = {i: one for i, one in vectors.items() if len(one)}
-        for s in self.segments if asked else ():
+        for s in self.searched if asked else ():
             found = s.search([*asked.values()], k, self.candidates, self.probes, s.allowed(self.where))
             for i, one in zip(asked, found, strict=True):
                 made[i].append(s.docs.hits(*one))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from abc import abstractmethod
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -34,13 +34,14 @@ from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, joined, places
-from rankpipe.retrieve.segment import Segment, facts, runs
+from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
 from rankpipe.stage import FILTERS
 from rankpipe.store import Draft, amend, publish
 from rankpipe.where import Filter
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
+LARGE = 1 << 18  # documents; segments of as many are merged by compact() only
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 
@@ -58,6 +59,8 @@ class Living(Index):
     portion: ClassVar[int] = ANY  # documents of a segment that a build makes, at most, before it merges them
     where: Filter | None = None
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
+    apart: ClassVar[bool] = True  # whether each segment can be made and searched without the others
+    reuses: ClassVar[bool] = False  # whether a segment takes what it can from older ones (parts.Part.older)
 
     def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
         super().__init__(index, k)
@@ -133,7 +136,7 @@ class Living(Index):
 
     @abstractmethod
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment, best first."""
+        """For each query the best ``k`` hits of each segment that is ``searched``, best first."""
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -149,7 +152,7 @@ class Living(Index):
         """
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Search every segment, and merge what they have by score; equal scores as trec_eval breaks them."""
+        """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
         if self.passages:
             return self.passages.found(self.find, batch, self.k)
         return [
@@ -158,7 +161,12 @@ class Living(Index):
         ]
 
     def _open(self) -> None:
-        self.segments = self._opened(self.manifest.path)
+        self.segments = self.searched = self._opened(self.manifest.path)
+
+    def only(self, numbers: Sequence[int]) -> Self:
+        """Search these segments only, by what is known of all, until what is there now is opened again."""
+        self.searched = [self.segments[i] for i in numbers]
+        return self
 
     @property
     def passages(self) -> Passages | None:
@@ -248,10 +256,8 @@ class Living(Index):
         """Merge segments of a size where they are many; rewrite those of which much is dead."""
         while True:
             segments = self._opened(draft.folder)
-            sizes = defaultdict(list)
-            for s in segments:
-                sizes[_size(len(s))].append(s)
-            many = [run for group in sizes.values() for run in runs(group, self.memory) if len(run) >= FAN]
+            sizes = of_a_size((s for s in segments if len(s) < LARGE), SMALL, FAN)
+            many = [run for group in sizes for run in runs(group, self.memory) if len(run) >= FAN]
             rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
             if not (due := [*many, *rotten]):
                 return
@@ -293,8 +299,3 @@ class Living(Index):
         with super()._amending() as draft:
             yield draft
             draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
-
-
-def _size(documents: int) -> int:
-    """Which segments are of a size: those within a factor of :data:`FAN`."""
-    return int(np.log(max(documents, SMALL)) / np.log(FAN))

@@ -57,6 +57,7 @@ class Milvus(Living):
     """
 
     kind = "milvus"
+    apart = False  # Milvus has the vectors of all segments together
     counts = (*Living.counts, "truncated_texts")
 
     def __init__(

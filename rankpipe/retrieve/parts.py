@@ -33,11 +33,13 @@ class Part(Draft):
     :param home: the folder of the index.
     :param first: whether a build makes it; otherwise it comes to others, or takes their place.
     :param memory: bytes that the making of it may hold.
+    :param known: what :meth:`older` gives, if that is known.
     """
 
     home: Path = Path()
     first: bool = False
     memory: int = ANY
+    known: Sequence[Path] | None = None
     row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
     held: int = 0  # bytes held by now, of what grows with the documents
 
@@ -57,10 +59,12 @@ class Part(Draft):
             self.held += self.row + ID * len(doc.id)
             yield doc
 
-    def older(self) -> list[Path]:
+    def older(self) -> Sequence[Path]:
         """Folders of segments whose work may serve again: the others of the index; for a first one, those of the index
         that the build will replace, unless a byte of it is wrong.
         """
+        if self.known is not None:
+            return self.known
         if not self.first:
             return [f for f in folders(self.folder.parent) if f != self.folder]
         try:

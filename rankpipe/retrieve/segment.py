@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -68,6 +69,14 @@ class Segment:
         """Where the documents of these ids are, if they are alive."""
         found = self.docs.find(ids)
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
+
+
+def of_a_size(segments: Iterable[Segment], least: int, factor: int) -> Iterable[list[Segment]]:
+    """Segments whose documents are within a factor of each other's, together; below ``least``, all sizes are one."""
+    sizes = defaultdict(list)
+    for s in segments:
+        sizes[int(np.log(max(len(s), least)) / np.log(factor))].append(s)
+    return sizes.values()
 
 
 def runs(segments: Iterable[Segment], memory: int) -> Iterator[list[Segment]]:

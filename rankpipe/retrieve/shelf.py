@@ -16,7 +16,9 @@ from rankpipe import recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
+from rankpipe.engine import Engine, Local
 from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
 from rankpipe.retrieve.living import Living
@@ -53,16 +55,17 @@ def _refused(index: dict[str, Any]) -> list[str]:
     return []
 
 
-def ensure(folder: Path, *, force: bool = False, memory: str | None = None, told: Told | None = None) -> str | None:
+def ensure(folder: Path, **how: Any) -> str | None:
     """Build the index that the recipe in ``folder`` describes, unless it is there and current.
 
+    :param engine: as :func:`build`; also ``shard``.
     :return: why it was built; None if it was current.
     :raises RecipeError: If the recipe has faults.
     """
     tree = recipe.load(folder)
     if faults := check(tree):
         raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(opened(tree), folder, tree["index"], force=force, memory=memory, told=told)
+    return build(opened(tree), folder, tree["index"], **how)
 
 
 def outdated(folder: Path) -> bool:
@@ -91,11 +94,15 @@ def build(
     force: bool = False,
     memory: str | None = None,
     told: Told | None = None,
+    engine: Engine | None = None,
+    shard: int | None = None,
 ) -> str | None:
     """Build one index, unless it is there and current; the reason, or None.
 
     :param memory: see :class:`rankpipe.retrieve.common.Common`.
     :param told: is told what it will take, before it is done.
+    :param engine: builds shards of the collection, which become segments; None builds one segment here.
+    :param shard: documents of a shard; also without an engine.
     :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
     :raises RecipeError: If it will take more memory or disk than there is.
     """
@@ -120,7 +127,16 @@ def build(
             foreseen.refuse(free_memory(), free_disk(folder))
             if told:
                 told(foreseen)
-        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+        if engine is None and shard is None:
+            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+        elif not (issubclass(kind, Living) and kind.apart):
+            raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
+        elif memory:
+            raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
+        else:
+            if faults := _refused(index):
+                raise RecipeError(faults)
+            shards.build(kind, data, folder, written, engine or Local(), shards.SHARD if shard is None else shard)
     return why
 
 

@@ -152,7 +152,7 @@ class SparseIndex(Encoded[SparseEncoder]):
             ((w / steps, vocabulary[i]) for i, w in zip(query.words.tolist(), query.weights, strict=True)),
             key=lambda word: (-word[0], word[1]),
         )
-        for s in self.segments:
+        for s in self.searched:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
             found, scores = candidates(terms, k, s.allowed(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)

@@ -134,6 +134,9 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("rerank", "a.trec", "--data", "TINY", "--use", "listwise", "--set", "lm=3"), 3, "lm: 3 is no language model"),
         (("tables", "nothing.md"), 4, "nothing.md: no such file"),
         (("index", "build", "/dev/null/new", "--data", "TINY"), 8, "cannot be written"),
+        (("index", "build", "new", "--data", "TINY", "--address", "a:1"), 3, "those of a cluster: add --engine ray"),
+        (("run", "eval/x", "--gpus", "1"), 3, "those of a cluster: add --engine ray"),
+        (("index", "build", "new", "--data", "TINY", "--engine", "rya"), 2, "'rya' is not one of"),
     ],
 )
 def test_errors_say_what_and_the_cure(
@@ -334,4 +337,5 @@ def test_an_index_lives(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> 
     assert "loses them" in rankpipe("index", "build", "words", code=6).stderr
     assert rankpipe("search", "words", "okapi").stdout.count("okapi") == 1  # the question
     rankpipe("index", "delete", "words", code=4)
-    rankpipe("index", "build", "words", "--force")
+    rankpipe("index", "build", "words", "--force", "--shard", "6")
+    assert json.loads(rankpipe("index", "info", "words", "--json").stdout)["segments"] == 4

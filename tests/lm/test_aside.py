@@ -10,8 +10,8 @@ from importlib.util import find_spec
 
 import pytest
 
+from rankpipe.aside import muted, settings
 from rankpipe.errors import MissingExtra
-from rankpipe.lm.aside import muted, settings
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.ray import Ray
 from rankpipe.lm.vllm import VLLM

@@ -12,9 +12,11 @@ import rankpipe
 from rankpipe import Query, disk, store, trec
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.journal import Kept
-from rankpipe.measure.experiment import Experiment, _code
+from rankpipe.measure.experiment import Experiment
+from rankpipe.measure.identity import _code
 from rankpipe.measure.results import expected
 from rankpipe.rerank.prompts import TEMPLATES
+from tests.engines import Others
 from tests.lm.server import say, serving
 
 RECIPE = {
@@ -91,6 +93,33 @@ def test_from_recipe_to_result(house: Path) -> None:
     assert evaluations["bm25"].means["nDCG@10"] == result.systems["bm25"].values["nDCG@10"].mean
     assert evaluations["bm25"].average == "judged"
     assert Experiment(write(house, measures=None)).measures == ["nDCG@10", "R@100", "RR@10"]
+
+
+def test_others_do_the_same(house: Path) -> None:
+    """In blocks of three queries, by what was read, whatever is there now; they write nothing themselves."""
+    path = write(house, self_match="drop")
+    alone = Experiment(path)
+    expected = alone.run()
+    made = store.read_manifest(path.parent)
+    runs = {name: (made.path / name).read_bytes() for name in made.files}
+    [kept] = (path.parent / "kept").iterdir()
+    rows = sorted(kept.read_bytes().splitlines())
+    kept.write_bytes(b'{"key": "half of a li')
+    there = Experiment(path)
+    path.write_text("data: nothing")
+    outcomes = there.run(engine=Others(), block=3)
+    assert outcomes[0] != expected[0], "but for the seconds"
+    again = store.read_manifest(path.parent)
+    assert (again.facts, again.recipe) == (made.facts, made.recipe)
+    assert {name: (again.path / name).read_bytes() for name in again.files} == runs
+    assert [[h.doc.text for h in r.hits] for r in outcomes[1].rankings] == [
+        [h.doc.text for h in r.hits] for r in expected[1].rankings
+    ]
+    assert len(kept.read_bytes().splitlines()) == len(rows) == 3
+    write(house, self_match="drop")
+    Experiment(path).run(engine=Others(), block=2)
+    assert len(kept.read_bytes().splitlines()) == 3, "all was kept"
+    assert fresh(house) == 0
 
 
 def test_where_the_figures_come_from(house: Path) -> None:

@@ -51,6 +51,13 @@ class Drawn(Hashed):
         return (made / max(float(np.linalg.norm(made)), 1e-9)).astype(np.float32)
 
 
+class Sociable(Drawn):
+    """Makes vectors that depend on what else it is given."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode_docs(texts) * np.float32(1 + zlib.crc32(" ".join(texts).encode()) % 97 / 97)
+
+
 class Slow(Hashed):
     """Takes a while for each call."""
 

@@ -1,0 +1,228 @@
+"""What a corpus of any size costs, by what a part of it costs here: shards, memory, disk, hours.
+
+python eval/bench/scaling.py [--documents 65536] [--encoded 128] [--queries 64]
+
+Measured: the one process that reads the corpus and deals it out, a worker that makes a shard, and a search of one
+segment, in processor time, so that other work on the machine counts little. Planned: MS MARCO v2.1's segments by these
+figures. The documents are those of all collections in ``RANKPIPE_DATA``, shuffled; the queries are SciFact's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pickle
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from math import ceil
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Any
+
+import numpy as np
+from common import HERE, Row, file
+
+from rankpipe import BM25, Query, open_dataset
+from rankpipe.catalog import find
+from rankpipe.datasets import Dataset
+from rankpipe.datasets.records import Jsonl
+from rankpipe.retrieve import shards, shelf
+from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.encode import Vectors, encoder, unit
+from rankpipe.retrieve.words import Words
+from rankpipe.store import Data, publish
+
+Work = Callable[[], int]  # how many documents or queries were done
+DATA = Path(os.environ["RANKPIPE_DATA"])
+MODEL = "bge-small"
+KINDS: dict[str, dict[str, Any]] = {
+    "bm25": {"use": "bm25"},
+    "dense": {"use": "dense", "model": "scaling:Drawn", "store": "int8"},  # all but the encoding
+}
+SEGMENTS = 113_520_750  # of MS MARCO v2.1, as TREC RAG 2024 cut it
+SHARD = 1 << 18  # documents of a segment, in the plan
+WORKERS = 64  # in the plan, a core each
+PRICE = 0.05  # dollars for a core and an hour, in the plan
+K = 1000
+
+
+class Drawn:
+    """An encoder that costs nothing: its vectors are drawn."""
+
+    name, identity, dimension = "drawn", "drawn-1", 384
+
+    def __init__(self, max_length: int | None = None) -> None:
+        self.max_length, self.cut = max_length, list[bool]()
+        self._chance = np.random.default_rng(0)
+
+    def encode_queries(self, texts: Sequence[str]) -> Vectors:
+        """Of length 1, (n, 384)."""
+        return unit(self._chance.standard_normal((len(texts), self.dimension), np.float32))
+
+    def encode_docs(self, texts: Sequence[str]) -> Vectors:
+        """Of length 1, (n, 384)."""
+        self.cut = [False] * len(texts)
+        return self.encode_queries(texts)
+
+
+def main() -> None:
+    """Measure, plan, and file both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=1 << 16, help="of the larger shard")
+    parser.add_argument("--encoded", type=int, default=128, help="documents that are encoded")
+    parser.add_argument("--queries", type=int, default=64)
+    parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
+    told = parser.parse_args()
+    queries = open_dataset(DATA / "scifact").queries[: told.queries]
+    with TemporaryDirectory() as scratch:
+        rows = [*measured(Path(scratch), told.documents, told.encoded, queries)]
+    file("scaling", rows, told.into)
+    file("scaling-plan", [*planned(rows)], told.into)
+
+
+def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Query]) -> Iterator[Row]:
+    """Each in a process of its own; what grows with the documents for two sizes."""
+    data = collection(scratch)
+    yield {"stage": "encode", "kind": MODEL, "documents": encoded, **alone(partial(encoding, data, encoded))}
+    for size in (documents // 8, documents):
+        sent = len(pickle.dumps(next(shards.cut(data, size))))
+        row = {"stage": "read and send", "kind": "any", "documents": size, "bytes_each": round(sent / size)}
+        yield row | alone(partial(dealing, data, size))
+        for kind, node in KINDS.items():
+            folder = scratch / f"{kind}-{size}"
+            row = {"stage": "make a shard", "kind": kind, "documents": size}
+            row |= alone(partial(making, node, data, size, folder))
+            yield row | {"bytes_each": round(weight(folder) / size)}
+            published(node, folder)
+            search = alone(partial(searching, node, folder, queries))
+            yield {"stage": "search", "kind": kind, "documents": size, **search}
+    look = alone(partial(looking, scratch / f"bm25-{documents}", queries))
+    yield {"stage": "look words up", "kind": "bm25", "documents": documents, **look}
+
+
+def collection(scratch: Path) -> Dataset:
+    """All documents in one file."""
+    found = [
+        {"_id": f"{path.parent.name}-{doc.id}", "title": doc.title, "text": doc.text}
+        for path in sorted(DATA.glob("*/corpus.jsonl"))
+        for doc in Jsonl(path).docs()
+    ]
+    random.Random(0).shuffle(found)
+    path = scratch / "corpus.jsonl"
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(doc) + "\n" for doc in found)
+    return Dataset(name="all", corpus=Jsonl(path))
+
+
+def encoding(data: Dataset, size: int) -> Work:
+    """What a model does with documents."""
+    texts, model = [doc.contents for doc in next(shards.cut(data, size))], encoder(MODEL)
+    return lambda: len(model.encode_docs(texts))
+
+
+def dealing(data: Dataset, size: int) -> Work:
+    """What the one process does with each document: read it, look whether its id is new, send it."""
+    return lambda: sum(len(docs) for docs in islice(shards.cut(data, size), 1) if pickle.dumps(docs))
+
+
+def making(node: dict[str, Any], data: Dataset, size: int, folder: Path) -> Work:
+    """What a worker does with a shard that it was sent."""
+    docs, kind = next(shards.cut(data, size)), find(node["use"])
+    folder.mkdir()
+    make = shards.Make(kind, folder, (), shelf.full(kind, node))
+    return lambda: len(docs) if make((0, docs)) else 0
+
+
+def published(node: dict[str, Any], folder: Path) -> None:
+    """Make an index of the shard."""
+    kind = find(node["use"])
+    told: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": shelf.full(kind, node)}
+    with publish(folder, **told, data=Data("a shard", "")) as draft:
+        os.rename(folder / "000000", draft.folder / "000000")
+        draft.facts = kind._facts(draft.folder)
+
+
+def searching(node: dict[str, Any], folder: Path, queries: Sequence[Query]) -> Work:
+    """What a worker does with queries."""
+    index = find(node["use"])(folder, k=K)
+    index.run(queries[:2])
+    return lambda: len(lean(index.run(queries)))
+
+
+def looking(folder: Path, queries: Sequence[Query]) -> Work:
+    """What each worker does with the words of each query, for each segment of the whole index."""
+    terms, words = BM25(folder).segments[0].postings.terms, Words()
+
+    def look() -> int:
+        for query in queries:
+            for word in words(query.text):
+                terms.find(word)
+        return len(queries)
+
+    return look
+
+
+def weight(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+
+
+def alone(ready: Callable[[], Work]) -> Row:
+    """Processor time for each document or query, in a process of its own, and that process's largest memory."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_clocked, (ready,))
+
+
+def _clocked(ready: Callable[[], Work]) -> Row:
+    work = ready()
+    start = process_time()
+    done = work()
+    seconds = process_time() - start
+    told = Path("/proc/self/status").read_text()  # ru_maxrss would have what the process that started this one had
+    return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": round(int(told.split("VmHWM:")[1].split()[0]) / 1024)}
+
+
+def planned(rows: Sequence[Row]) -> Iterator[Row]:
+    """MS MARCO v2.1's segments."""
+
+    def told(stage: str, kind: str, key: str = "cpu_ms") -> list[float]:
+        return [row[key] for row in rows if row["stage"] == stage and row["kind"] == kind]
+
+    few, many = told("search", "bm25", "documents")
+    segments, own = SEGMENTS / SHARD, SEGMENTS / SHARD / WORKERS
+
+    def at(size: float, stage: str, kind: str, key: str = "cpu_ms") -> float:
+        """A figure at another number of documents, on the line through both measured ones."""
+        low, high = told(stage, kind, key)
+        return high + (high - low) / (many - few) * (size - many)
+
+    for kind in KINDS:
+        once = told("encode", MODEL)[0] if kind == "dense" else 0.0  # for each document and query
+        core_h = SEGMENTS * (told("make a shard", kind)[-1] + once) / 3.6e6
+        reading_h = SEGMENTS * told("read and send", "any")[-1] / 3.6e6
+        hours = max(core_h / WORKERS, reading_h)
+        model_mb = told("encode", MODEL, "peak_mb")[0] if kind == "dense" else 0
+        disk = SEGMENTS * told("make a shard", kind, "bytes_each")[-1]
+        looks = segments * told("look words up", "bm25")[0] if kind == "bm25" else 0.0
+        yield {
+            "kind": kind,
+            "segments": ceil(segments),
+            "disk_gb": round(disk / 1e9),
+            "worker_gb": round((at(SHARD, "make a shard", kind, "peak_mb") + model_mb) / 1e3, 1),
+            "waiting_gb": round(2 * WORKERS * SHARD * told("read and send", "any", "bytes_each")[-1] / 1e9, 1),
+            "core_hours": round(core_h, 1),
+            "reading_hours": round(reading_h, 2),
+            "hours": round(hours, 2),
+            "dollars": round(PRICE * WORKERS * hours, 2),
+            "search_gb": round(disk / WORKERS / 1e9, 1),
+            "query_ms": round(own * at(SHARD, "search", kind) + looks + once),
+        }
+
+
+if __name__ == "__main__":
+    main()

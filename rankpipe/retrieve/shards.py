@@ -1,0 +1,192 @@
+"""Large indexes: built shard by shard, and searched segment by segment, wherever an engine does it.
+
+A shard is so many documents of a collection, in its order, and becomes a segment of the index, so that nothing needs
+merging. The engine changes no byte of the index but its dates and seconds. How it is cut changes nothing that is found,
+but where a segment learns from its own documents (FAISS's indexes, compressed late interaction).
+"""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.disk import fsync, sha256
+from rankpipe.engine import Engine
+from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.progress import track
+from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.memory import ANY
+from rankpipe.retrieve.parts import Part, folders, new_part
+from rankpipe.retrieve.passages import Passages
+from rankpipe.retrieve.segment import facts
+from rankpipe.stage import Retriever
+from rankpipe.store import Draft, Sums, publish
+
+SHARD = 1 << 16  # documents
+TRIED = ".tried"  # where shards are written until they are whole
+
+
+def build(
+    kind: type[Living], data: Dataset, folder: Path, recipe: dict[str, Any], engine: Engine, shard: int = SHARD
+) -> None:
+    """Build an index of segments, each by a worker of the engine; what an interrupted build finished is not done again.
+
+    :param recipe: with every argument.
+    :param shard: documents of a segment; multiples of 4096 leave the batches of encoders what they are without shards.
+    :raises ClusterError: If workers do not see the folder, or die again and again.
+    """
+    if shard < 1:
+        raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
+    what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
+    cut = Passages.of(recipe.get("passages"))
+    with publish(folder, **what, resume=["shards", shard]) as draft:
+        shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
+        done = {int(made.name) for made in folders(draft.folder)}
+        (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
+        engine.sees(mark)
+        older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
+        make = Make(kind, draft.folder, older, recipe, cut)
+        jobs = ((number, docs) for number, docs in enumerate(dealt(data, shard)) if number not in done)
+        total = -(-data.count // shard) - len(done) if data.count else None
+        for sums in track(engine.map(make, jobs), f"{kind.kind} index of {data.name}, shards", total):
+            draft.sums |= sums
+        shutil.rmtree(draft.folder / TRIED)
+        draft.facts = facts(draft.folder, kind.counts, cut, ANY)
+
+
+def dealt(data: Dataset, shard: int) -> Iterator[list[Doc]]:
+    """The shards of a collection, each of so many documents."""
+    stream = iter(data.docs())
+    while docs := list(islice(stream, shard)):
+        yield docs
+
+
+@dataclass(frozen=True)
+class Make:
+    """Makes segments.
+
+    :param folder: of the draft of the index.
+    :param older: segments of the index that it replaces.
+    """
+
+    kind: type[Living]
+    folder: Path
+    older: Sequence[Path]
+    recipe: dict[str, Any]
+    cut: Passages | None
+
+    def __call__(self, job: tuple[int, list[Doc]]) -> Sums:
+        """Make a segment of a shard, aside, and move it to its place when it is whole: so nobody goes on from what a
+        dead worker has left, and two that were given the same shard are not in each other's way.
+        """
+        number, docs = job
+        aside = self.folder / TRIED / uuid4().hex
+        aside.mkdir(parents=True)
+        with new_part(Draft(aside), self.folder) as made:
+            made.first, made.known = True, self.older
+            self.kind.fill(self.cut.split(docs) if self.cut else docs, made, self.recipe)
+        files = sorted(path for path in made.folder.rglob("*") if path.is_file())
+        for path in (*files, made.folder):
+            fsync(path)
+        place = self.folder / f"{number:06}"
+        sums = {f"{place.name}/{path.relative_to(made.folder)}": (path.stat().st_size, sha256(path)) for path in files}
+        try:
+            os.rename(made.folder, place)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            shutil.rmtree(aside)  # another was first, with the same
+            return {}
+        aside.rmdir()
+        return sums
+
+
+class Spread(Retriever):
+    """An index whose segments are searched side by side by the workers of an engine; finds what the index finds.
+
+    Each worker opens the index, and keeps its share of the segments; statistics are those of all. A worker that dies is
+    replaced, and asked again.
+
+    :param index: opened; it is searched as it is now.
+    :raises RecipeError: If it is none of segments.
+    """
+
+    opens = True
+
+    def __init__(self, index: Retriever, engine: Engine) -> None:
+        if not (isinstance(index, Living) and index.apart):
+            raise RecipeError([f"{index.name}: an index of this kind has no segments to search side by side"])
+        self.index, self.engine, self.batch = index, engine, index.batch
+
+    @property
+    def name(self) -> str:
+        """The index's."""
+        return self.index.name
+
+    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
+        """Ask all workers, and merge what they have by score; equal scores as trec_eval breaks them.
+
+        :raises ArtefactError: If a worker cannot open any more what was opened here.
+        """
+        told = self._crew(batch)
+        return [
+            Ranking.scored(query, chain.from_iterable(r.hits for r in found), self.index.k)
+            for query, *found in zip(batch, *told, strict=True)
+        ]
+
+    @cached_property
+    def _crew(self) -> Any:
+        if not self.index.manifest.path.exists():
+            raise _changed(self.index.folder)
+        self.engine.sees(self.index.manifest.path)
+        workers = min(self.engine.workers, len(self.index.segments))
+        parts = [range(len(self.index.segments))[i::workers] for i in range(workers)]
+        return self.engine.crew([Search.of(self.index, part) for part in parts])
+
+
+@dataclass(frozen=True)
+class Search:
+    """Searches some segments of an index.
+
+    :param arguments: the index is opened with.
+    :param build: which is to be found there.
+    """
+
+    kind: type[Living]
+    arguments: dict[str, Any]
+    build: str
+    part: Sequence[int]
+
+    @classmethod
+    def of(cls, index: Living, part: Sequence[int]) -> Search:
+        """The same index with the same arguments, which it keeps under their names."""
+        kept = {name: getattr(index, name) for name in inspect.signature(type(index)).parameters if name != "index"}
+        return cls(type(index), {"index": index.folder, **kept}, index.manifest.build, part)
+
+    def __call__(self, batch: Sequence[Query]) -> list[Ranking]:
+        """The best of these segments."""
+        return lean(self.index.run(batch))
+
+    @cached_property
+    def index(self) -> Living:
+        """Opened here."""
+        opened = self.kind(**self.arguments)
+        if opened.manifest.build != self.build:
+            raise _changed(opened.folder)
+        return opened.only(self.part)
+
+
+def _changed(folder: Path) -> ArtefactError:
+    return ArtefactError(f"{folder}: was changed while it was searched; search it again")

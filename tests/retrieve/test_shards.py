@@ -1,0 +1,220 @@
+"""An index built in shards finds what one built at once finds, whoever builds and searches it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rankpipe import store
+from rankpipe.catalog import find
+from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.engine import Local
+from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.retrieve import embed, living, shards, shelf
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.fuse import Fuse
+from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.shards import Spread
+from rankpipe.trec import write_run
+from tests.engines import Others
+from tests.retrieve.fakes import Listed
+
+I = TypeVar("I")  # noqa: E741
+O = TypeVar("O")  # noqa: E741
+BM = {"use": "bm25"}
+KINDS: list[dict[str, Any]] = [
+    BM,
+    {"use": "dense", "model": "tests.retrieve.fakes:Drawn", "store": "int8"},
+    {"use": "sparse", "model": "tests.retrieve.models:Weights"},
+    {"use": "colbert", "model": "tests.retrieve.models:Directions", "bits": 16},
+]
+WORDS = [
+    "ash",
+    "birch",
+    "box",
+    "elm",
+    "fir",
+    "holly",
+    "larch",
+    "lime",
+    "maple",
+    "oak",
+    "pine",
+    "rowan",
+    "spruce",
+    "yew",
+]
+
+
+class Stopped(Others):
+    """Is interrupted when three are done."""
+
+    def map(self, do: Callable[[I], O], items: Iterable[I]) -> Iterator[O]:
+        for number, made in enumerate(super().map(do, items)):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield made
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    """Ninety documents, of which some have equal scores."""
+    texts = [" ".join(WORDS[i * j % 14] for j in range(1, 3 + i % 9)) for i in range(90)]
+    return Dataset.of([Doc(f"d{i * 7 % 90:02}", text) for i, text in enumerate(texts)])
+
+
+QUERIES = [Query(f"q{i}", f"{WORDS[i]} {WORDS[i * 3 % 14]}") for i in range(14)] + [Query("none", " ")]
+
+
+def opened(folder: Path, k: int = 20) -> Living:
+    made: Living = find(store.read_manifest(folder).kind)(folder, k=k)
+    return made
+
+
+def contents(index: Living) -> dict[str, tuple[int, str]]:
+    """Checksums of the files of an index, but for what is noted of its making."""
+    return {name: told for name, told in index.manifest.files.items() if not name.endswith(".json")}
+
+
+def written(rankings: Iterable[Ranking], path: Path) -> bytes:
+    write_run(path, list(rankings), tag="t")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("node", KINDS, ids=lambda node: node["use"])
+def test_the_same_is_found(node: dict[str, Any], data: Dataset, tmp_path: Path) -> None:
+    shelf.build(data, tmp_path / "whole", node)
+    shelf.build(data, tmp_path / "cut", node, engine=Others(), shard=17)
+    shelf.build(data, tmp_path / "here", node, shard=17)
+    whole, cut, here = (opened(tmp_path / name) for name in ("whole", "cut", "here"))
+    assert [len(s) for s in cut.segments] == [17, 17, 17, 17, 17, 5]
+    assert contents(cut) == contents(here), "the engine changes no byte"
+    assert store.damages(cut.manifest) == []
+    expected = written(whole(QUERIES), tmp_path / "run")
+    assert len(expected.splitlines()) > 100
+    assert written(cut(QUERIES), tmp_path / "run") == expected
+    spread = Spread(cut, Others())
+    assert written(spread(QUERIES), tmp_path / "run") == expected
+    assert [[s.stage for s in r.steps] for r in spread(QUERIES)] == [[type(whole).__name__]] * 15
+    assert [d.contents for d in cut.documents()] == [d.contents for d in data.docs()]
+    assert shelf.build(data, tmp_path / "cut", node, engine=Others()) is None
+    cut.compact()
+    assert [*contents(cut).values()] == [*contents(whole).values()], "merged, it is the index that was built at once"
+
+
+def test_each_worker_searches_its_own_segments(data: Dataset, tmp_path: Path) -> None:
+    shelf.build(data, tmp_path / "cut", BM, shard=17)
+    index = opened(tmp_path / "cut", k=90)
+    parts = [{h.doc.id for r in shards.Search.of(index, part)(QUERIES) for h in r.hits} for part in ([0, 3], [5])]
+    theirs = [{doc.id for i in part for doc in index.segments[i].docs} for part in ([0, 3], [5])]
+    assert parts[0] <= theirs[0]
+    assert parts[1] <= theirs[1]
+    assert all(parts)
+    fused = Fuse(Spread(index, Others()), Spread(index, Others()), k=9)
+    assert [r.hits for r in fused(QUERIES)] == [r.hits for r in Fuse(index, index, k=9)(QUERIES)]
+
+
+def test_an_interrupted_build_goes_on(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        shelf.build(data, tmp_path / "cut", BM, engine=Stopped(), shard=10)
+    again, other = Others(), Others()
+    shelf.build(data, tmp_path / "cut", BM, engine=again, shard=10)
+    assert [number for number, _ in again.items] == [4, 5, 6, 7, 8]
+    assert store.damages(store.read_manifest(tmp_path / "cut")) == []
+    with pytest.raises(KeyboardInterrupt):
+        shelf.build(data, tmp_path / "cut", BM, engine=Stopped(), shard=10, force=True)
+    shelf.build(data, tmp_path / "cut", BM, engine=other, shard=11, force=True)
+    assert [number for number, _ in other.items] == [*range(9)], "another cut is another build"
+    shelf.build(data, tmp_path / "here", BM, shard=11)
+    assert opened(tmp_path / "cut").manifest.files == opened(tmp_path / "here").manifest.files
+
+
+def test_two_workers_with_one_shard(data: Dataset, tmp_path: Path) -> None:
+    """Ray begins the work again of a machine that only seems to be dead."""
+    make = shards.Make(BM25, tmp_path, [], shelf.full(BM25, BM))
+    docs = [*data.docs()][:20]
+    assert {name.partition("/")[0] for name in make((3, docs))} == {"000003"}
+    assert make((3, docs)) == {}
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["000003"]
+    assert [*(tmp_path / shards.TRIED).iterdir()] == []
+
+
+def test_a_doubled_id_is_refused_across_shards(tmp_path: Path) -> None:
+    doubled = Dataset.of([Doc(f"d{i % 50}", "oak") for i in range(51)])
+    with pytest.raises(DataError, match="d0"):
+        shelf.build(doubled, tmp_path / "cut", BM, engine=Others(), shard=10)
+    assert not (tmp_path / "cut" / "manifest.json").exists()
+
+
+def test_vectors_of_unchanged_texts_are_taken_from_the_index_before(data: Dataset, tmp_path: Path) -> None:
+    shelf.build(data, tmp_path / "cut", KINDS[1], shard=17)
+    shelf.build(data, tmp_path / "cut", KINDS[1], engine=Others(), shard=40, force=True)
+    told = store.read_manifest(tmp_path / "cut").facts
+    assert (told["segments"], told["reused_vectors"], "documents_per_second" in told) == (3, 10, False)
+
+
+def test_batches_of_encoders(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Are what they are without shards, if shards are whole numbers of them."""
+    monkeypatch.setattr(embed, "SHARD", 8)
+    node = {"use": "dense", "model": "tests.retrieve.fakes:Sociable"}
+    shelf.build(data, tmp_path / "whole", node)
+    expected = [r.hits for r in opened(tmp_path / "whole")(QUERIES)]
+    for shard, same in ((16, True), (24, True), (12, False)):
+        shelf.build(data, tmp_path / str(shard), node, shard=shard)
+        assert ([r.hits for r in opened(tmp_path / str(shard))(QUERIES)] == expected) is same
+
+
+def test_what_is_refused(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="shard: 0 documents"):
+        shelf.build(data, tmp_path / "cut", BM, engine=Local(), shard=0)
+    with pytest.raises(RecipeError, match="b: 3"):
+        shelf.build(data, tmp_path / "cut", BM | {"b": 3}, shard=10)
+    with pytest.raises(RecipeError, match="Listed: an index of this kind has no segments"):
+        Spread(Listed({}), Local())
+
+
+def test_an_index_that_is_changed_meanwhile(data: Dataset, tmp_path: Path) -> None:
+    """Nobody is given a mixture; texts that are gone are said to be gone."""
+    shelf.build(data, tmp_path / "cut", BM, shard=17)
+    spread, texts = Spread(opened(tmp_path / "cut"), Others()), Spread(opened(tmp_path / "cut"), Others())
+    [ranking] = pickle.loads(pickle.dumps(lean(texts(QUERIES[:1]))))
+    late = shards.Search.of(spread.index, [0])
+    opened(tmp_path / "cut").delete(["d07"])
+    with pytest.raises(ArtefactError, match="was changed while it was searched"):
+        spread.run(QUERIES)
+    with pytest.raises(ArtefactError, match="was changed while it was searched"):
+        late(QUERIES)
+    with pytest.raises(ArtefactError, match="is gone, for the index was changed meanwhile"):
+        _ = ranking.hits[0].doc.text
+
+
+def test_what_is_sent_of_a_ranking(data: Dataset, tmp_path: Path) -> None:
+    shelf.build(data, tmp_path / "cut", BM, shard=17)
+    found = opened(tmp_path / "cut").run(QUERIES)
+    foreign = Ranking(QUERIES[0], (Hit(Doc("x", "y " * 10_000), 1.0),))
+    sent = pickle.dumps(lean([*found, foreign]))
+    texts = {h.doc.text for r in found for h in r.hits if len(h.doc.text) > 30}
+    assert texts
+    assert not [text for text in texts if text.encode() in sent]
+    *rankings, last = pickle.loads(sent)
+    assert rankings == found
+    assert last == foreign
+
+
+def test_large_segments_are_merged_by_compacting_only(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.build(data, tmp_path / "cut", BM, shard=9)
+    monkeypatch.setattr(living, "LARGE", 9)
+    index = opened(tmp_path / "cut")
+    index.add([Doc("new", "oak")])
+    assert len(index.segments) == 11
+    monkeypatch.setattr(living, "LARGE", 10)
+    index.add([Doc("newer", "oak")])
+    assert len(index.segments) == 1
