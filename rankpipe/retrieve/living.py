@@ -106,9 +106,7 @@ class Living(Index):
             for made, some in portions(docs, part, cls.portion):
                 cls.fill(made.counted(cut.split(some) if cut else some), made, recipe)
             draft.facts = facts(draft.folder, cls.counts, cut, most)
-        made_whole = cls(folder)
-        made_whole._settle()
-        return made_whole
+        return cls(folder)._settled()
 
     @classmethod
     @abstractmethod
@@ -211,13 +209,14 @@ class Living(Index):
         self.refresh()
         return Change()
 
-    def _settle(self) -> None:
-        """What a build does last: as few segments as memory allows."""
+    def _settled(self) -> Self:
+        """After the last thing that a build does: as few segments as memory allows."""
         if len(list(runs(self.segments, self.memory))) < len(self.segments):
             with amend(self.folder, kind=self.kind, format=self.format) as (_, draft):
                 self._compact(draft)
                 draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
             self.refresh()
+        return self
 
     def _compact(self, draft: Draft) -> None:
         for run in runs(self._opened(draft.folder), self.memory):

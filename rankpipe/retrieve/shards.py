@@ -85,7 +85,7 @@ class Make:
     folder: Path
     older: Sequence[Path]
     recipe: dict[str, Any]
-    cut: Passages | None
+    cut: Passages | None = None
 
     def __call__(self, job: tuple[int, list[Doc]]) -> Sums:
         """Make a segment of a shard, aside, and move it to its place when it is whole: so nobody goes on from what a
