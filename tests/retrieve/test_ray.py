@@ -63,8 +63,8 @@ class Mortal(BM25):
 
         super().fill(passing(), draft, recipe)
 
-    def find(self, queries: Sequence[Query]) -> Iterable[Iterable[Sequence[Hit]]]:
-        found = [[*hits] for hits in super().find(queries)]
+    def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
+        found = [[*hits] for hits in super().find(queries, k)]
         omen("search")
         return found
 
