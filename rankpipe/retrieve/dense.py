@@ -188,10 +188,15 @@ class Dense(Encoded[Encoder]):
         made = encoder(model, recipe["max_length"], options.get("backend", "auto"), said)
         return Model(made, made.identity, made.facts)
 
-    def settled(self) -> dict[str, Any]:
-        """The recipe, with the backend that the build has chosen."""
-        recipe, backend = self.manifest.recipe, self.manifest.facts.get("backend")
-        chosen = {"backend": backend} if backend else {}  # anybody's encoder has none
+    @classmethod
+    def undecided(cls, recipe: dict[str, Any]) -> bool:
+        """Whether no backend is named; anybody's encoder has none."""
+        return ":" not in recipe["model"] and (recipe.get("model_options") or {}).get("backend", "auto") == "auto"
+
+    @classmethod
+    def settled(cls, recipe: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+        """The recipe, with the backend that was chosen."""
+        chosen = {"backend": backend} if (backend := facts.get("backend")) else {}  # anybody's encoder has none
         return {**recipe, "model_options": {**(recipe.get("model_options") or {}), **chosen}}
 
     @classmethod

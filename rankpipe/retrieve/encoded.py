@@ -58,8 +58,8 @@ class Encoded(Living, Generic[E]):
 
     @classmethod
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
-        """Make a segment, by the model of the recipe."""
-        cls.encode(docs, draft, recipe, cls.load(recipe))
+        """Make a segment, by the model of the recipe, as those before it in the draft."""
+        cls.encode(docs, draft, recipe, cls.load(cls.settled(recipe, draft.before())))
 
     @classmethod
     def ready(cls, recipe: dict[str, Any]) -> Callable[[Iterable[Doc], Part], None]:
@@ -70,9 +70,20 @@ class Encoded(Living, Generic[E]):
         """Make a segment, by the model that has made the others."""
         self.encode(docs, draft, self.manifest.recipe, self.model)
 
-    def settled(self) -> dict[str, Any]:
-        """The recipe, with what the build has chosen where it leaves a choice."""
-        return self.manifest.recipe
+    @classmethod
+    def undecided(cls, recipe: dict[str, Any]) -> bool:  # noqa: ARG003
+        """Whether a recipe leaves a choice to the machine, which has to be the same for all segments."""
+        return False
+
+    @classmethod
+    def settled(cls, recipe: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG003
+        """The recipe, with what was chosen where it leaves a choice, by the facts of what was built."""
+        return recipe
+
+    @classmethod
+    def decided(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        """The recipe, with what is chosen here where it leaves a choice."""
+        return cls.settled(recipe, cls.load(recipe).facts)
 
     @classmethod
     def load(cls, recipe: dict[str, Any]) -> Model[E]:
@@ -93,7 +104,8 @@ class Encoded(Living, Generic[E]):
         return self._model()
 
     def _loaded(self) -> Model[E]:
-        recipe, made = self.manifest.recipe, self.load(self.settled())
+        recipe = self.manifest.recipe
+        made = self.load(self.settled(recipe, self.manifest.facts))
         known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
         if made.identity != known:
             raise ArtefactError(

@@ -69,12 +69,17 @@ class Forecast:
 
 
 def forecast(
-    kind: type[Living], data: Dataset, recipe: dict[str, Any], memory: str | int | None = None
+    kind: type[Living],
+    data: Dataset,
+    recipe: dict[str, Any],
+    memory: str | int | None = None,
+    shard: int | None = None,
 ) -> Forecast | None:
     """What ``kind.build`` would take; None if the collection is small, or does not say how many documents it has.
 
     :param recipe: of the index, with every argument.
     :param memory: as ``build`` takes it.
+    :param shard: documents that are held at once, if not all: then memory is that of each worker.
     """
     if data.count is None or data.count < WORTH:
         return None
@@ -89,7 +94,8 @@ def forecast(
             if sample > SAMPLE[0] and seconds > QUICK_S:
                 break
     times = data.count / len(docs)
-    held = BESIDE + min(2 * part.held * times, limit if limit < ANY else float("inf"))
+    share = min(shard or data.count, data.count) / len(docs)
+    held = BESIDE + min(2 * part.held * share, limit if limit < ANY else float("inf"))
     return Forecast(
         data.count, seconds * times, round(held), round(GROWTH * size * times), round(size * times), len(docs)
     )

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,11 @@ class Part(Draft):
         for doc in docs:
             self.held += self.row + ID * len(doc.id)
             yield doc
+
+    def before(self) -> dict[str, Any]:
+        """Facts of the segment before it in the draft; none of the first."""
+        earlier = [f / "facts.json" for f in folders(self.folder.parent) if f.name < self.folder.name]
+        return dict(json.loads(earlier[-1].read_text("utf-8"))) if earlier else {}
 
     def older(self) -> Sequence[Path]:
         """Folders of segments whose work may serve again: the others of the index; for a first one, those of the index

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 from rankpipe.data import Doc, Query, Ranking
@@ -26,6 +26,7 @@ from rankpipe.engine import Engine
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.encoded import Encoded
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.parts import Part, folders, new_part
@@ -33,6 +34,7 @@ from rankpipe.retrieve.passages import Passages
 from rankpipe.retrieve.segment import facts
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, Sums, publish
+from rankpipe.where import Filter
 
 SHARD = 1 << 16  # documents
 TRIED = ".tried"  # where shards are written until they are whole
@@ -57,7 +59,11 @@ def build(
         (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
         engine.sees(mark)
         older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
-        make = Make(kind, draft.folder, older, recipe, cut)
+        made_by = recipe
+        if issubclass(kind, Encoded) and kind.undecided(recipe):
+            told = facts(draft.folder, kind.counts, cut, ANY)
+            made_by = kind.settled(recipe, told) if done else next(iter(engine.map(kind.decided, [recipe])))
+        make = Make(kind, draft.folder, older, made_by, cut)
         jobs = ((number, docs) for number, docs in enumerate(dealt(data, shard)) if number not in done)
         total = -(-data.count // shard) - len(done) if data.count else None
         for sums in track(engine.map(make, jobs), f"{kind.kind} index of {data.name}, shards", total):
@@ -79,6 +85,7 @@ class Make:
 
     :param folder: of the draft of the index.
     :param older: segments of the index that it replaces.
+    :param recipe: which leaves no choice to a worker, so that all choose the same.
     """
 
     kind: type[Living]
@@ -134,6 +141,10 @@ class Spread(Retriever):
     def name(self) -> str:
         """The index's."""
         return self.index.name
+
+    def filtered(self, where: Filter | str) -> Self:
+        """The same, of the filtered index; with workers of its own."""
+        return type(self)(self.index.filtered(where), self.engine)
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Ask all workers, and merge what they have by score; equal scores as trec_eval breaks them.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
@@ -123,11 +124,13 @@ def build(
         given = {"memory": memory} if memory else {}
         if given and "memory" not in recipe.parameters(kind.build):
             raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
-        if issubclass(kind, Living) and (foreseen := forecast(kind, data, written, memory)):
-            foreseen.refuse(free_memory(), free_disk(folder))
+        if shard is None and engine is not None:
+            shard = shards.SHARD
+        if issubclass(kind, Living) and (foreseen := forecast(kind, data, written, memory, shard)):
+            foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
             if told:
                 told(foreseen)
-        if engine is None and shard is None:
+        if shard is None:
             kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
         elif not (issubclass(kind, Living) and kind.apart):
             raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
@@ -136,7 +139,7 @@ def build(
         else:
             if faults := _refused(index):
                 raise RecipeError(faults)
-            shards.build(kind, data, folder, written, engine or Local(), shards.SHARD if shard is None else shard)
+            shards.build(kind, data, folder, written, engine or Local(), shard)
     return why
 
 

@@ -52,6 +52,20 @@ def test_a_limit_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told.memory_bytes == forecast.BESIDE + 100_000
 
 
+def test_a_shard_is_held_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = shelf.full(BM25, {"use": "bm25"})
+    whole, cut, one = (forecast.forecast(BM25, MANY, recipe, shard=shard) for shard in (None, 500, 9000))
+    assert whole is not None
+    assert cut is not None
+    assert one is not None
+    assert cut.memory_bytes - forecast.BESIDE == pytest.approx((whole.memory_bytes - forecast.BESIDE) / 10, abs=2)
+    assert (cut.size_bytes, one.memory_bytes) == (whole.size_bytes, whole.memory_bytes)
+    monkeypatch.setattr(shelf, "free_memory", lambda: 1)
+    with pytest.raises(RecipeError, match="memory: about"):
+        shelf.build(MANY, tmp_path, {"use": "bm25"})
+    assert shelf.build(MANY, tmp_path, {"use": "bm25"}, shard=2500), "workers have memory of their own"
+
+
 def test_of_few_documents_nothing_is_said(tiny: Dataset) -> None:
     assert forecast.forecast(BM25, tiny, shelf.full(BM25, {"use": "bm25"})) is None
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -17,13 +19,16 @@ from rankpipe.engine import Local
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.retrieve import embed, living, shards, shelf
 from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.encode import Encoder
+from rankpipe.retrieve.encoded import Model
 from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.shards import Spread
 from rankpipe.trec import write_run
 from tests.engines import Others
-from tests.retrieve.fakes import Listed
+from tests.retrieve.fakes import Drawn, Listed
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -60,6 +65,19 @@ class Stopped(Others):
             if number == 3:
                 raise KeyboardInterrupt
             yield made
+
+
+class Fickle(Dense):
+    """Finds another backend the fastest each time it is loaded, if none is named."""
+
+    backends: ClassVar[Iterator[int]] = count()
+
+    @classmethod
+    def load(cls, recipe: dict[str, Any]) -> Model[Encoder]:
+        backend = (recipe["model_options"] or {}).get("backend") or f"fast-{next(cls.backends)}"
+        made = Drawn()
+        made.identity = backend
+        return Model(made, backend, {"backend": backend})
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +124,44 @@ def test_the_same_is_found(node: dict[str, Any], data: Dataset, tmp_path: Path) 
     assert shelf.build(data, tmp_path / "cut", node, engine=Others()) is None
     cut.compact()
     assert [*contents(cut).values()] == [*contents(whole).values()], "merged, it is the index that was built at once"
+
+
+@pytest.mark.parametrize("node", KINDS, ids=lambda node: node["use"])
+def test_passages_and_filters(node: dict[str, Any], data: Dataset, tmp_path: Path) -> None:
+    """Documents are found as their best passages, and only those that may be, whoever searches."""
+    numbered = Dataset.of([Doc(d.id, d.text, "", {"n": i}) for i, d in enumerate(data.docs())])
+    node = {**node, "passages": {"max": 3, "overlap": 1}}
+    shelf.build(numbered, tmp_path / "whole", node)
+    shelf.build(numbered, tmp_path / "cut", node, engine=Others(), shard=17)
+    whole, cut = opened(tmp_path / "whole"), opened(tmp_path / "cut")
+    where = "n >= 10 and n < 80"
+    expected = [*whole(QUERIES)], [*whole.filtered(where)(QUERIES)]
+    spread = Spread(cut, Others())
+    assert [len(cut), len(cut.segments), cut.manifest.facts["passages"] > 90] == [90, 6, True]
+    for one, filtered in ((cut, cut.filtered(where)), (spread, spread.filtered(where))):
+        assert [r.hits for r in one(QUERIES)] == [r.hits for r in expected[0]]
+        assert [r.hits for r in filtered(QUERIES)] == [r.hits for r in expected[1]]
+    assert [r.hits for r in expected[0]] != [r.hits for r in expected[1]]
+    assert {h.doc.fields["n"] for r in expected[1] for h in r.hits} <= {*range(10, 80)}
+
+
+def test_all_segments_are_by_one_backend(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever it is, and though a build was interrupted."""
+
+    def made_by(folder: Path) -> list[str]:
+        return [json.loads(told.read_text())["identity"] for told in sorted(folder.glob("made/*/*/facts.json"))]
+
+    recipe = shelf.full(Dense, {"use": "dense", "model": "fickle"})
+    with pytest.raises(KeyboardInterrupt):
+        shards.build(Fickle, data, tmp_path / "cut", recipe, Stopped(), 17)
+    shards.build(Fickle, data, tmp_path / "cut", recipe, Others(), 17)
+    assert len(made_by(tmp_path / "cut")) == 6
+    assert len({*made_by(tmp_path / "cut")}) == 1
+    monkeypatch.setattr(Fickle, "portion", 20)
+    monkeypatch.setattr(Fickle, "_settled", lambda index: index)
+    Fickle.make(data, tmp_path / "portions", recipe)
+    assert len(made_by(tmp_path / "portions")) == 5
+    assert len({*made_by(tmp_path / "portions")}) == 1
 
 
 def test_each_worker_searches_its_own_segments(data: Dataset, tmp_path: Path) -> None:
