@@ -34,6 +34,8 @@ from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
 from rankpipe.retrieve.encode import Vectors, encoder, unit
+from rankpipe.retrieve.memory import ANY
+from rankpipe.retrieve.segment import facts
 from rankpipe.retrieve.words import Words
 from rankpipe.store import Data, publish
 
@@ -90,7 +92,7 @@ def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Quer
     data = collection(scratch)
     yield {"stage": "encode", "kind": MODEL, "documents": encoded, **alone(partial(encoding, data, encoded))}
     for size in (documents // 8, documents):
-        sent = len(pickle.dumps(next(shards.cut(data, size))))
+        sent = len(pickle.dumps(next(shards.dealt(data, size))))
         row = {"stage": "read and send", "kind": "any", "documents": size, "bytes_each": round(sent / size)}
         yield row | alone(partial(dealing, data, size))
         for kind, node in KINDS.items():
@@ -121,18 +123,18 @@ def collection(scratch: Path) -> Dataset:
 
 def encoding(data: Dataset, size: int) -> Work:
     """What a model does with documents."""
-    texts, model = [doc.contents for doc in next(shards.cut(data, size))], encoder(MODEL)
+    texts, model = [doc.contents for doc in next(shards.dealt(data, size))], encoder(MODEL)
     return lambda: len(model.encode_docs(texts))
 
 
 def dealing(data: Dataset, size: int) -> Work:
     """What the one process does with each document: read it, look whether its id is new, send it."""
-    return lambda: sum(len(docs) for docs in islice(shards.cut(data, size), 1) if pickle.dumps(docs))
+    return lambda: sum(len(docs) for docs in islice(shards.dealt(data, size), 1) if pickle.dumps(docs))
 
 
 def making(node: dict[str, Any], data: Dataset, size: int, folder: Path) -> Work:
     """What a worker does with a shard that it was sent."""
-    docs, kind = next(shards.cut(data, size)), find(node["use"])
+    docs, kind = next(shards.dealt(data, size)), find(node["use"])
     folder.mkdir()
     make = shards.Make(kind, folder, (), shelf.full(kind, node))
     return lambda: len(docs) if make((0, docs)) else 0
@@ -144,7 +146,7 @@ def published(node: dict[str, Any], folder: Path) -> None:
     told: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": shelf.full(kind, node)}
     with publish(folder, **told, data=Data("a shard", "")) as draft:
         os.rename(folder / "000000", draft.folder / "000000")
-        draft.facts = kind._facts(draft.folder)
+        draft.facts = facts(draft.folder, kind.counts, None, ANY)
 
 
 def searching(node: dict[str, Any], folder: Path, queries: Sequence[Query]) -> Work:
