@@ -104,15 +104,21 @@ class Encoded(Living, Generic[E]):
         return self._model()
 
     def _loaded(self) -> Model[E]:
-        recipe = self.manifest.recipe
-        made = self.load(self.settled(recipe, self.manifest.facts))
-        known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
-        if made.identity != known:
-            raise ArtefactError(
-                f"{self.folder}: made with {known}, but {recipe['model']!r} is now {made.identity}; build it again, "
-                "or bring that model back"
-            )
+        made = self.load(self.settled(self.manifest.recipe, self.manifest.facts))
+        refuse_other(self, made.identity, repr(self.manifest.recipe["model"]))
         return made
+
+
+def refuse_other(index: Living, identity: str, name: str) -> None:
+    """Refuse a model that is not the one that made an index.
+
+    :raises ArtefactError: If its files are no longer those the index was made with.
+    """
+    known = index.manifest.facts.get("identity", identity)  # none of an index without documents
+    if identity != known:
+        raise ArtefactError(
+            f"{index.folder}: made with {known}, but {name} is now {identity}; build it again, or bring that model back"
+        )
 
 
 class Grown:

@@ -25,7 +25,7 @@ from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.retrieve import milvus_options as options
 from rankpipe.retrieve.collection import DENSE, MOST, Collection, Fusion, reading, server
 from rankpipe.retrieve.docs import write_docs
-from rankpipe.retrieve.encoded import Grown
+from rankpipe.retrieve.encoded import Grown, refuse_other
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.numbered import FILE, Numbered, State, writing
@@ -259,12 +259,7 @@ class Milvus(Living):
         :raises ArtefactError: If their files are no longer those the index was made with.
         """
         made = Encoders.of(self.manifest.recipe)
-        known = self.manifest.facts.get("identity", made.identity)  # none of an index without documents
-        if made.identity != known:
-            raise ArtefactError(
-                f"{self.folder}: made with {known}, but {made.names} is now {made.identity}; build it again, or bring "
-                "the model back"
-            )
+        refuse_other(self, made.identity, made.names)
         return made
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
