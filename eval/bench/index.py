@@ -64,7 +64,7 @@ def main() -> None:
 def texts() -> Iterator[str]:
     """All that there is, then the same again and again with other words in it."""
     folders = sorted(f.parent for f in DATA.glob("*/corpus.jsonl"))
-    real = [doc.contents for folder in folders for doc in open_dataset(folder).docs() if doc.text.strip()]
+    real = [doc.contents for folder in folders for doc in Jsonl(folder / "corpus.jsonl").docs() if doc.text.strip()]
     yield from real
     for turn in count(1):
         chance = random.Random(turn)

@@ -27,6 +27,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import DataError
 from rankpipe.progress import track
+from rankpipe.retrieve.collecting import uncollected
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.fields import told
@@ -149,14 +150,13 @@ class Living(Index):
         :param folder: of the segment, in the draft.
         """
 
+    @uncollected
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
         if self.passages:
             return self.passages.found(self.find, batch, self.k)
-        return [
-            Ranking.scored(query, chain.from_iterable(found), self.k)
-            for query, found in zip(batch, self.find(batch, self.k), strict=True)
-        ]
+        pairs = zip(batch, self.find(batch, self.k), strict=True)
+        return [Ranking.scored(query, chain.from_iterable(found), self.k) for query, found in pairs]
 
     def _open(self) -> None:
         self.segments = self.searched = self._opened(self.manifest.path)
