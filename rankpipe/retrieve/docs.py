@@ -128,7 +128,7 @@ class Stored(Doc):
 
 
 # past the frozen class, and twice as fast as object.__setattr__: a thousand are made for a query
-_set_id, _set_docs, _set_place = Doc.id.__set__, Stored._docs.__set__, Stored._place.__set__  # type: ignore[attr-defined]
+_set_id, _set_docs, _set_place = Doc.id.__set__, Stored._docs.__set__, Stored._place.__set__  # type: ignore[attr-defined, misc]
 
 
 def renamed(doc: Doc, id: str) -> Doc:
