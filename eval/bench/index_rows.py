@@ -15,7 +15,8 @@ from common import Row, Runner, Timed, alone, clocked, peak_mb, race, weight
 from rankpipe.data import Doc, Query
 from rankpipe.retrieve.living import Living
 
-OURS = "rankpipe"
+OURS, MEMORY = "rankpipe", "1GB"
+BOUNDED = f"{OURS}, memory={MEMORY}"
 KS = (10, 1000)
 SINGLE = 100  # queries that are asked one at a time
 CHANGED = 100  # documents of a batch

@@ -13,7 +13,7 @@ from statistics import mean
 from typing import Any
 
 from corpora import Static
-from index_rows import KS, OURS, Rows, Search, builds, built, changed, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
 
 from rankpipe import Dense, Ranking
 from rankpipe.data import Query
@@ -36,6 +36,9 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
         ours, theirs = scratch / kind, scratch / f"FAISS-{kind}"
         told = {} if kind == "exact" else {"factory": factory, "recall": RECALL}
         made = {OURS: built(partial(_ours, data, ours, told), ours)}
+        if kind == "exact":
+            less = scratch / "bounded-exact"
+            made[BOUNDED] = built(partial(_ours, data, less, {"memory": MEMORY}), less)
         if kind != "HNSW" or documents <= GRAPH_MOST:
             made[FAISS] = built(partial(_faiss, data, theirs, factory), theirs)
         if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:

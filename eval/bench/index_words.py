@@ -8,7 +8,7 @@ from pathlib import Path
 
 import rivals
 from common import weight
-from index_rows import KS, OURS, Rows, Search, builds, built, changed, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
 
 from rankpipe import BM25
 from rankpipe.data import Query
@@ -22,6 +22,7 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
     bare, whole = scratch / "bm25s", scratch / "bm25s-texts"
     made = {
         OURS: built(partial(BM25.build, data, ours), ours),
+        BOUNDED: built(partial(BM25.build, data, scratch / "bounded", memory=MEMORY), scratch / "bounded"),
         "bm25s, arrays": built(partial(rivals.bm25s_saved, corpus, bare, texts=False), bare),
         "bm25s, texts": built(partial(rivals.bm25s_saved, corpus, whole, texts=True), whole),
     }
