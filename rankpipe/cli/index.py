@@ -98,8 +98,7 @@ def info(folder: Folder) -> None:
 
     def human() -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
-        rows = [("recipe", recipe), *facts.items()]
-        show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", " "), rows, text=(" ",))
+        show.facts(f"{folder}: {made.kind} index of {made.data.name}", {"recipe": recipe, **facts})
 
     show.emit(told, human)
 
@@ -128,8 +127,8 @@ def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:
 
     def human() -> None:
         if why:
-            rows = [(k, v) for k, v in facts.items() if k != "built"]
-            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            said = {k: v for k, v in facts.items() if k != "built"}
+            show.facts(f"{folder}: {made.kind} index of {made.data.name}", said)
             _tell_recall(made.recipe.get("recall"), facts)
         else:
             show.out.print(f"{folder} is current; --force builds it again")

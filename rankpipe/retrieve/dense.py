@@ -75,7 +75,7 @@ class Dense(Encoded[Encoder]):
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :param device: where FAISS searches: "cpu", "cuda" (with faiss-gpu) or "cuda:1"; where the index was built, if None.
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole dense index in the folder.
     """
 
@@ -110,8 +110,8 @@ class Dense(Encoded[Encoder]):
         """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard, and one
         over an older index of the same encoder takes the vectors of unchanged texts from that.
 
-        :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
-            encoder as ``package.module:Class``, made with ``max_length``.
+        :param model: an encoder: an alias, a Hugging Face id or a folder (:func:`rankpipe.retrieve.encode.encoder`), or
+            anybody's as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param model_options: "pooling" of token vectors into one, "cls" or "mean", as the model's files say by default;
             "backend", "onnx", "torch-float32", "torch-bfloat16" or "torch-float16", by default the fastest here

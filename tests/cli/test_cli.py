@@ -124,6 +124,7 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("eval", "none.trec", "--data", "TINY"), 4, "none.trec: no such file"),
         (("eval", "none.trec"), 4, "name a data set with --data"),
         (("rerank", "a.trec", "--use", "single"), 3, "single is not a stage"),
+        (("fit", "a.trec", "--data", "TINY", "--out", "x", "--use", "listwise"), 3, "listwise: cannot fit"),
         (("check", "nothing"), 4, "nothing: no such recipe"),
         (("data", "beir/scifacts/test"), 4, "did you mean"),
         (("pull", "no-such-model"), 5, "no-such-model"),
@@ -178,7 +179,7 @@ def test_ls_of_one(rankpipe: Rankpipe) -> None:
     }.items()
     assert all(a["about"] for a in made["component"]["arguments"])
     assert "alphabetical identifier" in made["prompt"]
-    assert "See Windowed for" in made["component"]["documentation"]
+    assert "Replies that had to be mended are counted" in made["component"]["documentation"]
     said = rankpipe("ls", "ltr").stdout
     assert all(word in said for word in ("folder", "learner", "features", "a cross-encoder, for the feature"))
     assert "k1" in rankpipe("ls", "bm25").stdout
