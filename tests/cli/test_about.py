@@ -5,6 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
+from rankpipe import recipe
 from rankpipe.catalog import CATALOG, EXTRAS
 from rankpipe.cli import about, app, house
 from rankpipe.rerank.features import described
@@ -35,8 +36,8 @@ def test_only_what_makes_a_folder_has_arguments_for_it() -> None:
     assert {name for name in CATALOG if "index" in about.component(name)} == {
         "bm25", "lucene", "dense", "sparse", "colbert", "milvus",
     }  # fmt: skip
-    made = CliRunner().invoke(app, ["ls", "listwise"])
-    assert "rankpipe fit" not in made.stdout
+    assert "rankpipe fit" not in said_of("listwise")
+    assert recipe.bind({"use": "listwise"}, "", method="fit") == ["listwise: cannot fit"]
 
 
 def test_what_classes_share_is_said_of_each() -> None:

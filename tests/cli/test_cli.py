@@ -124,7 +124,6 @@ def test_fail_if_worse(rankpipe: Rankpipe, tmp_path: Path) -> None:
         (("eval", "none.trec", "--data", "TINY"), 4, "none.trec: no such file"),
         (("eval", "none.trec"), 4, "name a data set with --data"),
         (("rerank", "a.trec", "--use", "single"), 3, "single is not a stage"),
-        (("fit", "a.trec", "--data", "TINY", "--out", "x", "--use", "listwise"), 3, "listwise: cannot fit"),
         (("check", "nothing"), 4, "nothing: no such recipe"),
         (("data", "beir/scifacts/test"), 4, "did you mean"),
         (("pull", "no-such-model"), 5, "no-such-model"),

@@ -2,9 +2,12 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
@@ -80,6 +83,23 @@ def test_a_command_shows_all_on_eighty_columns(
     assert (runs / FIRST).exists()
     words = [word.replace("DATA", str(tiny_path)) for word in command.split()]
     whole(drawn(words, 80, monkeypatch), drawn(words, 1000, monkeypatch), 80)
+
+
+def verbs(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    inner = getattr(command, "commands", {})
+    for name, one in inner.items():
+        yield from verbs(one, (*words, name))
+    if not inner:
+        yield words
+
+
+def test_help_is_whole_on_eighty_columns() -> None:
+    asked = [*verbs(typer.main.get_command(app))]
+    assert {("search",), ("index", "build"), ("rerank",)} <= {*asked}
+    for words in asked:
+        told = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "80"}).output
+        assert max(map(len, told.splitlines())) <= 80
+        assert "…" not in told, told
 
 
 @pytest.mark.parametrize("width", [30, 60, 80, 120])
