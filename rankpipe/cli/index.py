@@ -123,7 +123,7 @@ def verify(folder: Folder) -> None:
 
     made = store.read_manifest(folder)
     if faults := store.damages(made):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
 
