@@ -163,7 +163,7 @@ def bind(node: dict[str, Any], place: str, method: str | None = None, given: Seq
         return [where + f for f in error.faults]
     except MissingExtra as error:
         return [f"{where}{error}"]
-    if method and not hasattr(call, method):
+    if method and not inspect.ismethod(getattr(call, method, None)):  # of the class
         return [f"{where}{node['use']}: cannot {method}"]
     arguments = {k: v for k, v in node.items() if k != "use"}
     return [f"{where}{node['use']}: {f}" for f in _misfits(getattr(call, method) if method else call, arguments, given)]

@@ -127,6 +127,7 @@ class Chain(Stage[I, P]):
 def chain(*stages: Stage[Any, Any]) -> Stage[Any, Any]:
     """``a >> b >> c``, for recipes: a retriever with its rerankers as one of those that are fused.
 
+    :param stages: in their order; a list of components in a recipe.
     :raises RecipeError: If there is none, or one does not take what the one before it gives.
     """
     if not stages:
@@ -166,7 +167,10 @@ class Generator(Stage[Ranking, Answer]):
 
 
 class Top(Reranker):
-    """Keeps the first ``k`` hits."""
+    """Keeps the first ``k`` hits.
+
+    :param k: hits kept for a query.
+    """
 
     def __init__(self, k: int) -> None:
         if k < 1:

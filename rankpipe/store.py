@@ -152,12 +152,13 @@ class _Known:
             **self.provenance, "created": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
         }  # fmt: skip
+        plain = json.loads(json.dumps(manifest, default=str))
         for path in (*fresh, *(p for p in work.rglob("*") if p.is_dir()), work):
             fsync(path)
         os.rename(work, made / build)
         fsync(made)
         with write(folder / "manifest.json") as f:
-            json.dump(manifest, f, indent=1, sort_keys=True, ensure_ascii=False, default=str)
+            json.dump({**plain, "checksum": digest(plain)}, f, indent=1, sort_keys=True, ensure_ascii=False)
         _sweep(folder, keep=build)
 
 
@@ -168,6 +169,8 @@ def read_manifest(folder: Path) -> Manifest:
     """
     folder = Path(folder)  # a text will do
     path = folder / "manifest.json"
+    if not path.exists() and any((folder / "made").glob("[!.]*")):
+        raise ArtefactError(f"{path} is missing, though something was built here; {cure(folder)}")
     if not path.exists():
         hint = (
             f"build it with: rankpipe index build {folder}"
@@ -176,7 +179,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
         raise ArtefactError(f"{folder}: nothing built here; {hint}")
     try:
-        known = json.loads(path.read_text("utf-8"))
+        known = dict(json.loads(path.read_text("utf-8")))
+        if known.pop("checksum", None) not in (None, digest(known)):  # none in those of earlier versions
+            raise ValueError("its checksum is another")
         known["data"] = Data(**known["data"])
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
@@ -201,7 +206,7 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
     if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
         return open_artefact(folder, kind=kind, format=format)
     if faults:
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder)}")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder, manifest)}")
     return manifest
 
 
@@ -234,11 +239,16 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
     return None
 
 
-def cure(folder: Path) -> str:
-    """How to get a damaged artefact back."""
+def cure(folder: Path, manifest: Manifest | None = None) -> str:
+    """How to get a damaged artefact back.
+
+    :param manifest: if it can be read: it knows whether there is more to get back than was built.
+    """
+    batches = manifest.facts.get("batches", 0) if manifest else 0
+    then = f", then make its {batches} batches of changes again, or bring back a copy" if batches else ""
     if (folder / "recipe.yaml").exists():
-        return f"build it again with: rankpipe index build {folder} --force"
-    return "build it again from its documents"
+        return f"build it again with: rankpipe index build {folder} --force{then}"
+    return f"build it again from its documents{then}"
 
 
 def _sweep(folder: Path, keep: str = "") -> None:

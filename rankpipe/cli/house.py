@@ -22,11 +22,9 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
 
 @show.verb(app, "ls", bare=True)
 def ls(
-    name: Annotated[
-        str | None, typer.Argument(help="Only this component, model or prompt: what it is, and its arguments.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this one of them: what it is, and its arguments.")] = None,
 ) -> None:
-    """List components, models, prompts and extras, and what is here of them; or tell all of one of them.
+    """List components, models, prompts, features and extras, and what is here of them; or tell all of one of them.
 
     rankpipe ls
     rankpipe ls listwise
@@ -121,7 +119,7 @@ def data(
     summary = dict(opened.summary)
     if verify:
         summary |= {**opened.verify(), "checksum": opened.checksum}
-    show.emit(summary, lambda: show.table(opened.name, ("", ""), list(summary.items())))
+    show.emit(summary, lambda: show.facts(opened.name, summary))
 
 
 @show.verb(app, "doctor", bare=True)

@@ -86,20 +86,29 @@ def build(
 
 @show.verb(index, "info")
 def info(folder: Folder) -> None:
-    """Say what an index is: what it was made from, how, and how large it is.
+    """Say what an index is: what it was made from, how, how large it is, and which fields its documents have.
 
     rankpipe index info my-index
     """
     from rankpipe import store
+    from rankpipe.catalog import find
+    from rankpipe.retrieve.segment import fields
+    from rankpipe.stage import FILTERS
 
     made = store.read_manifest(folder)
     facts = {**made.facts, "size_bytes": made.size_bytes, "created": made.created, "commit": made.commit}
     told = {"index": str(folder), "kind": made.kind, "data": made.data.name, "recipe": made.recipe, **facts}
+    if made.kind in FILTERS:
+        opened = find(made.kind)(folder)
+        told["fields"] = fields(opened.segments, opened.passages)
 
     def human() -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
-        rows = [("recipe", recipe), *facts.items()]
-        show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", " "), rows, text=(" ",))
+        show.facts(f"{folder}: {made.kind} index of {made.data.name}", {"recipe": recipe, **facts})
+        if listed := told.get("fields"):
+            rows = [(name, ", ".join(f"{k} {n}" for k, n in counts.items() if k != "documents"), counts["documents"])
+                    for name, counts in listed.items()]  # fmt: skip
+            show.table("Fields (--where, --show)", ("field", "values", "documents"), rows, text=("values",))
 
     show.emit(told, human)
 
@@ -114,7 +123,7 @@ def verify(folder: Folder) -> None:
 
     made = store.read_manifest(folder)
     if faults := store.damages(made):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
 
@@ -128,8 +137,8 @@ def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:
 
     def human() -> None:
         if why:
-            rows = [(k, v) for k, v in facts.items() if k != "built"]
-            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            said = {k: v for k, v in facts.items() if k != "built"}
+            show.facts(f"{folder}: {made.kind} index of {made.data.name}", said)
             _tell_recall(made.recipe.get("recall"), facts)
         else:
             show.out.print(f"{folder} is current; --force builds it again")

@@ -40,8 +40,7 @@ class Engines(StrEnum):
 
 
 DATA_HELP = (
-    "A BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), a known id (beir/scifact/test, "
-    "msmarco-passage/trec-dl-2019/judged), "
+    "A BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), a known id (beir/scifact/test), "
     "hf:OWNER/NAME, or pydocs (built in)."
 )
 Data = Annotated[str, typer.Option("--data", "-d", help=DATA_HELP)]

@@ -57,10 +57,14 @@ class By:
     ] = None
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
     max_seconds_per_query: Annotated[
-        float | None, typer.Option(min=0, help="A query's share of its batch's seconds; then it is ended.")
+        float | None, typer.Option(min=0, metavar="S", help="A query's share of its batch's seconds; then it is ended.")
     ] = None
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (passages, requests) a query may have.")] = None
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
+    max_calls: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Windows (passages, requests) a query may have.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Tokens that a query may cost, in and out.")
+    ] = None
 
     def node(self) -> dict[str, Any]:
         """The reranker's recipe node.

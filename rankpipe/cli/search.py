@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import DataError
+from rankpipe.errors import DataError, RecipeError
 from rankpipe.stage import Retriever
+
+PREBUILT = "prebuilt:"
+GIVEN = ("index", "k", "where")  # what an index is handed beside --set
 
 
 class Fusion(StrEnum):
@@ -37,6 +41,12 @@ def search(
     fields: Annotated[str | None, typer.Option("--show", help="Fields to show beside the texts: year,lang.")] = None,
     fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
     weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", help="How indexes that have such an argument are searched: KEY=VALUE (rankpipe ls KIND)."
+        ),
+    ] = None,
     out: options.Out = None,
     engine: options.Engine = options.Engines.local,
     address: options.Address = None,
@@ -46,6 +56,7 @@ def search(
     rankpipe search my-index "how do I run a function every hour"
     rankpipe search my-index --where "year >= 2019 and not exists(retracted)" --show year "how do I ..."
     rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
+    rankpipe search my-vectors --set efSearch=256 "how do I ..."
     rankpipe search my-index --data beir/scifact/test --out run.trec --engine ray
     """
     from rankpipe.data import Query
@@ -59,7 +70,11 @@ def search(
         raise DataError(f"--weights {weights}: there is nothing to fuse; name another index with --with")
     beside.writable(out)
     k = k or (10 if out is None else 1000)
-    opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
+    folders = [index, *(others or ())]
+    dealt = _dealt([_kind(folder) for folder in folders], settings or ())
+    opened = [
+        opened_index(folder, k if not others else max(k, 1000), own) for folder, own in zip(folders, dealt, strict=True)
+    ]
     if cluster := options.engine(engine, address):
         opened = [Spread(one, cluster) for one in opened]
     retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, weights=_numbers(weights), k=k)
@@ -89,20 +104,43 @@ def _numbers(weights: str | None) -> list[float] | None:
         raise DataError(f"--weights {weights}: expected numbers with commas between them, such as 2,1") from None
 
 
-def opened_index(folder: Path, k: int) -> Retriever:
-    """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's."""
+def _kind(folder: Path) -> str:
     from rankpipe import store
-    from rankpipe.catalog import find
+
+    return "anserini" if str(folder).startswith(PREBUILT) else store.read_manifest(folder).kind
+
+
+def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
+    """For each index, by its kind, those of the settings that it takes.
+
+    :raises RecipeError: If none takes one.
+    """
+    from rankpipe import recipe
+    from rankpipe.catalog import near
+
+    takes = [[name for name in recipe.spelled(kind) if name not in GIVEN] for kind in kinds]
+    names = [one.partition("=")[0].partition(".")[0] for one in settings]
+    known = [*dict.fromkeys(chain.from_iterable(takes))]
+    there = f"there are {', '.join(known)}" if known else f"{' and '.join(kinds)} has nothing to set"
+    if lost := [name for name in names if name not in known]:
+        raise RecipeError([f"--set {name}: no such argument{near(name, known) or '; ' + there}" for name in lost])
+    return [[one for one, name in zip(settings, names, strict=True) if name in taken] for taken in takes]
+
+
+def opened_index(folder: Path, k: int, settings: Sequence[str] = ()) -> Retriever:
+    """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's.
+
+    :param settings: other arguments of it, as KEY=VALUE.
+    :raises RecipeError: If it does not take one, or not such a value.
+    """
+    from rankpipe import recipe
     from rankpipe.retrieve import shelf
 
-    kind, _, name = str(folder).partition(":")
-    if kind == "prebuilt":
-        from rankpipe.retrieve.anserini import Anserini
-
-        return Anserini(name, k)
-    if shelf.outdated(folder):
+    kind = _kind(folder)
+    if kind != "anserini" and shelf.outdated(folder):
         show.warn(
             f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index build {folder}"
         )
-    opened: Retriever = find(store.read_manifest(folder).kind)(folder, k=k)
+    node = {"use": kind, "index": str(folder).removeprefix(PREBUILT), "k": k}
+    opened: Retriever = recipe.build(options.checked(options.merged(node, [*settings])), Path())
     return opened

@@ -7,7 +7,7 @@ import inspect
 import json as jsonlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from threading import Timer
@@ -27,10 +27,10 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 from rich.text import Text
 
 from rankpipe import progress
+from rankpipe.cli.layout import laid
 from rankpipe.errors import RankpipeError
 
 T = TypeVar("T")
@@ -156,25 +156,15 @@ def warn(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
-    """A table; columns are right-aligned, but for the first and those named in ``text``."""
+    """A table, or lines where it would be too wide; columns are right-aligned, but for the first and ``text``."""
     if title:
         out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    made = Table(show_header=any(columns), header_style="bold", pad_edge=False)
-    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    stacked = sum(natural) + 3 * len(natural) > out.width
-    for i, column in enumerate(columns):
-        wordy, heading = i == 0 or column in text, column.replace(" ", "\n") if stacked else column
-        made.add_column(
-            escape(heading),
-            justify="left" if wordy else "right",
-            overflow="fold",
-            no_wrap=not wordy,
-            min_width=min(max(map(len, heading.split("\n"))), 24),
-        )
-    for row in cells:
-        made.add_row(*map(escape, row))
-    out.print(made)
+    out.print(laid(columns, [["" if cell is None else str(cell) for cell in row] for row in rows], out.width, text))
+
+
+def facts(title: str, told: Mapping[str, object]) -> None:
+    """A table of names and what each of them is."""
+    table(title, ("", " "), told.items(), text=(" ",))
 
 
 def costs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

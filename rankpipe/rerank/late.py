@@ -26,7 +26,8 @@ class Late(Reranker):
     within a query. Hits after ``depth``, and those that the budget did not allow, stay below in their old order, with
     scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
 
-    :param model: see :func:`rankpipe.colbert.token_encoder`.
+    :param model: an encoder of tokens: an alias, a Hugging Face id or a folder
+        (:func:`rankpipe.colbert.token_encoder`).
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a passage that are read; its end is cut, and counted (``Step.cut``).
     :param budget: the most that one query may cost; a call reads the query or a passage.

@@ -51,6 +51,12 @@ class LambdaMART:
 
     The same data and seed give the same trees, on any number of cores.
 
+    :param trees: how many are learned, one after the other.
+    :param leaves: of a tree, at most.
+    :param learning_rate: how much of what it has learned each tree adds.
+    :param min_leaf: hits, at least, in a leaf.
+    :param truncation: pairs count that have one of this many first hits.
+    :param seed: of what is left to chance.
     :raises RecipeError: If a number is out of its range.
     :raises MissingExtra: If LightGBM is not installed.
     """
@@ -58,8 +64,8 @@ class LambdaMART:
     trees: int = 300
     leaves: int = 15
     learning_rate: float = 0.05
-    min_leaf: int = 20  # hits, at least, in a leaf
-    truncation: int = 30  # pairs count that have one of this many first hits
+    min_leaf: int = 20
+    truncation: int = 30
     seed: int = 0
 
     file: ClassVar[str] = "lightgbm.txt"
@@ -100,6 +106,10 @@ class LambdaMART:
 class YetiRank:
     """YetiRank (Gulin et al. 2011) by CatBoost, from the same features.
 
+    :param trees: how many are learned, one after the other.
+    :param levels: of each tree.
+    :param learning_rate: how much of what it has learned each tree adds.
+    :param seed: of what is left to chance.
     :raises RecipeError: If a number is out of its range.
     :raises MissingExtra: If CatBoost is not installed.
     """

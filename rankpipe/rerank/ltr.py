@@ -33,8 +33,8 @@ class LearnedRanker(Reranker):
     """Scores hits by what was learned from rankings like theirs: from the same first stage, of the same collection.
 
     Scores compare within a query. Hits after ``depth``, and those that the budget did not allow, stay below in their
-    old order, with scores that fall on from the last one's by 1 a rank. See :mod:`~rankpipe.rerank.features` for what a
-    hit is known by.
+    old order, with scores that fall on from the last one's by 1 a rank. What a hit is known by, its
+    features, ``rankpipe ls`` lists (:mod:`~rankpipe.rerank.features`).
 
     :param folder: made by :meth:`fit`.
     :param depth: hits of a ranking that are scored; as many as were learned from by default.

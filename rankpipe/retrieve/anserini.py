@@ -25,9 +25,14 @@ class Anserini(Retriever):
     :param index: its folder, or the name of a prebuilt one ("msmarco-v1-passage", "beir-v1.0.0-scifact.flat"), which is
         fetched once, into Pyserini's cache (``PYSERINI_CACHE``, ``ANSERINI_INDEX_CACHE``).
     :param k: hits a query, at most.
-    :param k1: see :meth:`rankpipe.retrieve.lucene.Lucene.build`, also the others; words must be made of queries as they
-        were of the documents.
+    :param k1: how fast repeated words stop counting.
+    :param b: how much long documents are held back, 0 to 1.
+    :param rm3: expand queries by words of what they find first: yes, or Anserini's ``fb_terms`` (10), ``fb_docs`` (10)
+        and ``original_query_weight`` (0.5).
     :param fields: fields that the index has, each with its boost.
+    :param language: whose words they are, by Pyserini's names; this and the next two as for the documents.
+    :param stemmer: of English: "porter", "krovetz" or "none".
+    :param stopwords: whether English stop words were left out.
     :raises ArtefactError: If there is no index, or it cannot be fetched.
     :raises RecipeError: If there is no prebuilt index of this name; says the nearest.
     """

@@ -52,7 +52,7 @@ class Living(Index):
     A filter takes nothing from a search but what does not meet it: the hits are the ``k`` best of those documents that
     do, and a score is what it is without a filter, by statistics of all documents.
 
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises RecipeError: If that is no condition, or indexes of this kind cannot filter.
     """
 

@@ -30,7 +30,11 @@ class Lucene(Index):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
-    :param k1: as built, unless given; so are ``b``, ``rm3`` and ``fields`` (those that were indexed).
+    :param k1: how fast repeated words stop counting; as built by default.
+    :param b: how much long documents are held back, 0 to 1; as built by default.
+    :param rm3: expand queries by words of what they find first: yes, no, or Anserini's ``fb_terms``, ``fb_docs`` and
+        ``original_query_weight``; as built by default.
+    :param fields: those that are searched, of the indexed ones, each with its boost; as built by default.
     :raises ArtefactError: If there is no whole Lucene index in the folder.
     :raises MissingExtra: If Pyserini or Java is not there.
     :raises RecipeError: If a number is out of its range.

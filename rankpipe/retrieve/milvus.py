@@ -100,9 +100,9 @@ class Milvus(Living):
     ) -> Milvus:
         """Encode a collection and send it to Milvus. An interrupted build goes on after its last whole shard.
 
-        :param model: see :func:`rankpipe.retrieve.encode.encoder`, or anybody's as ``package.module:Class``; None for
-            an index of words alone.
-        :param sparse: see :func:`rankpipe.splade.sparse_encoder`; with ``model``, searches are hybrid.
+        :param model: an encoder: an alias, a Hugging Face id or a folder (:func:`rankpipe.retrieve.encode.encoder`), or
+            anybody's as ``package.module:Class``; None for an index of words alone.
+        :param sparse: a sparse encoder (:func:`rankpipe.splade.sparse_encoder`); with ``model``, searches are hybrid.
         :param max_length: tokens of a text that are read; the models' own limits by default.
         :param metric: of vectors: "IP" (inner product), "COSINE" or "L2".
         :param index: of vectors: FLAT (exact), HNSW, IVF_FLAT or AUTOINDEX (HNSW in Milvus Lite); on a server any that

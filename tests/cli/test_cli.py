@@ -178,7 +178,7 @@ def test_ls_of_one(rankpipe: Rankpipe) -> None:
     }.items()
     assert all(a["about"] for a in made["component"]["arguments"])
     assert "alphabetical identifier" in made["prompt"]
-    assert "See Windowed for" in made["component"]["documentation"]
+    assert "Replies that had to be mended are counted" in made["component"]["documentation"]
     said = rankpipe("ls", "ltr").stdout
     assert all(word in said for word in ("folder", "learner", "features", "a cross-encoder, for the feature"))
     assert "k1" in rankpipe("ls", "bm25").stdout

@@ -262,6 +262,29 @@ def test_a_model_is_loaded_once_for_all_filters(books: BM25, tmp_path: Path) -> 
     assert Hashed.made == before + 1
 
 
+@pytest.mark.parametrize("passages", [None, {"max": 3}])
+@given(batches=st.lists(DOCS, min_size=1, max_size=3), doomed=st.sets(st.sampled_from([f"d{i}" for i in range(8)])))
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow])
+def test_fields_of_an_index_are_counted(
+    passages: Any, tmp_path_factory: pytest.TempPathFactory, batches: list[dict[str, Any]], doomed: set[str]
+) -> None:
+    first, *more = [[Doc(i, t, fields=f) for i, (t, f) in batch.items()] for batch in batches]
+    index = BM25.build(Dataset.of(first), tmp_path_factory.mktemp("index"), passages=passages)
+    for batch in more:
+        index.update(batch)
+    index.delete(doomed)
+    held = [dict(d.fields) for d in index.documents()]
+    names = {name for one in held for field, value in one.items() for name, _ in fields.flat(field, value)}
+    told = segments.fields(index.segments, index.passages)
+    assert {name: counts["documents"] for name, counts in told.items()} == {
+        name: sum(meets(one, Exists(name)) for one in held) for name in sorted(names)
+    }
+    for name, counts in told.items():
+        for kind, alike in {"text": str, "truth value": bool}.items():
+            having = sum(any(isinstance(v, alike) for v in values(one, name)) for one in held)
+            assert counts.get(kind, 0) == having
+
+
 @pytest.mark.parametrize("store", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.9])
 def test_few_are_looked_up_and_not_passed_over(

@@ -279,7 +279,8 @@ import json, random, sys
 from pathlib import Path
 from rankpipe.retrieve.lucene import Lucene
 from tests.retrieve.test_killed import changes
-for said in changes(random.Random(int(sys.argv[2])), json.loads(sys.argv[3]), Lucene(Path(sys.argv[1]))):
+index, chance = Lucene(Path(sys.argv[1])), random.Random(int(sys.argv[2]))
+for _, said in changes(chance, json.loads(sys.argv[3]), index, Lucene.build):
     print(json.dumps(said), flush=True)
 """
 
