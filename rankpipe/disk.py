@@ -6,9 +6,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir, mkdtemp
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
@@ -55,6 +57,34 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
         except BlockingIOError:
             raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
         yield
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A temporary folder. Those that processes left that were killed are removed, for nobody holds them any more."""
+    for left in Path(gettempdir()).glob(f"{prefix}*"):
+        with suppress(BlockingIOError, FileNotFoundError, PermissionError), _held(left):
+            shutil.rmtree(left)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(mkdtemp(prefix=prefix))
+            with suppress(BlockingIOError, FileNotFoundError):  # another took it for one that was left, and removes it
+                stack.enter_context(_held(folder))
+                if folder.exists():
+                    break
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A folder that is there, for this process alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def cache_folder() -> Path:

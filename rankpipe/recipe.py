@@ -24,6 +24,7 @@ __all__ = [
     "bind",
     "build",
     "check",
+    "defaults",
     "digest",
     "house",
     "load",
@@ -241,15 +242,19 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
 
 
 def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of a component, those among them that several share (``**common: Unpack[Common]``, PEP 692); these
-    are None by default.
-    """
+    """The arguments of a component, and of those that several share (``**common: Unpack[Common]``, PEP 692) each."""
     made = dict(inspect.signature(call).parameters)
     for name, group in shared(call).items():
         del made[name]
-        for own, kind in get_type_hints(group).items():
-            made[own] = inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+        for k, kind in get_type_hints(group).items():
+            made[k] = inspect.Parameter(k, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults(group)[k])
     return made
+
+
+def defaults(group: Any) -> dict[str, Any]:
+    """What shared arguments are by default: ``k1: Annotated[float, 0.9]``; None, if it is not said."""
+    kinds = get_type_hints(group, include_extras=True)
+    return {name: getattr(kind, "__metadata__", [None])[0] for name, kind in kinds.items()}
 
 
 def shared(call: Callable[..., Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741  what a stage takes
 O = TypeVar("O")  # noqa: E741  what it gives
 P = TypeVar("P")
-FILTERS = ("bm25", "dense", "sparse", "colbert")  # kinds that can
+FILTERS = ("bm25", "dense", "sparse", "colbert", "lucene", "milvus")  # kinds that can
 
 
 class Stage(ABC, Generic[I, O]):

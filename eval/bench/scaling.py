@@ -29,6 +29,7 @@ from common import HERE, Row, alone, file, peak_mb, weight
 from rankpipe import BM25, Query, open_dataset
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.facts import collections
 from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
@@ -45,7 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bm25": {"use": "bm25"},
     "dense": {"use": "dense", "model": "scaling:Drawn", "store": "int8"},  # all but the encoding
 }
-SEGMENTS = 113_520_750  # of MS MARCO v2.1, as TREC RAG 2024 cut it
+SEGMENTS = collections()["msmarco-segment-v2.1"].documents  # of MS MARCO v2.1, as TREC RAG 2024 cut it
 SHARD = 1 << 18  # documents of a segment, in the plan
 WORKERS = 64  # in the plan, a core each
 PRICE = 0.05  # dollars for a core and an hour, in the plan

@@ -87,11 +87,11 @@ def search(
 
 def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:
     """Filter, and tell what is odd about it."""
-    from rankpipe.retrieve.living import Living
+    from rankpipe.retrieve.index import Index
 
     filtered = retriever.filtered(where)
     for index in opened:
-        if isinstance(index, Living):
+        if isinstance(index, Index):
             for odd in index.told(where):
                 show.warn(f"{index.folder}: {odd}")
     return filtered
