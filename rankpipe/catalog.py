@@ -80,6 +80,30 @@ CATALOG: dict[str, Entry] = {
     "ray": Entry("rankpipe.lm.ray:Ray", "hf or vllm in several processes, GPUs or machines", extra="ray"),
     "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
+    # losses of training
+    "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
+    "weighted-ranknet": Entry(
+        "rankpipe.train.losses:WeightedRankNet", "each pair in its order, those at the top more", extra="train"
+    ),
+    "lambdaloss": Entry(
+        "rankpipe.train.losses:LambdaLoss", "pairs by what is at stake for nDCG (NDCGLoss2++)", extra="train"
+    ),
+    "approx-ndcg": Entry("rankpipe.train.losses:ApproxNDCG", "nDCG of soft ranks", extra="train"),
+    "neural-ndcg": Entry("rankpipe.train.losses:NeuralNDCG", "nDCG of a soft permutation", extra="train"),
+    "listnet": Entry("rankpipe.train.losses:ListNet", "softmax of scores like that of labels", extra="train"),
+    "listmle": Entry("rankpipe.train.losses:ListMLE", "how likely the whole order is", extra="train"),
+    "p-listmle": Entry("rankpipe.train.losses:PListMLE", "the same, the top counts more", extra="train"),
+    "softmax-ce": Entry("rankpipe.train.losses:SoftmaxCE", "what is relevant among all items", extra="train"),
+    "infonce": Entry("rankpipe.train.losses:InfoNCE", "what is relevant among what is not", extra="train"),
+    "in-batch": Entry("rankpipe.train.losses:InBatch", "infonce over all documents of a batch", extra="train"),
+    "margin-mse": Entry("rankpipe.train.losses:MarginMSE", "score differences like a teacher's", extra="train"),
+    "kl": Entry("rankpipe.train.losses:KL", "softmax of scores like that of a teacher's", extra="train"),
+    "adr-mse": Entry("rankpipe.train.losses:ADRMSE", "soft ranks like the ranks of labels", extra="train"),
+    "permutation-lm": Entry("rankpipe.train.losses:PermutationLM", "the tokens of the written order", extra="train"),
+    "sum": Entry("rankpipe.train.losses:Sum", "several, each with a name and a weight", extra="train"),
+    "first-loss": Entry(
+        "rankpipe.train.losses:first_loss", "permutation-lm + weight * weighted-ranknet (FIRST)", extra="train"
+    ),
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages

@@ -260,7 +260,8 @@ def defaults(group: Any) -> dict[str, Any]:
 def shared(call: Callable[..., Any]) -> dict[str, Any]:
     """The groups of arguments (a TypedDict each) that a component shares with others."""
     grouped = [name for name, p in inspect.signature(call).parameters.items() if "Unpack[" in str(p.annotation)]
-    return {name: get_args(get_type_hints(call)[name])[0] for name in grouped}
+    hints = get_type_hints(call.__init__ if inspect.isclass(call) else call) if grouped else {}
+    return {name: get_args(hints[name])[0] for name in grouped}
 
 
 def spelled(name: str) -> dict[str, str]:

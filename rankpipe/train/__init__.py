@@ -1,0 +1,1 @@
+"""Tune rankers: losses, and what else training takes."""
