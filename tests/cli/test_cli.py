@@ -164,11 +164,11 @@ def test_ls(rankpipe: Rankpipe) -> None:
     made = json.loads(rankpipe("ls", "--json").stdout)
     assert {"bm25", "dense", "listwise"} <= {c["name"] for c in made["components"]}
     assert "smollm2" in {m["name"] for m in made["models"]}
-    assert {"sliding": "plan", "ltr": "reranker", "fuse": "retriever", "http": "lm", "top": "stage"}.items() <= {
-        c["name"]: c["kind"] for c in made["components"]
-    }.items()
+    kinds = {"sliding": "plan", "ltr": "reranker", "fuse": "retriever", "http": "lm", "top": "stage", "kl": "loss"}
+    assert kinds.items() <= {c["name"]: c["kind"] for c in made["components"]}.items()
     said = rankpipe("ls").stdout
-    assert all(f"{title} " in said for title in ("Plans of", "Rerankers", "Language models", "Prompts", "Features of"))
+    titles = ("Plans of", "Rerankers", "Language models", "Losses", "Prompts", "Features of")
+    assert all(f"{title} " in said for title in titles)
 
 
 def test_ls_of_one(rankpipe: Rankpipe) -> None:

@@ -248,4 +248,7 @@ def test_false_negatives_go_by_whose_scores_you_like() -> None:
     assert kept.tolist() == [[True, True, False, True], [True, False, True, True]]
     kept = losses.without_false_negatives(1 - scores, labels, mask, -0.1)
     assert kept.tolist() == [[True, False, True, False], [False, True, True, True]]
+    half = torch.tensor([[1.0, 1 + 1 / 128, 0.0, 0.0]], dtype=torch.bfloat16)  # which knows nothing between the two
+    kept = losses.without_false_negatives(half, labels[:1], mask[:1], 0.005)
+    assert kept.tolist() == [[True, False, True, True]]
     assert losses.InBatch(margin=-9)(scores, labels, mask) == 0  # all are left out, nothing is left to say
