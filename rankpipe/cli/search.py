@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import DataError
+from rankpipe.errors import ArtefactError, CommandError, DataError
 from rankpipe.stage import Retriever
 
 
@@ -54,9 +54,9 @@ def search(
     from rankpipe.retrieve.shards import Spread
 
     if (question is None) == (data is None and topics is None):
-        raise DataError("say what to search for: either a question, or many by --data or --topics")
+        raise CommandError(["say what to search for: either a question, or many by --data or --topics"])
     if weights and not others:
-        raise DataError(f"--weights {weights}: there is nothing to fuse; name another index with --with")
+        raise CommandError([f"--weights {weights}: there is nothing to fuse; name another index with --with"])
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
@@ -66,6 +66,8 @@ def search(
     if where is not None:
         retriever = _filtered(retriever, opened, where)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
+    if not queries:
+        raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
 
@@ -86,13 +88,14 @@ def _numbers(weights: str | None) -> list[float] | None:
     try:
         return [float(weight) for weight in weights.split(",")] if weights else None
     except ValueError:
-        raise DataError(f"--weights {weights}: expected numbers with commas between them, such as 2,1") from None
+        said = f"--weights {weights}: expected numbers with commas between them, such as 2,1"
+        raise CommandError([said]) from None
 
 
 def opened_index(folder: Path, k: int) -> Retriever:
     """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's."""
     from rankpipe import store
-    from rankpipe.catalog import find
+    from rankpipe.catalog import find, is_known
     from rankpipe.retrieve import shelf
 
     kind, _, name = str(folder).partition(":")
@@ -104,5 +107,9 @@ def opened_index(folder: Path, k: int) -> Retriever:
         show.warn(
             f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index build {folder}"
         )
-    opened: Retriever = find(store.read_manifest(folder).kind)(folder, k=k)
+    made = store.read_manifest(folder).kind
+    component = find(made) if is_known(made) else None
+    if not (isinstance(component, type) and issubclass(component, Retriever)):
+        raise ArtefactError(f"{folder}: holds a {made!r}, which is no index")
+    opened: Retriever = component(folder, k=k)  # type: ignore[call-arg]  # as every index is made
     return opened

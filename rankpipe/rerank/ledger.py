@@ -92,8 +92,12 @@ def kept(draft: Path, keys: Mapping[str, str] | None = None, known: Container[st
             f.write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
             f.flush()
 
-        with written(write, write):
-            yield
+        try:
+            with written(write, write):
+                yield
+        finally:
+            if not f.tell():
+                draft.unlink(missing_ok=True)
 
 
 def noted(draft: Path) -> set[str]:
@@ -105,7 +109,7 @@ def publish(draft: Path, path: Path) -> None:
     """A draft becomes a ledger that can be read."""
     with disk.write(path, "wb") as f:
         f.writelines(line.partition(b" ")[2] for _, line in _keyed(draft))
-    draft.unlink()
+    draft.unlink(missing_ok=True)
 
 
 def read(path: Path) -> list[Entry]:
