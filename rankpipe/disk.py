@@ -47,10 +47,12 @@ def writable(path: Path) -> None:
 
     :raises DiskError: If it is to lie where nothing can be written.
     """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
     with disk_errors(path):
-        there = next(folder for folder in path.absolute().parents if folder.exists())
-        with TemporaryFile(dir=there):
-            pass
+        try:
+            TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager

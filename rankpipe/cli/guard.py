@@ -58,7 +58,7 @@ def _refuse_inputs(options: Mapping[str, Any]) -> None:
             continue
         read = [path for other, value in options.items() if other not in NOT_READ for path in _files(other, value)]
         if any(path.exists() and path.samefile(out) for path in read):
-            raise CommandError([f"--{name} {out}: this command reads that file; write to another"])
+            raise CommandError([f"--{name} {out}: this command reads it; name another place"])
 
 
 def _files(name: str, value: Any) -> Iterator[Path]:
@@ -66,11 +66,7 @@ def _files(name: str, value: Any) -> Iterator[Path]:
     from rankpipe.datasets.opening import sources
 
     for one in value if isinstance(value, list) else [value]:
-        said = one.partition("=")[2] if name == "settings" else one
-        path = Path(said) if isinstance(said, str | Path) and said else None
-        if path and (path / "manifest.json").is_file():
-            yield from path.rglob("*")
-        elif path:
-            yield path
-        if name == "data" and one:
-            yield from sources(one)
+        if isinstance(one, str | Path):
+            path = Path(str(one).partition("=")[2] if name == "settings" else one)
+            yield from sources(str(one)) if name == "data" else ()
+            yield from path.rglob("*") if (path / "manifest.json").is_file() else [path]

@@ -175,7 +175,7 @@ def checked(node: dict[str, Any], method: str | None = None, given: tuple[str, .
     """The node, if it can be built (or ``method`` of its component be called).
 
     :raises RecipeError: If not, with every fault.
-    :raises MissingExtras: If it is only for extras that are not installed.
+    :raises RankpipeError: Of another kind, if it is only for that: MissingExtra, ArtefactError.
     """
     inner = {k: v for k, v in node.items() if k != "use"}
     refuse([*recipe.check(inner), *recipe.bind(node, "", method, given)] if method else recipe.check(node))

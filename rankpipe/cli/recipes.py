@@ -17,7 +17,7 @@ RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder o
 def _there(recipe: Path) -> None:
     """:raises DataError: If there is no recipe."""
     if not recipe.exists():
-        ours = f"; recipes such as {recipe} lie in rankpipe's own repository" if recipe.parts[0] in SHELVES else ""
+        ours = "; rankpipe's own come with a clone of its repository" if recipe.parts[0] in SHELVES else ""
         raise DataError(f"{recipe}: no such recipe here{ours}. Name the path of one; rankpipe demo writes some to copy")
 
 

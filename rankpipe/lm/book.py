@@ -51,7 +51,8 @@ class Book:
         self.path, self.read_only = path, read_only
         self._lock, self._pid = RLock(), os.getpid()
         self._open = self._opened() if read_only or path.exists() else None
-        disk.writable(path)
+        if self._open is None:
+            disk.writable(path)
 
     def read(self, keys: Sequence[str]) -> dict[str, Any]:
         """The answers to those keys that have one."""

@@ -24,7 +24,7 @@ from rankpipe import lines, recipe, store, trec
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Engine
-from rankpipe.errors import Lacking, MissingExtra, RankpipeError, placed, refuse
+from rankpipe.errors import Fault, MissingExtra, RankpipeError, placed, refuse
 from rankpipe.journal import Kept
 from rankpipe.measure.identity import identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
@@ -156,7 +156,7 @@ class Experiment:
             here. The run is the same.
         :param block: queries that go through all systems together. Stages whose numbers depend on what else is in their
             batch (torch's, in the last bits) give the same for the same size.
-        :raises RecipeError: If ``check`` finds faults; MissingExtras if they are only of extras.
+        :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
         :raises ArtefactError: If something else was built in the recipe's folder.
         """
         refuse(self.check())
@@ -288,7 +288,7 @@ def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]
     try:
         call(*arguments)
     except MissingExtra as error:
-        return [Lacking(f"{place}: {error}")]
+        return [Fault(f"{place}: {error}", type(error))]
     except RankpipeError as error:
         return [f"{place}: {error}"]
     return []

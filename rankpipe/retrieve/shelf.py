@@ -18,7 +18,7 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
-from rankpipe.errors import ArtefactError, Lacking, MissingExtra, RecipeError, placed, refuse
+from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
@@ -54,7 +54,7 @@ def _refused(index: dict[str, Any]) -> list[str]:
             if hasattr(kind, ask):
                 getattr(kind, ask)(**_own(full(kind, index)))
         except MissingExtra as error:
-            faults.append(Lacking(error))
+            faults.append(Fault(str(error), type(error)))
         except RecipeError as error:
             faults += error.faults
     return faults
@@ -70,7 +70,7 @@ def ensure(folder: Path, **how: Any) -> str | None:
 
     :param engine: as :func:`build`; also ``shard``.
     :return: why it was built; None if it was current.
-    :raises RecipeError: If the recipe has faults; MissingExtras if they are only of extras.
+    :raises RecipeError: If the recipe has faults; MissingExtra if they are only of extras.
     """
     tree = recipe.load(folder)
     refuse(placed(str(folder), check(tree)))
