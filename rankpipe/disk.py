@@ -62,8 +62,8 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     :param wait: wait for the holder to end, however long that takes, instead of refusing.
     :raises ArtefactError: If another process holds it.
     """
-    new = [place for place in (folder, *folder.parents) if not place.exists()]
-    with _locked(folder, wait):
+    file, new = _locked(folder, wait)
+    with file:
         try:
             yield
         finally:
@@ -74,9 +74,10 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
                         made.rmdir()
 
 
-def _locked(folder: Path, wait: bool) -> IO[str]:
-    """The lock of a folder, held; not one that its holder has removed."""
+def _locked(folder: Path, wait: bool) -> tuple[IO[str], list[Path]]:
+    """The lock of a folder, held, and not one that its holder has removed; and the folders that were made for it."""
     while True:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # the folder was just removed
             file = open(folder / ".lock", "a")  # noqa: SIM115  the lock ends with it
@@ -86,7 +87,7 @@ def _locked(folder: Path, wait: bool) -> IO[str]:
                 file.close()
                 raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
             if os.fstat(file.fileno()).st_nlink:
-                return file
+                return file, new
             file.close()
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rankpipe import disk, lines
 from rankpipe.lm import Chat
@@ -82,22 +83,21 @@ def kept(draft: Path, keys: Mapping[str, str] | None = None, known: Container[st
     :param keys: query (its id) -> what decides all that is said of it.
     :param known: keys that are not asked for again; what the draft says of them stays, and nothing else does.
     """
-    old = [line for key, line in _keyed(draft) if key in known]
-    with disk.write(draft, "wb") as f:
-        f.writelines(old)
-    with disk.disk_errors(draft), open(draft, "ab") as f:
+    if old := [line for key, line in _keyed(draft) if key in known]:
+        with disk.write(draft, "wb") as f:
+            f.writelines(old)
+    else:
+        draft.unlink(missing_ok=True)
+    with disk.disk_errors(draft), ExitStack() as stack:
+        appended = cache(lambda: stack.enter_context(_appended(draft)))  # not before there is something to write
 
         def write(entry: Entry | Ended) -> None:
             told = json.dumps(asdict(entry), ensure_ascii=False)
-            f.write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
-            f.flush()
+            appended().write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
+            appended().flush()
 
-        try:
-            with written(write, write):
-                yield
-        finally:
-            if not f.tell():
-                draft.unlink(missing_ok=True)
+        with written(write, write):
+            yield
 
 
 def noted(draft: Path) -> set[str]:
@@ -138,6 +138,11 @@ def kinds(entries: Iterable[Entry]) -> dict[str, int]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     window, end = ([f.name for f in fields(kind)] for kind in (Entry, Ended))
     return lines.read(path, window, "rerank again with --ledger", end)
+
+
+def _appended(draft: Path) -> IO[bytes]:
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    return open(draft, "ab")
 
 
 def _keyed(draft: Path) -> Iterator[tuple[str, bytes]]:
