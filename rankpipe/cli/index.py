@@ -57,14 +57,10 @@ def build(
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
-
-    def told(forecast: Forecast) -> None:
-        foreseen.append(forecast)
-        show.remark(f"{folder}: {forecast}")
-
     written = folder / "recipe.yaml"
     how: dict[str, Any] = {
-        "force": force, "memory": memory, "told": told, "engine": options.engine(engine, address, gpus), "shard": shard,
+        "force": force, "memory": memory, "told": foreseen.append, "shard": shard,
+        "engine": options.engine(engine, address, gpus),
     }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]

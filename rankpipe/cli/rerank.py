@@ -10,7 +10,6 @@ import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.cli.reranking import By, Given, remark
-from rankpipe.progress import track
 
 
 @show.verb(app, "rerank")
@@ -63,8 +62,7 @@ def rerank(
     reranker.batch = stage.batch
     remark(rankings, stage)
     with windows.kept(work.windows, keys, known) if work and ledger else nullcontext():
-        label = f"replay {replay}" if replay else f"rerank with {by.name}"
-        made = list(track(reranker(rankings), label, len(rankings)))
+        made = reranker.through(rankings, f"replay {replay}" if replay else f"rerank with {by.name}")
     asked = stage.lm if resumed else stage.lm.lm if keeps else reranker if known else stage
     rankings_out.tell(made, out, ledger=ledger, asked=asked)
     if work and ledger and keeps:

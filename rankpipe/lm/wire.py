@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
 from rankpipe.lm.connections import Connections, Unreached
-from rankpipe.progress import track
+from rankpipe.progress import counting, done
 
 T = TypeVar("T")
 PASSING = {408, 409, 429, *range(500, 600)} - {501}  # what may go better the next time
@@ -157,8 +157,10 @@ class Wire:
         pool = ThreadPoolExecutor(min(self.manners.parallel, n or 1))
         try:
             futures = [pool.submit(tried, place) for place in range(n)]
-            for future in track(as_completed(futures), f"{name}: requests", n):
-                future.result()
+            with counting(f"{name}: requests", n):
+                for future in as_completed(futures):
+                    future.result()
+                    done()
             return [future.result() for future in futures]
         except RankpipeError:
             raise failed[0] from None  # the others may be what it led to

@@ -101,6 +101,7 @@ class Api(Reranker):
 
     batch = 8
     tells = True
+    counts = "requests"
 
     def __init__(
         self,
@@ -138,6 +139,10 @@ class Api(Reranker):
         """What was asked and paid so far."""
         answers, tokens, billed = self._spent
         return Totals(answers, self.wire.requests, tokens, billed, billed * self.price / self.dialect.per)
+
+    def work(self, ranking: Ranking) -> int:
+        """The requests that its hits take."""
+        return self.budget.most(-(-min(len(ranking.hits), self.depth) // self.dialect.at_once))
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Send all requests of the batch, as many at once as ``manners`` allow.

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from rankpipe.data import Step
 from rankpipe.errors import RecipeError
+from rankpipe.progress import counting
 
 T = TypeVar("T")  # what a query waits for
 P = TypeVar("P")  # the same, ready to be asked
@@ -45,6 +46,10 @@ class Budget:
             and (self.tokens is None or spent.tokens + tokens <= self.tokens)
             and (self.seconds is None or (expected_s <= self.seconds and self.seconds > 0))
         )
+
+    def most(self, calls: int) -> int:
+        """How many of so many calls it allows, as far as they are limited."""
+        return calls if self.calls is None else min(calls, self.calls)
 
     def next(
         self, spent: Spent, waiting: Sequence[T], make: Callable[[T], tuple[P, int]], at_once: int = SLICE
@@ -130,4 +135,5 @@ def spend(
         return made
 
     while asked := [one for q in range(len(waiting)) for one in next_of(q)]:
-        ask(asked)
+        with counting("calls", len(asked)):
+            ask(asked)

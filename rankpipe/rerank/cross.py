@@ -14,10 +14,9 @@ from rankpipe.catalog import need, require
 from rankpipe.data import Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel, read_json
-from rankpipe.progress import track, working
+from rankpipe.progress import counting, done, working
 from rankpipe.rerank.budget import Budget, Spent, spend
-from rankpipe.rerank.scores import rescored
-from rankpipe.stage import Reranker
+from rankpipe.rerank.scores import ByScore, rescored
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Scored:
 Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[Scored]]
 
 
-class CrossEncoder(Reranker):
+class CrossEncoder(ByScore):
     """Scores each (question, title and text) pair of the first ``depth`` hits, and sorts them by it.
 
     Scores are the model's raw logits, so they compare across queries. Hits after ``depth``, and those that the budget
@@ -48,8 +47,6 @@ class CrossEncoder(Reranker):
     :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens without ``max_length``.
     :raises MissingExtra: If the model needs sentence-transformers, which is not installed.
     """
-
-    batch = 8
 
     def __init__(
         self,
@@ -106,7 +103,11 @@ def _onnx(folder: Path, max_length: int | None) -> Scorer:
     model = OnnxModel(folder, max_length)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        rows = list(track(model.run(pairs), "cross-encoder pairs", len(pairs)))
+        rows = []
+        with counting("cross-encoder: pairs", len(pairs)):
+            for row in model.run(pairs):
+                rows.append(row)
+                done()
         if (shape := rows[0].values.shape) != (1,):
             raise ModelError(f"{folder}: gives numbers of shape {shape} for a pair, a cross-encoder gives one")
         return [Scored(float(row.values[0]), row.tokens, row.cut) for row in rows]

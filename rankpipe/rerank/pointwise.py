@@ -18,9 +18,8 @@ from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.prompts import PointPrompt, chosen
 from rankpipe.rerank.said import Said, ended, settle
-from rankpipe.rerank.scores import rescored
+from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.rerank.template import PointAnswer
-from rankpipe.stage import Reranker
 
 UNRATED = -10_000.0  # a log-probability that no model gives
 
@@ -41,7 +40,7 @@ class Asked(NamedTuple):
     prompt: Fitted
 
 
-class OneByOne(Reranker):
+class OneByOne(ByScore):
     """Shows a model each of the first ``depth`` passages by itself, and sorts them by what it says.
 
     A score does not depend on the other passages, and compares across queries as far as the model's sense of it does.
@@ -57,7 +56,6 @@ class OneByOne(Reranker):
     :param budget: the most that one query may cost; its lowest hits are not rated when it is spent.
     """
 
-    batch = 8
     tells = True
     answer: ClassVar[PointAnswer]
 

@@ -58,6 +58,7 @@ class T5(Reranker):
     """
 
     tells = True
+    counts = "inputs"
     wording: ClassVar[str]  # with {query} and places for the passages
 
     def __init__(
@@ -89,6 +90,10 @@ class T5(Reranker):
         """The scores of ``n`` hits, from the log-probability of true for the first of :meth:`pairs`; None for one that
         none of these shows.
         """
+
+    def work(self, ranking: Ranking) -> int:
+        """All that the model is shown."""
+        return self.budget.most(len(self.pairs(min(len(ranking.hits), self.depth))))
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Judge the inputs of all rankings together.

@@ -12,6 +12,7 @@ from typing import ClassVar, Generic, TypeVar, get_args
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, prepare
+from rankpipe.progress import counting
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.parse import Answer
@@ -39,6 +40,7 @@ class Planned(Reranker, Generic[P]):
     """
 
     tells: ClassVar[bool] = True
+    counts = "windows"
     lm: LM  # who is asked
 
     def __init__(self, plan: Planner, max_words: int, depth: int, budget: Budget) -> None:
@@ -66,6 +68,10 @@ class Planned(Reranker, Generic[P]):
     def shown(self, window: Sequence[int]) -> Sequence[int]:
         """A window in the order in which the model is shown it."""
         return window
+
+    def work(self, ranking: Ranking) -> int:
+        """All windows that the plan may ask for."""
+        return self.budget.most(self.plan.calls(min(len(ranking.hits), self.depth)))
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Rerank all queries in step.
@@ -108,7 +114,8 @@ class Planned(Reranker, Generic[P]):
         prepare(self.lm)
         start = perf_counter()
         fitted = [prompts.pop((q, tuple(window))) for q, window in asked]
-        said = self.ask(fitted)
+        with counting("windows", len(fitted)):
+            said = self.ask(fitted)
         share_s = (perf_counter() - start) / len(asked)
         orders: Windows = []
         for (q, window), prompt, one in zip(asked, fitted, said, strict=True):

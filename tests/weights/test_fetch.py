@@ -4,11 +4,10 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -17,7 +16,6 @@ from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import listening
 from rankpipe.weights import Model, Wheel
 
-T = TypeVar("T")
 FILE = "toy_weights-1.0-py3-none-any.whl"
 PULL = """
 import sys
@@ -90,8 +88,11 @@ class Told:
         self.labels.append(label)
         return nullcontext()
 
-    def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        return iter(items)
+    def counting(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
+        return nullcontext(lambda _: None)
+
+    def notice(self, text: str) -> None:
+        pass
 
 
 def test_a_damaged_copy_is_fetched_again_not_used(toy: Model, tmp_path: Path) -> None:
