@@ -9,7 +9,6 @@ From Python, with bars on a terminal, and a line now and then elsewhere::
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
@@ -115,11 +114,6 @@ def notice(text: str) -> None:
     """Tell the listener, if there is one, something that happened on the way, such as what is tried again."""
     if listener := _listener.get():
         listener.notice(text)
-
-
-def threads(most: int) -> ThreadPoolExecutor:
-    """Threads that report to the same listener."""
-    return ThreadPoolExecutor(most, initializer=_listener.set, initargs=(_listener.get(),))
 
 
 def _nobody(_: int) -> None:

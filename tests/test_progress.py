@@ -12,12 +12,13 @@ from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.journal import Kept
 from rankpipe.lm import LM, Chat, Completion
 from rankpipe.lm.fake import Noisy
-from rankpipe.progress import counting, done, listening, notice, threads, track
+from rankpipe.progress import counting, done, listening, notice, track
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.cross import CrossEncoder
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import SetwiseHeap, Sliding
 from rankpipe.stage import Reranker, Top
+from rankpipe.threads import Pool
 
 
 class Heard:
@@ -86,7 +87,7 @@ def test_nobody_need_listen() -> None:
 
 
 def test_threads_have_the_same_listener() -> None:
-    with listening(heard := Heard()), threads(2) as pool:
+    with listening(heard := Heard()), Pool(2) as pool:
         list(pool.map(notice, ["one", "two"]))
     assert sorted(heard.notices) == ["one", "two"]
 
@@ -103,9 +104,12 @@ def test_a_reranker_counts_its_windows_once(lm: LM) -> None:
 
 @pytest.mark.parametrize(
     ("reranker", "most"),
-    [(Listwise(Noisy(), plan=SetwiseHeap()), 2 * SetwiseHeap().calls(30)), (Listwise(Noisy(), budget=Budget(calls=2)), 4),
-     (Top(3), 2)],
-)  # fmt: skip
+    [
+        (Listwise(Noisy(), plan=SetwiseHeap()), 2 * SetwiseHeap().calls(30)),
+        (Listwise(Noisy(), budget=Budget(calls=2)), 4),
+        (Top(3), 2),
+    ],
+)
 def test_what_was_not_needed_is_done_in_the_end(reranker: Reranker, most: int) -> None:
     with listening(heard := Heard()):
         made = reranker.through(rankings(2, 30), "it")

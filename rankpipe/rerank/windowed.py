@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import ClassVar, Generic, TypeVar, get_args
@@ -12,6 +11,7 @@ from typing import ClassVar, Generic, TypeVar, get_args
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, prepare
+from rankpipe.lm.due import within
 from rankpipe.progress import counting
 from rankpipe.rerank.budget import Budget, Spent
 from rankpipe.rerank.fit import Fitted, fit
@@ -20,6 +20,7 @@ from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
 from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.stage import Reranker
+from rankpipe.threads import Pool
 
 P = TypeVar("P", bound=Fitted)
 Window = tuple[int, tuple[int, ...]]  # (which query, positions)
@@ -82,7 +83,10 @@ class Planned(Reranker, Generic[P]):
         prompts: dict[Window, P] = {}
         plans = [self.plan(min(len(r.hits), self.depth)) for r in batch]
         judge = partial(self._judge, batch, spent, prompts)
-        with ThreadPoolExecutor(parallel := getattr(self.lm, "parallel", 1)) as pool:
+        parallel = getattr(self.lm, "parallel", 1)
+        if parallel > 1 and any(len(r.hits) > 1 for r in batch):
+            _ = self.lm.context  # before all threads ask a server for it, of which none may get an answer
+        with Pool(parallel) as pool:
             each = pool.map if parallel > 1 else map
             orders = drive(plans, judge, partial(self._admit, batch, spent, prompts), each)
         ended(batch, spent)
@@ -114,7 +118,7 @@ class Planned(Reranker, Generic[P]):
         prepare(self.lm)
         start = perf_counter()
         fitted = [prompts.pop((q, tuple(window))) for q, window in asked]
-        with counting("windows", len(fitted)):
+        with counting("windows", len(fitted)), within(self.budget.left(spent[q] for q, _ in asked)):
             said = self.ask(fitted)
         share_s = (perf_counter() - start) / len(asked)
         orders: Windows = []
