@@ -69,7 +69,8 @@ def _run_by(lm: str, model: dict[str, str]) -> dict[str, Any]:
 
 def _refuse_unknown(lm: str) -> None:
     """Refuse what runs no language model."""
-    if is_known(lm) and hasattr(find(lm), "complete") and {"lm", "model"} & inspect.signature(find(lm)).parameters.keys():
+    runs = find(lm) if is_known(lm) else None
+    if hasattr(runs, "complete") and {"lm", "model"} & inspect.signature(runs).parameters.keys():
         return
     said = f"--lm {lm}: expected hf, vllm, ray, or the URL of a server (http://127.0.0.1:8000/v1)"
     if host := re.fullmatch(r"(localhost|[\w-]+(\.[\w-]+)+|\[[\da-f:]+\]|[\w-]+(?=:\d))(:\d+)?(/.*)?", lm):
