@@ -69,7 +69,7 @@ def _run_by(lm: str, model: dict[str, str]) -> dict[str, Any]:
 
 def _refuse_unknown(lm: str) -> None:
     """Refuse what runs no language model."""
-    runs = find(lm) if is_known(lm) else None
+    runs: Any = find(lm) if is_known(lm) else None
     if hasattr(runs, "complete") and {"lm", "model"} & inspect.signature(runs).parameters.keys():
         return
     said = f"--lm {lm}: expected hf, vllm, ray, or the URL of a server (http://127.0.0.1:8000/v1)"
