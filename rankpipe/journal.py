@@ -50,6 +50,11 @@ class Kept(Reranker):
         """The inner stage's."""
         return self.inner.name
 
+    @property
+    def begun(self) -> bool:
+        """Whether any result is known."""
+        return bool(self.known)
+
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Ask for what is missing, a few queries at a time, writing each answer down at once."""
         keys = [self.key(r) for r in batch]

@@ -11,6 +11,8 @@ import typer
 from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.cli.reranking import By, Given, remark
 
+KEPT = "what is done is kept beside {}; to go on from there"
+
 
 @show.verb(app, "rerank")
 def rerank(
@@ -61,7 +63,9 @@ def rerank(
             show.remark(f"going on where it stopped: {len(known)} rankings are done")
     reranker.batch = stage.batch
     remark(rankings, stage)
-    with windows.kept(work.windows, keys, known) if work and ledger else nullcontext():
+    kept = reranker if reranker is not stage else getattr(stage, "lm", None)
+    going_on = show.going_on(KEPT.format(by.cache or out), lambda: getattr(kept, "begun", False))
+    with going_on, windows.kept(work.windows, keys, known) if work and ledger else nullcontext():
         made = reranker.through(rankings, f"replay {replay}" if replay else f"rerank with {by.name}")
     asked = stage.lm if resumed else stage.lm.lm if keeps else reranker if known else stage
     rankings_out.tell(made, out, ledger=ledger, asked=asked)

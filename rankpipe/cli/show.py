@@ -5,11 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import json as jsonlib
+import os
+import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import click
 import typer
@@ -19,6 +22,8 @@ from rich.table import Table
 from rankpipe import progress
 from rankpipe.cli.shown import Shown, screen
 from rankpipe.errors import RankpipeError
+
+INTERRUPTED = 130  # as shells have it
 
 
 @dataclass
@@ -101,6 +106,8 @@ def errors_told() -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        _interrupted("nothing is half-written")
     except (typer.Exit, typer.Abort, click.ClickException):
         raise
     except Exception as error:
@@ -108,6 +115,28 @@ def errors_told() -> Iterator[None]:
             raise
         _refused(type(error).__name__, f"{error} (a bug in rankpipe, or in what it calls; --debug shows where)")
         raise typer.Exit(RankpipeError.exit_code) from None
+
+
+@contextmanager
+def going_on(kept: str, begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Tell who interrupts the work what is kept of it, and that the same command goes on from there.
+
+    :param begun: whether there is anything to go on from.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not begun():
+            raise
+        _interrupted(f"{kept}: rankpipe {shlex.join(sys.argv[1:])}")
+
+
+def _interrupted(said: str) -> NoReturn:
+    warn(f"interrupted; {said}")
+    if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # else they would be waited for: one may hang on a server
+    raise typer.Exit(INTERRUPTED)
 
 
 def _refused(kind: str, said: str, **more: Any) -> None:
