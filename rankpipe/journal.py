@@ -76,6 +76,11 @@ class Kept(Reranker):
         """None for a ranking that is known."""
         return 0 if self.key(ranking) in self.known else self.inner.work(ranking)
 
+    def refuse(self, ranking: Ranking) -> None:
+        """As the inner stage does, what is not known."""
+        if self.key(ranking) not in self.known:
+            self.inner.refuse(ranking)
+
     def key(self, ranking: Ranking) -> str:
         """What its result is known by."""
         return _key(self.identity, ranking, [h.score for h in ranking.hits] if self.inner.reads_scores else [])

@@ -169,8 +169,13 @@ class Reranker(Stage[Ranking, Ranking]):
         with counting(f"{self.name}: {self.counts}", sum(map(self.work, batch))):
             return super().apply(batch)
 
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse what could not be reranked, if that is cheap to know."""
+
     def through(self, rankings: Sequence[Ranking], label: str) -> list[Ranking]:
-        """Rerank them all, and count that as one piece of work."""
+        """Rerank them all, and count that as one piece of work; but none, if one is refused."""
+        for ranking in rankings:
+            self.refuse(ranking)
         with counting(f"{label}: {self.counts}", sum(map(self.work, rankings))):
             return list(self(rankings))
 

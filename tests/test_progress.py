@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,7 @@ from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import SetwiseHeap, Sliding
 from rankpipe.stage import Reranker, Top
 from rankpipe.threads import Pool
-
-
-class Heard:
-    """Writes down what is counted, how far it came, and what is noticed."""
-
-    def __init__(self) -> None:
-        self.counts: list[tuple[str, int | None]] = []
-        self.steps: list[int] = []
-        self.notices: list[str] = []
-
-    @contextmanager
-    def counting(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-        self.counts.append((label, total))
-        yield self.steps.append
-
-    def working(self, label: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
+from tests.heard import Heard
 
 
 class Slow(Noisy):

@@ -14,7 +14,7 @@ from rankpipe.lm import LM, prepare
 from rankpipe.lm.due import within
 from rankpipe.progress import counting
 from rankpipe.rerank.budget import Budget, Spent
-from rankpipe.rerank.fit import Fitted, fit
+from rankpipe.rerank.fit import MUCH, Fitted, fit
 from rankpipe.rerank.parse import Answer
 from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
@@ -73,6 +73,16 @@ class Planned(Reranker, Generic[P]):
     def work(self, ranking: Ranking) -> int:
         """All windows that the plan may ask for."""
         return self.budget.most(self.plan.calls(min(len(ranking.hits), self.depth)))
+
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse a query too long for its first window.
+
+        :raises ModelError: If it is.
+        """
+        n = min(len(ranking.hits), self.depth)
+        if len(ranking.query.text) >= MUCH and n > 1:
+            window = max(next(self.plan(n)).windows, key=len)
+            self.fit(ranking.query, [ranking.hits[i].doc for i in window])
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Rerank all queries in step.

@@ -297,3 +297,12 @@ def _bytes(folder: Path, text: str) -> list[int]:
 
     ids: list[int] = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def test_a_chat_longer_than_the_model_reads_is_counted_in_silence(
+    tiny_lm: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    lm = HF(str(tiny_lm))
+    assert lm.count([{"role": "user", "content": "tea " * lm.context}]) > lm.context
+    lm.parts(["tea " * lm.context, "more"])
+    assert "longer than" not in capfd.readouterr().err

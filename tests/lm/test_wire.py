@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from threading import Event, Lock
@@ -21,6 +21,7 @@ from rankpipe.lm.http import Http
 from rankpipe.lm.wire import Fault, Manners, Refusal, Wire
 from rankpipe.lm.words import words
 from rankpipe.progress import listening
+from tests.heard import Heard
 from tests.lm.server import (
     Act,
     Handler,
@@ -360,22 +361,6 @@ def test_words() -> None:
     assert words({"object": "error", "message": "old form"}) == "old form"
     assert words({"detail": [{"loc": "x"}]}) == '[{"loc": "x"}]'
     assert words("a" * 400) == "a" * 300 + "..."
-
-
-class Heard:
-    """Who listens to what happens on the way."""
-
-    def __init__(self) -> None:
-        self.notices: list[str] = []
-
-    def counting(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-        return nullcontext(lambda _: None)
-
-    def working(self, label: str) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
 
 
 def test_every_further_try_is_told() -> None:

