@@ -77,7 +77,6 @@ def test_fetching_says_what_it_is_at(toy: Model) -> None:
     ]  # fmt: skip
 
 
-
 def test_a_damaged_copy_is_fetched_again_not_used(toy: Model, tmp_path: Path) -> None:
     folder = fetch(toy)
     (folder / "config.json").write_text("[]")
