@@ -188,8 +188,8 @@ def _built(node: Any, root: Path) -> Any:
 
 def _called(call: Callable[..., Any], made: dict[str, Any], root: Path) -> Any:
     made = rooted(call, made, root)
-    spread = [value for name in spread(call) for value in made.pop(name, ())]
-    return call(*spread, **made)
+    values = [value for name in spread(call) for value in made.pop(name, ())]
+    return call(*values, **made)
 
 
 def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> dict[str, Any]:

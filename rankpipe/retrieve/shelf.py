@@ -19,6 +19,7 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
 from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
+from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
@@ -141,8 +142,10 @@ def build(
             raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
         if shard is None and engine is not None:
             shard = shards.SHARD
-        if issubclass(kind, Living) and (foreseen := forecast(kind, data, written, memory, shard)):
+        foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
+        if foreseen:
             foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+            notice(f"{folder}: {foreseen}")
             if told:
                 told(foreseen)
         if shard is None:
@@ -154,6 +157,9 @@ def build(
         else:
             refuse(_refused(index))
             shards.build(kind, data, folder, written, engine or Local(), shard)
+        if foreseen:
+            made = store.read_manifest(folder)
+            notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
     return why
 
 

@@ -62,6 +62,14 @@ def test_index_search_rerank_eval_compare(rankpipe: Rankpipe, tiny_path: Path, t
     assert "<svg" in (tmp_path / "r.html").read_text()
 
 
+def test_a_long_question_is_a_short_title(rankpipe: Rankpipe, tiny_path: Path) -> None:
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    said = rankpipe("search", "words", "tea and milk " * 100).stdout
+    assert said.startswith("tea and milk tea and milk")
+    assert said.splitlines()[0].endswith("tea and milk tea ...")
+    assert "茶" * 96 + " ..." in rankpipe("search", "words", "茶" * 200).stdout
+
+
 def test_json_goes_in_and_out(rankpipe: Rankpipe, tiny_path: Path) -> None:
     rankpipe("index", "build", "words", "--data", tiny_path)
     rankpipe("search", "words", "--data", tiny_path, "--out", "a.jsonl")

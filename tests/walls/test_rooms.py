@@ -16,7 +16,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
     "errors": set(),
     "progress": set(),
-    "stage": {"data", "errors"},
+    "stage": {"data", "errors", "progress"},
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "provenance", "signature"},
     "signature": {"catalog"},
