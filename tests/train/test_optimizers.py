@@ -237,7 +237,9 @@ def test_random_directions_are_fair_on_average() -> None:
 def test_reprojected_moments_are_those_of_the_old_ones_in_the_new_basis(inner: str) -> None:
     shape = (80, 96)
     w = matrices(shape)
-    optimizer = LowRank(w, lr=1e-2, proj="svd", rank=64, gap=2, on_switch="reproject", inner=inner, betas=(0.999, 0.999))
+    optimizer = LowRank(
+        w, lr=1e-2, proj="svd", rank=64, gap=2, on_switch="reproject", inner=inner, betas=(0.999, 0.999)
+    )
     grads = gradients([shape], 3)
     run(optimizer, w, grads[:2])
     state = optimizer.state[w[0]]
@@ -538,12 +540,12 @@ def test_a_closure_and_schedulers_work() -> None:
     assert torch.allclose(w[0], start - 1.1)
 
 
-def descend(optimizer: Any, loss: Callable[[], Any], steps: int) -> float:
+def descend(optimizer: Any, loss: Callable[[], Any], steps: int) -> Any:
     for _ in range(steps):
         optimizer.zero_grad()
         loss().backward()
         optimizer.step()
-    return float(loss())
+    return loss().item()
 
 
 @pytest.mark.parametrize("inner", RULES)
@@ -552,5 +554,5 @@ def test_every_combination_learns(proj: str, inner: str) -> None:
     [w], target = matrices((24, 32)), falling(24, 32)
     lr = 0.05 if inner != "sgd" else 0.3 if proj == "random" else 1.0  # random directions are no projection
     optimizer = LowRank([w], lr=lr, proj=proj, rank=8, gap=10, inner=inner, on_switch="reset")
-    begin = float((w - target).square().sum())
+    begin = (w - target).square().sum().item()
     assert descend(optimizer, lambda: (w - target).square().sum() / 4, 200) < 0.05 * begin / 4

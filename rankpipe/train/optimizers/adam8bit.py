@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rankpipe.catalog import need, require
+from rankpipe.errors import RecipeError
 from rankpipe.train.optimizers.settings import Settings
 
 SMALL = 4096  # weights; of fewer, bitsandbytes keeps moments in full
@@ -63,6 +64,8 @@ class BitsAndBytes(Settings):
 
     def _made(self, model: Any) -> Any:
         optimizers = need("bitsandbytes.optim", name="adamw_8bit", extra="bnb")
+        if self.paged and any(p.parameter.device.type == "cpu" for p in self.report(model)):
+            raise RecipeError(["paged: a CPU's memory has nothing to be paged to; say adamw_8bit"])
         options: dict[str, Any] = {"betas": tuple(self.betas), "eps": self.eps, "is_paged": self.paged}
         return optimizers.AdamW8bit(self._groups(model), lr=self.lr, **options)
 
