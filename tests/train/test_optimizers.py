@@ -286,8 +286,8 @@ def test_kept_moments_are_kept() -> None:
 
 @pytest.mark.parametrize("inner", RULES)
 @pytest.mark.parametrize("proj", [*BASES, "identity"])
-def test_the_formula_of_its_memory_is_its_memory_to_the_byte(proj: str, inner: str) -> None:
-    """bug: galore-torch holds a third more than it says, for its bases are views of whole decompositions."""
+def test_bug_bases_hold_whole_decompositions(proj: str, inner: str) -> None:
+    """Memory by storage is what the formula says, to the byte; views of a decomposition would hold a third more."""
     shapes = [(96, 160), (160, 96), (64, 64), (4, 9)]
     w = matrices(*shapes)
     optimizer = LowRank(w, lr=1e-3, proj=proj, rank=64, gap=2, inner=inner, on_switch="reproject")

@@ -30,9 +30,11 @@ def trainer(folder: Path, **more: Any) -> Any:
     )
     model = transformers.LlamaForCausalLM(config)
     settings: dict[str, Any] = {
-        "learning_rate": 1e-2, "weight_decay": 0.1, "adam_beta2": 0.99, "optim_args": "rank=4,update_proj_gap=2,scale=1.0",
+        "learning_rate": 1e-2, "weight_decay": 0.1, "adam_beta2": 0.99,
+        "optim_args": "rank=4,update_proj_gap=2,scale=1.0",
         "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 6, "save_steps": 3,
-        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no", "dataloader_pin_memory": False,
+        "report_to": "none", "use_cpu": True, "disable_tqdm": True, "logging_strategy": "no",
+        "dataloader_pin_memory": False,
     }  # fmt: skip
     args = transformers.TrainingArguments(output_dir=str(folder), **(settings | more))
     optimizer = asked(args).over(model, accumulation=args.gradient_accumulation_steps, max_grad_norm=args.max_grad_norm)

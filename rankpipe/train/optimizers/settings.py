@@ -31,14 +31,13 @@ class Settings:
         if faults := [*self._faults()]:
             raise RecipeError(faults)
 
-    def over(self, model: Any, *, accumulation: int = 1, max_grad_norm: float = 0.0) -> Any:
+    def over(self, model: Any, *, accumulation: int = 1, max_grad_norm: float = 0.0) -> Any:  # noqa: ARG002
         """A ``torch.optim.Optimizer`` of the model's parameters.
 
         :param accumulation: backward passes that make one step.
         :param max_grad_norm: the norm that the trainer clips all gradients to, together; 0 if it does not.
         :raises RecipeError: If it cannot be done with this model, or as the trainer wants it; says why.
         """
-        del accumulation, max_grad_norm  # the trainer's, wherever gradients are there when step() is called
         return self._made(model)
 
     def report(self, model: Any) -> list[Placed]:

@@ -168,7 +168,9 @@ class LowRank(torch.optim.Optimizer):  # type: ignore[misc]
         old = state.get("P")
 
         def made(turn: int) -> Tensor:
-            return projection.fit(grad, old, min(group["rank"], len(grad)), drawing(group["seed"], place, turn))
+            return projection.fit(
+                grad, old, min(group["rank"], len(grad)), drawing("basis", group["seed"], place, turn)
+            )
 
         if not projection.stored:
             new, old = made(turn), made(turn - 1) if age and not rest else None
@@ -278,7 +280,7 @@ def _write(p: Tensor, weights: Tensor, group: Group, place: int, age: int) -> No
     if weights is p:
         return
     if group["write"] == "stochastic":
-        bits, draw = weights.view(torch.int32), drawing(group["seed"], place, age, p.device.type)
+        bits, draw = weights.view(torch.int32), drawing("noise", group["seed"], place, age, device=p.device)
         noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device, generator=draw)
         weights = bits.add_(noise).bitwise_and_(-1 << 16).view(torch.float32)
     p.copy_(weights)

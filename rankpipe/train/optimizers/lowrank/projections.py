@@ -122,9 +122,9 @@ class Columns:
         return 4 * rank
 
 
-def drawing(seed: int, place: int, turn: int, device: str = "cpu") -> torch.Generator:
-    """Random numbers that belong to one parameter at one time, whatever else was drawn before."""
-    return torch.Generator(device).manual_seed(Random(f"{seed} {place} {turn}").getrandbits(63))
+def drawing(*key: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """Random numbers that belong to a seed, a parameter's place and a time, whatever else was drawn before."""
+    return torch.Generator(device).manual_seed(Random(repr(key)).getrandbits(63))
 
 
 def _even(grad: Tensor) -> Tensor:
