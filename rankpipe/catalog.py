@@ -104,6 +104,33 @@ CATALOG: dict[str, Entry] = {
     "first-loss": Entry(
         "rankpipe.train.losses:first_loss", "permutation-lm + weight * weighted-ranknet (FIRST)", extra="train"
     ),
+    # optimizers; with underscores, by transformers' names
+    "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
+    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),
+    "adamw_torch": Entry("rankpipe.train.optimizers.adamw:AdamWTorch", "AdamW, not fused", extra="train"),
+    "adafactor": Entry("rankpipe.train.optimizers.adafactor:Adafactor", "one number a row and a column", extra="train"),
+    "adam8bit": Entry("rankpipe.train.optimizers.adam8bit:Adam8bit", "AdamW, moments in eight bits", extra="train"),
+    "adamw_8bit": Entry("rankpipe.train.optimizers.adam8bit:BitsAndBytes", "AdamW8bit (bitsandbytes)", extra="bnb"),
+    "adamw_bnb_8bit": Entry("rankpipe.train.optimizers.adam8bit:BitsAndBytes", "the same", extra="bnb"),
+    "paged_adamw_8bit": Entry("rankpipe.train.optimizers.adam8bit:PagedBitsAndBytes", "the same, paged", extra="bnb"),
+    "galore": Entry("rankpipe.train.optimizers.galore:GaLore", "all weights, few directions (GaLore)", extra="train"),
+    "galore_adamw": Entry("rankpipe.train.optimizers.galore:GaLore", "the same", extra="train"),
+    "galore_adamw_8bit": Entry("rankpipe.train.optimizers.galore:GaLore8bit", "the same, eight bits", extra="train"),
+    "galore_adafactor": Entry("rankpipe.train.optimizers.galore:GaLoreAdafactor", "GaLore, Adafactor", extra="train"),
+    "galore_adamw_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLore", "GaLore, a layer at a time", extra="train"
+    ),
+    "galore_adamw_8bit_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLore8bit", "the same, eight bits", extra="train"
+    ),
+    "galore_adafactor_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLoreAdafactor", "the same, Adafactor", extra="train"
+    ),
+    "apollo": Entry("rankpipe.train.optimizers.apollo:Apollo", "channels as fast as Adam's (APOLLO)", extra="train"),
+    "apollo_adamw": Entry("rankpipe.train.optimizers.apollo:Apollo", "the same", extra="train"),
+    "apollo_adamw_layerwise": Entry(
+        "rankpipe.train.optimizers.apollo:LayerWiseApollo", "APOLLO, a layer at a time", extra="train"
+    ),
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages
@@ -118,6 +145,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules
     "ltr": ("lightgbm",),
     "catboost": ("catboost",),
     "train": ("torch", "transformers", "peft", "datasets", "accelerate"),
+    "bnb": ("bitsandbytes",),
 }
 
 

@@ -16,6 +16,7 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
     "reranker": ("rankpipe.rerank", "Rerankers (--use NAME), and parts of them"),
     "lm": ("rankpipe.lm", "Language models (--set lm='{use: NAME}'), and parts of them"),
     "loss": ("rankpipe.train.losses", "Losses (loss: {use: NAME})"),
+    "optimizer": ("rankpipe.train.optimizers", "Optimizers (optimizer: {use: NAME})"),
     "stage": ("rankpipe.stage", "For any pipeline"),
     "plugin": ("", "Of other packages"),
 }

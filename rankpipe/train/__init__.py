@@ -1,1 +1,1 @@
-"""Tune rankers: losses, and what else training takes."""
+"""Training rankers: losses, adapters, optimizers."""
