@@ -80,6 +80,12 @@ CATALOG: dict[str, Entry] = {
     "ray": Entry("rankpipe.lm.ray:Ray", "hf or vllm in several processes, GPUs or machines", extra="ray"),
     "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
+    # what training learns from
+    "lists": Entry("rankpipe.train.lists:Lists", "lists of a run's hits, labelled, to train on", extra="train"),
+    "qrels": Entry("rankpipe.train.labels:Judged", "labels: the grades of the collection"),
+    "teacher": Entry("rankpipe.train.labels:Teacher", "labels: the scores of a reranker"),
+    "recorded": Entry("rankpipe.train.labels:Recorded", "labels: what a teacher said before"),
+    "negatives": Entry("rankpipe.train.negatives:Negatives", "which hits beside the relevant ones are taken"),
     # losses of training
     "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
     "weighted-ranknet": Entry(
