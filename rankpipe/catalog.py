@@ -86,6 +86,9 @@ CATALOG: dict[str, Entry] = {
     "teacher": Entry("rankpipe.train.labels:Teacher", "labels: the scores of a reranker"),
     "recorded": Entry("rankpipe.train.labels:Recorded", "labels: what a teacher said before"),
     "negatives": Entry("rankpipe.train.negatives:Negatives", "which hits beside the relevant ones are taken"),
+    "first-head": Entry("rankpipe.train.heads.windows:FirstHead", "scores: logits of labels (first)", extra="train"),
+    "listwise-head": Entry("rankpipe.train.heads.windows:ListwiseHead", "the written order (listwise)", extra="train"),
+    "pointwise-head": Entry("rankpipe.train.heads.points:PointwiseHead", "log-odds of yes (pointwise)", extra="train"),
     # losses of training
     "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
     "weighted-ranknet": Entry(
