@@ -85,6 +85,7 @@ CATALOG: dict[str, Entry] = {
     "qrels": Entry("rankpipe.train.labels:Judged", "labels: the grades of the collection"),
     "teacher": Entry("rankpipe.train.labels:Teacher", "labels: the scores of a reranker"),
     "recorded": Entry("rankpipe.train.labels:Recorded", "labels: what a teacher said before"),
+    "dev": Entry("rankpipe.train.dev:Dev", "development queries: the key dev of a recipe"),
     "negatives": Entry("rankpipe.train.negatives:Negatives", "which hits beside the relevant ones are taken"),
     "first-head": Entry("rankpipe.train.heads.windows:FirstHead", "scores: logits of labels (first)", extra="train"),
     "listwise-head": Entry("rankpipe.train.heads.windows:ListwiseHead", "the written order (listwise)", extra="train"),
@@ -113,6 +114,8 @@ CATALOG: dict[str, Entry] = {
     "first-loss": Entry(
         "rankpipe.train.losses:first_loss", "permutation-lm + weight * weighted-ranknet (FIRST)", extra="train"
     ),
+    # adapters
+    "lora": Entry("rankpipe.train.plain:LoRA", "two small factors beside each layer (LoRA)", extra="train"),
     # optimizers; with underscores, by transformers' names
     "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
     "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),

@@ -69,10 +69,11 @@ class Ranker(ABC):
         """Write what :meth:`node` needs, beside an adapter or in its place."""
 
     @abstractmethod
-    def node(self, folder: str, adapted: bool) -> dict[str, Any]:
+    def node(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:
         """The recipe of the reranker over what was made.
 
         :param adapted: whether it is an adapter.
+        :param dtype: the number format in which it was evaluated.
         """
 
 

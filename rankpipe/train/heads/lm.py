@@ -90,10 +90,10 @@ class OfLM(Ranker):
         """The tokenizer."""
         self.lm.keep(folder)
 
-    def asked(self, folder: str, adapted: bool) -> dict[str, Any]:
+    def asked(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:
         """The language model that was made, as a recipe has it."""
         said = {"model": self.model, "adapter": folder} if adapted else {"model": folder}
-        return {"use": "hf", **said, **({"context": self.context} if self.context else {})}
+        return {"use": "hf", **said, "dtype": dtype, **({"context": self.context} if self.context else {})}
 
     def padded(self, starts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]] | None = None) -> Batch:
         """Chats with their replies, padded on the left, so that all end together.

@@ -12,7 +12,7 @@ from rankpipe.rerank.fit import fit
 from rankpipe.rerank.pointwise import Pointwise
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Head, Outputs, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, spread, targets
 from rankpipe.train.heads.lm import OfLM, ends
 
 
@@ -75,7 +75,7 @@ class OfPoints(OfLM):
         with self.lm.over(model) as lm:
             yield Pointwise(lm, self.head.prompt, self.head.max_words, depth)
 
-    def node(self, folder: str, adapted: bool) -> dict[str, Any]:
+    def node(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:
         """``pointwise``."""
         said = {"prompt": self.head.prompt, "max_words": self.head.max_words}
-        return {"use": "pointwise", "lm": self.asked(folder, adapted), **said}
+        return {"use": "pointwise", "lm": self.asked(folder, adapted, dtype), **said}

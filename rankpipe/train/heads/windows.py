@@ -16,7 +16,7 @@ from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.windowed import Windowed
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Head, Outputs, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, targets
 from rankpipe.train.heads.lm import OfLM, ends
 
 
@@ -117,10 +117,10 @@ class OfWindows(OfLM):
         with self.lm.over(model) as lm:
             yield self.head.stage(lm, depth)
 
-    def node(self, folder: str, adapted: bool) -> dict[str, Any]:
+    def node(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:
         """``first`` or ``listwise``."""
         said = {"prompt": self.head.prompt, "max_words": self.head.max_words}
-        return {"use": self.head.reranker, "lm": self.asked(folder, adapted), **said}
+        return {"use": self.head.reranker, "lm": self.asked(folder, adapted, dtype), **said}
 
     def _start(self, example: Example, reply: int) -> list[int]:
         room = max(self.asks.max_tokens(len(example.docs)), reply + len(self.lm.tokens(self.given)))
