@@ -90,6 +90,13 @@ CATALOG: dict[str, Entry] = {
     "first-head": Entry("rankpipe.train.heads.windows:FirstHead", "scores: logits of labels (first)", extra="train"),
     "listwise-head": Entry("rankpipe.train.heads.windows:ListwiseHead", "the written order (listwise)", extra="train"),
     "pointwise-head": Entry("rankpipe.train.heads.points:PointwiseHead", "log-odds of yes (pointwise)", extra="train"),
+    "cross-encoder-head": Entry(
+        "rankpipe.train.heads.pairs:CrossEncoderHead", "one number of each pair (cross-encoder)", extra="train"
+    ),
+    "bi-encoder-head": Entry(
+        "rankpipe.train.heads.vectors:BiEncoderHead", "inner products of vectors (dense, bi-encoder)", extra="train"
+    ),
+    "bi-encoder": Entry("rankpipe.train.heads.vectors:BiEncoder", "a run's hits by vectors, without an index"),
     # losses of training
     "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
     "weighted-ranknet": Entry(

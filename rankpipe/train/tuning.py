@@ -177,11 +177,11 @@ class Tuning:
         node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if trainer.args.bf16 else self.dtype)
         facts = {**_facts(trainer, parts.dev), "reranker": node}
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
+            model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole
             if parts.adapter:
-                parts.adapter.save(trainer.model, draft.folder)
-            else:
-                trainer.model.save_pretrained(str(draft.folder))
-            trainer.ranker.save(trainer.model, draft.folder)
+                parts.adapter.save(model, draft.folder / "adapter" if apart else draft.folder)
+                model = model.merge_and_unload() if apart else model
+            ranker.save(model, draft.folder, whole=apart or not parts.adapter)
             draft.facts |= facts
         lines.write(self.folder / "log.jsonl", history)
         with write(self.folder / "card.md") as f:

@@ -23,3 +23,21 @@ def tiny_chat(tmp_path_factory: pytest.TempPathFactory, embedded: Callable[[str]
     torch.manual_seed(3)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory, embedded: Callable[[str], Path], one_thread: None) -> Path:
+    """An encoder of two layers that knows the words of MiniLM, and pools by the mean."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    plain, folder = tmp_path_factory.mktemp("plain-bert"), tmp_path_factory.mktemp("tiny-bert")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(embedded("minilm"))
+    tokenizer.save_pretrained(plain)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=128, initializer_range=0.3,
+    )  # fmt: skip
+    torch.manual_seed(4)
+    transformers.BertModel(config).save_pretrained(plain)
+    sentence_transformers.SentenceTransformer(str(plain), device="cpu").save(str(folder))
+    return folder

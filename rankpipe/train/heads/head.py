@@ -41,6 +41,8 @@ class Head(ABC):
 class Ranker(ABC):
     """A head over a model. The model itself is :meth:`load`'s, and whoever tunes it holds it."""
 
+    whole: ClassVar[bool] = False  # whether its reranker takes no adapters, only whole models
+
     @abstractmethod
     def load(self, dtype: Dtype) -> Any:
         """The model to be tuned, on the CPU."""
@@ -65,8 +67,11 @@ class Ranker(ABC):
         """
 
     @abstractmethod
-    def save(self, model: Any, folder: Path) -> None:
-        """Write what :meth:`node` needs, beside an adapter or in its place."""
+    def save(self, model: Any, folder: Path, whole: bool) -> None:
+        """Write what :meth:`node` needs.
+
+        :param whole: the model, too, of which any adapter is merged; else only what stands beside an adapter.
+        """
 
     @abstractmethod
     def node(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:

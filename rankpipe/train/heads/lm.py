@@ -86,8 +86,10 @@ class OfLM(Ranker):
         folder = weights.resolve(self.model)
         return whole(transformers.AutoModelForCausalLM, folder, dtype=getattr(torch, dtype))
 
-    def save(self, model: Any, folder: Path) -> None:  # noqa: ARG002
-        """The tokenizer."""
+    def save(self, model: Any, folder: Path, whole: bool) -> None:
+        """The tokenizer, and the model in transformers' layout."""
+        if whole:
+            model.save_pretrained(str(folder))
         self.lm.keep(folder)
 
     def asked(self, folder: str, adapted: bool, dtype: Dtype) -> dict[str, Any]:
