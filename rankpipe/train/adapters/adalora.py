@@ -55,7 +55,7 @@ class AdaLoRA(Adapter):
         """Write the adapter with the ranks that are left."""
         config = model.peft_config[NAME]
         try:
-            config.rank_pattern = kept(model)
+            config.rank_pattern = {name: _one(ranks) for name, ranks in kept(model).items()}
             super().save(model, folder, as_lora=as_lora)
         finally:
             config.rank_pattern = None
@@ -98,6 +98,11 @@ def kept(model: Any) -> dict[str, list[bool]]:
         for name, p in model.base_model.model.named_parameters()
         if "lora_E" in name.split(".")
     }
+
+
+def _one(ranks: list[bool]) -> list[bool]:
+    """The same, but at least one: PEFT does not load a layer that has none. It is 0, so nothing changes."""
+    return ranks if any(ranks) else [True, *ranks[1:]]
 
 
 class Allocation(Callback):

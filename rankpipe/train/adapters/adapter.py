@@ -62,6 +62,7 @@ class Adapter:
     seed: int = 0
 
     only_lora: ClassVar[bool] = False  # cannot be saved but as a LoRA
+    on_meta: ClassVar[bool] = False  # has no numbers before _begin makes them
 
     def __post_init__(self) -> None:
         require("peft", name=self.method_name, extra="train")
@@ -90,7 +91,7 @@ class Adapter:
         _prepare(peft, model)
         ready = self._before(model, where, calibration, loss)
         with _seeded(self.seed):
-            made = peft.get_peft_model(model, self._config(peft, where, steps))
+            made = peft.get_peft_model(model, self._config(peft, where, steps), low_cpu_mem_usage=self.on_meta)
             self._begin(made, ready, calibration)
         return made
 

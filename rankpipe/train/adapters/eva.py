@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.adapter import Batches, Loss
-from rankpipe.train.adapters.factors import NAME
+from rankpipe.train.adapters.factors import NAME, layers
 from rankpipe.train.adapters.lora import LoRA
 from rankpipe.train.adapters.targets import Spread
 
@@ -25,6 +26,8 @@ class Eva(LoRA):
 
     spread: float = 2.0
 
+    on_meta: ClassVar[bool] = True
+
     def _options(self) -> dict[str, Any]:
         eva = need("peft", name="eva", extra="train").EvaConfig(rho=self.spread)
         return {"init_lora_weights": "eva", "eva_config": eva}
@@ -37,18 +40,26 @@ class Eva(LoRA):
         """The batches, if PEFT's loop over them would end."""
         batches, most = [dict(batch) for batch in calibration or ()], round(self.rank * self.spread)
         narrow = [path for path in where.layers if model.get_submodule(path).in_features < most]
-        if narrow:
-            raise RecipeError([f"eva: {narrow[0]} has fewer inputs than spread * rank = {most}"])
-        if not batches or min(map(_tokens, batches)) < most:
-            raise RecipeError([f"eva: every batch of calibration must have at least spread * rank = {most} tokens"])
+        if narrow or not batches:
+            said = f"{narrow[0]} has fewer inputs than spread * rank = {most}" if narrow else "calibration is empty"
+            raise RecipeError([f"eva: {said}"])
         return batches
 
     def _begin(self, model: Any, ready: Any, calibration: Batches | None) -> None:  # noqa: ARG002
         peft = need("peft", name="eva", extra="train")
-        peft.initialize_lora_eva_weights(model, ready, show_progress_bar=False)
-        model.peft_config[NAME].init_lora_weights = True  # it is a LoRA from here on, for whoever loads it
+        seen = partial(_seen, round(self.rank * self.spread))
+        peft.initialize_lora_eva_weights(model, ready, prepare_layer_inputs_fn=seen, show_progress_bar=False)
+        for _, layer in layers(model):  # PEFT makes them anew, in the base's dtype: too coarse to train
+            layer.lora_A.float(), layer.lora_B.float()
+        config = model.peft_config[NAME]  # of a LoRA from here on, for whoever loads it
+        config.init_lora_weights, config.eva_config = True, None
 
 
-def _tokens(batch: Mapping[str, Any]) -> int:
-    mask = batch.get("attention_mask")
-    return int(batch["input_ids"].numel() if mask is None else mask.sum())
+def _seen(least: int, given: Any, places: Any, path: str) -> Any:
+    """The vectors that a layer saw: of all tokens but padding, or of each text, as a pooler does."""
+    vectors = given[0] if isinstance(given, tuple) else given
+    vectors = vectors[places.T.unbind()] if vectors.dim() == 3 else vectors
+    if len(vectors) < least:  # PEFT would wait for more, for ever
+        cure = f"at least spread * rank = {least} are needed: give larger batches, or other targets"
+        raise RecipeError([f"eva: {path} sees {len(vectors)} vectors in a batch of calibration; {cure}"])
+    return vectors.contiguous()
