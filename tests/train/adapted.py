@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.adalora import AdaLoRA
+from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.eva import Eva
-from rankpipe.train.adapters.frozen import LoRAFA, FrozenA
+from rankpipe.train.adapters.frozen import FrozenA, LoRAFA
 from rankpipe.train.adapters.inner import LoRASB, LoRAXS
 from rankpipe.train.adapters.lora import DoRA, LoRA, RsLoRA
 from rankpipe.train.adapters.loraplus import LoRAPlus
