@@ -91,17 +91,19 @@ def test_dora_trains_lengths_apart() -> None:
     lengths = {p: layer.lora_magnitude_vector[NAME].weight.detach().clone() for p, layer in layers(model)}
     merged, _ = merge(model)
     for path, length in lengths.items():
-        assert apart(merged.get_submodule(path.removeprefix("base_model.model.")).weight.norm(dim=1), length) < 1e-5
+        assert (
+            apart(merged.get_submodule(path.removeprefix("base_model.model.")).weight.norm(dim=1), length.abs()) < 1e-5
+        )
 
 
 def test_pissa_is_the_largest_part_of_the_weights() -> None:
     whole = llama()
     model = adapted(METHODS["pissa"], llama())
     for path, layer in layers(model):
-        weight = whole.get_submodule(path.removeprefix("base_model.model.")).weight
-        now = layer.get_delta_weight(NAME)
+        weight = whole.get_submodule(path.removeprefix("base_model.model.")).weight.detach()
+        now = layer.get_delta_weight(NAME).detach()
         assert apart(now, best(weight, 4)) < 1e-6
-        assert apart(layer.get_base_layer().weight + now, weight) < 1e-6
+        assert apart(layer.get_base_layer().weight.detach() + now, weight) < 1e-6
         assert apart(update(layer), torch.zeros_like(weight)) < 1e-6
         assert factors(layer)[0].shape[1] == 8
 
@@ -141,7 +143,7 @@ def test_bug_lora_plus_moves_the_head_with_a() -> None:
     rate = {n: g["lr"] for g in groups for n in g["names"]}
     assert len(rate) == sum(p.requires_grad for p in model.parameters())
     assert {r for n, r in rate.items() if "lora_A" in n} == {1e-3}
-    assert {r for n, r in rate.items() if "lora_B" in n} == {pytest.approx(1.6e-2)}
+    assert {r for n, r in rate.items() if "lora_B" in n} == {16.0 * 1e-3}
     assert {r for n, r in rate.items() if "classifier" in n} == {2e-4}
     assert {g["weight_decay"] for g in groups for n in g["names"] if n.endswith("bias")} == {0.0}
 
@@ -203,7 +205,8 @@ def test_adalora_ends_on_its_budget(every: int, tmp_path: Path) -> None:
     train(method, model, after=lambda _: counts.append(sum(map(sum, kept(model).values()))))
     assert counts[-4:] == [3 * 14] * 4
     assert max(counts) == 6 * 14
-    assert counts == sorted(counts, reverse=True)
+    if every == 1:  # else ranks grow again between two allocations, until they are fixed
+        assert counts == sorted(counts, reverse=True)
     method.save(model, tmp_path)
     pattern = peft.PeftConfig.from_pretrained(str(tmp_path)).rank_pattern
     empty = sum(not any(ranks) for ranks in kept(model).values())
@@ -224,6 +227,13 @@ def test_bug_adalora_scores_need_gradients() -> None:
     optimizer = train(method, model, steps=1)
     with pytest.raises(ModelError, match="has no gradient: call on_step before"):
         Allocation().on_step(model, optimizer, 2)
+
+
+def test_adalora_resumed_without_its_callback_says_so() -> None:
+    method = AdaLoRA(rank=2, begin_rank=4)
+    model = adapted(method, llama())
+    with pytest.raises(ModelError, match="resume the callbacks, too"):
+        train(method, model, begin=STEPS - 1)
 
 
 def test_bug_orthogonality_is_lost_on_a_loss_outside_the_model() -> None:
@@ -356,8 +366,7 @@ def test_a_resumed_run_is_one_that_went_through(name: str, tmp_path: Path) -> No
     optimizer = train(method, whole, steps=half, callbacks=hooks)
     whole.save_pretrained(str(tmp_path), save_embedding_layers=False)
     keep(hooks, whole, tmp_path)
-    state = {k: v for k, v in optimizer.state_dict().items()}
-    torch.save(state, tmp_path / "optimizer.pt")
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
     train(method, whole, begin=half, callbacks=hooks, optimizer=optimizer)
 
     again = adapted(method, llama(head=True))

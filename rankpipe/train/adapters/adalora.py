@@ -114,12 +114,15 @@ class Allocation(Callback):
     def on_step(self, model: Any, optimizer: Any, step: int) -> None:  # noqa: ARG002
         """Scores, and on some steps the mask.
 
-        :raises ModelError: If a gradient is gone.
+        :raises ModelError: If a gradient is gone, or the step that fixed the ranks was not seen.
         """
         inner, allocator, config = model.base_model.model, model.base_model.rankallocator, model.peft_config[NAME]
         last = config.total_step - config.tfinal
         if step > last:
-            self.pattern = self.pattern or kept(model)
+            if not self.pattern:
+                raise ModelError(
+                    f"adalora: step {last}, which fixes the ranks, was not seen: resume the callbacks, too"
+                )
             allocator.mask_using_rank_pattern(inner, self.pattern)
             return
         if step < last:
@@ -138,7 +141,8 @@ class Allocation(Callback):
         return {f"{kind}.{name}": t for kind, by_name in means.items() for name, t in by_name.items()}
 
     def restore(self, model: Any, state: dict[str, Any]) -> None:
-        """The same."""
+        """The same, and the ranks that are left in the weights."""
+        self.pattern = kept(model)
         allocator = model.base_model.rankallocator
         of = dict(model.base_model.model.named_parameters())
         for key, value in state.items():
