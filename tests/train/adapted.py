@@ -35,14 +35,12 @@ STEPS = 12
 WORDS = 48
 
 
-def llama(dtype: str = "float32", head: bool = False) -> Any:
+def llama(dtype: str = "float32", head: bool = False, **sizes: int) -> Any:
     import torch
     import transformers
 
-    config = transformers.LlamaConfig(
-        vocab_size=WORDS, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, num_labels=1, pad_token_id=0,
-    )  # fmt: skip
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2, "num_key_value_heads": 1} | sizes
+    config = transformers.LlamaConfig(vocab_size=WORDS, num_hidden_layers=2, num_labels=1, pad_token_id=0, **small)
     kind = transformers.LlamaForSequenceClassification if head else transformers.LlamaForCausalLM
     return seeded(kind, config).to(getattr(torch, dtype)).eval()
 
