@@ -121,8 +121,6 @@ CATALOG: dict[str, Entry] = {
     "first-loss": Entry(
         "rankpipe.train.losses:first_loss", "permutation-lm + weight * weighted-ranknet (FIRST)", extra="train"
     ),
-    # adapters
-    "lora": Entry("rankpipe.train.plain:LoRA", "two small factors beside each layer (LoRA)", extra="train"),
     # optimizers; with underscores, by transformers' names
     "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
     "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 
 from rankpipe import disk, lines
 from rankpipe.progress import running
+from rankpipe.train.adapters.adapter import Adapter
+from rankpipe.train.adapters.callbacks import keep, resume
 from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
 from rankpipe.train.heads.head import Batch, Ranker
@@ -44,7 +46,7 @@ class Method:
     ranker: Ranker
     objective: Objective
     optimizer: Settings
-    adapter: Any = None
+    adapter: Adapter | None = None
     average: float | None = None
     patience: int | None = None
 
@@ -64,6 +66,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def __init__(self, model: Any, args: Any, method: Method, examples: Any, held: Held | None, folder: Path) -> None:
         self.method, self.held = method, held
+        self.between = method.adapter.callbacks() if method.adapter else []
         self.ranker, self.objective, self.adapter = method.ranker, method.objective, method.adapter
         super().__init__(
             model=model, args=args, data_collator=self._collated, train_dataset=examples,
@@ -90,6 +93,13 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
             if self.adapter:
                 self.adapter.pace(self.optimizer)
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """transformers' own, times what the adapter says."""
+        made = super().create_scheduler(num_training_steps, optimizer)
+        if self.adapter and isinstance(made, torch.optim.lr_scheduler.LambdaLR):
+            made.lr_lambdas = [_warmed(rate, self.adapter) for rate in made.lr_lambdas]
+        return made
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """The batches of a step, and what each loss counts in all of them, of all processes."""
@@ -139,6 +149,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
+            keep(self.between, self.accelerator.unwrap_model(self.model), folder)
             if self.average:
                 save_file(self.average.held, str(folder / AVERAGE))
             for path in [*folder.rglob("*"), folder]:
@@ -148,13 +159,16 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if self.average:
-            self.average.load(Path(resume_from_checkpoint))
+        self._restored(Path(resume_from_checkpoint))
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        self._restored(Path(self.state.best_model_checkpoint))
+
+    def _restored(self, checkpoint: Path) -> None:
+        resume(self.between, self.accelerator.unwrap_model(self.model), checkpoint)
         if self.average:
-            self.average.load(Path(self.state.best_model_checkpoint))
+            self.average.load(checkpoint)
 
 
 class Average:
@@ -206,6 +220,11 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         self.steps = running("training: steps", state.max_steps - state.global_step)
         self.say = self.steps.__enter__()
 
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
+        """What the adapter does between steps."""
+        for callback in self.trainer.between:
+            callback.on_step(given["model"], given["optimizer"], state.global_step + 1)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """One more."""
         if self.trainer.average:
@@ -244,6 +263,10 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
                 seconds / (state.global_step - self.first) * (state.max_steps - state.global_step), 1
             ),
         }
+
+
+def _warmed(rate: Callable[[int], float], adapter: Adapter) -> Callable[[int], float]:
+    return lambda step: rate(step) * adapter.warmth(step + 1)
 
 
 def peak_bytes() -> int:

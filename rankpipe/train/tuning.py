@@ -21,6 +21,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,13 +32,17 @@ from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, re
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
 from rankpipe.train import arguments
+from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.card import card
 from rankpipe.train.dev import Held
-from rankpipe.train.heads.head import Dtype, Head
+from rankpipe.train.examples import Example
+from rankpipe.train.heads.head import Batch, Dtype, Head, Ranker
 from rankpipe.train.lists import Lists
 from rankpipe.train.objective import Objective
 
 NEEDED = ("model", "head", "examples", "loss")
+READ = ("input_ids", "attention_mask", "position_ids", "token_type_ids")  # by models, of a batch
+CALIBRATION = 4  # batches
 KEYS = (*NEEDED, "adapter", "optimizer", "training", "dev", "ema", "dtype")
 
 
@@ -110,6 +115,8 @@ class Tuning:
             raise RecipeError([f"head: {parts.head!r} is no head; for example {{use: first-head}}"])
         if not isinstance(parts.examples, Lists):
             raise RecipeError([f"examples: {parts.examples!r} is none; for example {{use: lists, ...}}"])
+        if parts.adapter is not None and not isinstance(parts.adapter, Adapter):
+            raise RecipeError([f"adapter: {parts.adapter!r} is none; for example {{use: lora}}"])
         Objective(parts.loss, parts.head)
 
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
@@ -148,13 +155,15 @@ class Tuning:
         ranker = parts.head.over(str(self.tree["model"]))
         with working(f"{self.tree['model']}: loading"):
             model = ranker.load(self.dtype)
+        objective = Objective(parts.loss, parts.head)
         if parts.adapter:
-            model = parts.adapter.apply(model, steps=args.max_steps if args.max_steps > 0 else None)
+            seen = _calibration(ranker, objective, examples, args)
+            model = parts.adapter.apply(model, calibration=seen, steps=_steps(args, len(examples)))
         from rankpipe.train.loop import Method, RankTrainer
 
         method = Method(
             ranker,
-            Objective(parts.loss, parts.head),
+            objective,
             arguments.optimizer(self.tree.get("optimizer"), args),
             parts.adapter,
             self.tree.get("ema"),
@@ -187,6 +196,26 @@ class Tuning:
         with write(self.folder / "card.md") as f:
             f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collection, history))
         return facts
+
+
+def _calibration(ranker: Ranker, objective: Objective, examples: Any, args: Any) -> list[Batch]:
+    """What the model is shown of the first lists, for adapters that look at data before they begin."""
+    most = min(args.per_device_train_batch_size, len(examples))
+    made = []
+    for first in range(0, min(CALIBRATION * most, len(examples)), most):
+        rows = examples[first : first + most]
+        lists = [Example.of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+        batch = ranker.batch(lists, reply=objective.reply, together=objective.together)
+        made.append({k: v for k, v in batch.items() if k in READ})
+    return made
+
+
+def _steps(args: Any, lists: int) -> int:
+    """Of the whole training, by one process."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return ceil(float(args.num_train_epochs) * ceil(lists / a_step))
 
 
 def _facts(trainer: Any, dev: Any) -> dict[str, Any]:

@@ -113,10 +113,11 @@ def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
     "how",
     [
         {"ema": 0.9},
+        {"adapter": {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}},
         {"adapter": None, "optimizer": GALORE},
         {"adapter": None, "head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
     ],
-    ids=["lora", "galore", "adamw"],
+    ids=["lora", "adalora", "galore", "adamw"],
 )
 def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any) -> None:
     whole, killed = written("whole", **how), written("killed", **how)
