@@ -1,4 +1,4 @@
-"""train."""
+"""train, teach."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from rankpipe.cli import app, show
+from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
+from rankpipe.cli.reranking import By
 
+DEPTH = 50  # hits that are labelled
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the models shelf.")]
 
 
@@ -33,5 +35,41 @@ def train(
     def human() -> None:
         show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in facts.items() if k != "reranker"})
         show.remark(f"{tuning.folder / 'card.md'} says more; rankpipe rerank RUN --use {facts['reranker']['use']} ...")
+
+    show.emit(told, human)
+
+
+@show.verb(app, "teach")
+def teach(
+    run: Annotated[Path, typer.Argument(help="A TREC run over the queries of --data.")],
+    data: options.Data,
+    by: By,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder that is made of the labels.")],
+    split: Annotated[str, typer.Option("--split", help="Whose queries and judgements of --data.")] = "train",
+) -> None:
+    """Have a reranker label the hits of a run, and what is relevant, to train others on. Killed, it goes on.
+
+    rankpipe teach bm25.trec --data beir/scifact/train --model minilm-l12 --depth 50 --out teachers/scifact
+    """
+    from rankpipe import recipe, store
+    from rankpipe.datasets import rankings
+    from rankpipe.measure.identity import identity
+    from rankpipe.train import teach as teaching
+    from rankpipe.trec import read_run
+
+    node, collection = by.node(), options.collection(data, split=split)
+    depth = by.depth or DEPTH
+    found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth), collection)
+    if "depth" in recipe.spelled(node["use"]):
+        node["depth"] = max((len(r.hits) for r in found), default=depth)  # relevant ones beyond the depth, too
+    stage = recipe.build(node, Path.cwd())
+    with show.going_on(f"what is done is kept in {out}; to go on from there"):
+        teaching.teach(found, stage, out, node=node, name=collection.name, identity=identity(node, Path.cwd()))
+    made = store.read_manifest(out)
+    told = {"folder": str(out), "data": made.data.name, "seconds": made.seconds, **made.facts}
+
+    def human() -> None:
+        show.facts(f"{out}: labels of {made.data.name}", {k: v for k, v in made.facts.items() if k != "identity"})
+        show.remark(f"in a recipe: labels: {{use: recorded, path: {out}}}")
 
     show.emit(told, human)

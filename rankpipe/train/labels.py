@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rankpipe import store
 from rankpipe.data import Ranking
+from rankpipe.datasets import read_requests
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.stage import Reranker
 from rankpipe.trec import read_run
@@ -64,7 +65,8 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a teacher said before: the folder that ``rankpipe teach`` made, or a TREC run, whose scores are the labels.
+    """What a teacher said before: the folder that ``rankpipe teach`` made; or a TREC run, or the requests of RankLLM
+    (``.jsonl``), whose scores are the labels.
 
     :param path: the folder or the file.
     """
@@ -88,6 +90,8 @@ class Recorded:
 
     @cached_property
     def _said(self) -> dict[str, Any]:
+        if ".jsonl" in self.path.suffixes:
+            return {r.query.id: {h.doc.id: h.score for h in r.hits} for r in read_requests(self.path)}
         if self.path.is_dir():
             return read_run(store.open_artefact(self.path, kind=TAUGHT).path / FILE).run
         return read_run(self.path).run

@@ -43,6 +43,7 @@ from rankpipe.train.objective import Objective
 NEEDED = ("model", "head", "examples", "loss")
 READ = ("input_ids", "attention_mask", "position_ids", "token_type_ids")  # by models, of a batch
 CALIBRATION = 4  # batches
+COMPONENTS = ("head", "examples", "loss", "adapter", "optimizer")
 KEYS = (*NEEDED, "adapter", "optimizer", "training", "dev", "ema", "dtype")
 
 
@@ -67,6 +68,9 @@ class Tuning:
     def __init__(self, path: Path) -> None:
         self.path, self.folder = path, path if path.is_dir() else path.parent
         self.tree, self.root = recipe.load(path), recipe.house(path)
+        for key in COMPONENTS:
+            if isinstance(named := self.tree.get(key), str):
+                self.tree[key] = {"use": named}
         if isinstance(dev := self.tree.get("dev"), dict):
             self.tree["dev"] = {"use": "dev", **dev}
 
@@ -91,7 +95,7 @@ class Tuning:
         tree = self.tree
         faults = [f"{key} is missing; a recipe of a model has {', '.join(NEEDED)}" for key in NEEDED if key not in tree]
         faults += [f"no key {key!r}{near(key, [*KEYS])}" for key in tree if key not in KEYS]
-        for key in ("head", "examples", "loss", "adapter", "optimizer", "dev"):
+        for key in (*COMPONENTS, "dev"):
             node = recipe.meant(tree.get(key))
             if node is not None and not (isinstance(node, dict) and "use" in node):
                 faults.append(f"{key}: expected a component, as {{use: ...}}")
@@ -215,7 +219,8 @@ def _steps(args: Any, lists: int) -> int:
     if args.max_steps > 0:
         return int(args.max_steps)
     a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return ceil(float(args.num_train_epochs) * ceil(lists / a_step))
+    steps: int = ceil(args.num_train_epochs * ceil(lists / a_step))
+    return steps
 
 
 def _facts(trainer: Any, dev: Any) -> dict[str, Any]:

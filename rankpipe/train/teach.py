@@ -1,0 +1,52 @@
+"""Labels made once by a reranker, to train others on: a TREC run whose scores they are, with its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rankpipe import store, trec
+from rankpipe.data import Ranking
+from rankpipe.errors import DataError
+from rankpipe.journal import Kept
+from rankpipe.stage import Reranker
+from rankpipe.train.labels import FILE, TAUGHT
+from rankpipe.trec import Qrels, Run, ordered
+
+
+def pool(run: Run, qrels: Qrels, depth: int) -> Run:
+    """What is labelled: the first hits of each query, and below them what is relevant and not among them."""
+    made = {}
+    for query, scores in run.items():
+        hits = ordered(scores)[:depth]
+        more = [d for d, grade in sorted(qrels.get(query, {}).items()) if grade > 0 and d not in hits]
+        made[query] = {doc: 1.0 / rank for rank, doc in enumerate([*hits, *more], 1)}
+    return made
+
+
+def teach(
+    rankings: Sequence[Ranking], stage: Reranker, folder: Path, *, node: dict[str, Any], name: str, identity: str
+) -> None:
+    """Have a reranker label rankings; one that is killed goes on where it stopped.
+
+    :param folder: of the labels: an artefact.
+    :param node: the reranker as a recipe has it.
+    :param name: of the collection.
+    :param identity: everything that decides what the reranker says.
+    :raises DataError: If there are no rankings.
+    :raises ArtefactError: If something else was made in the folder.
+    """
+    if not rankings:
+        raise DataError("no queries with hits: nothing to label")
+    asked = json.dumps([[r.query.id, r.query.text, [h.doc.id for h in r.hits]] for r in rankings])
+    data = store.Data(name, hashlib.sha256(asked.encode()).hexdigest())
+    store.refuse_other(folder, TAUGHT)
+    kept = Kept(stage, folder / "kept" / "said.jsonl", identity)
+    made = kept.through(list(rankings), "teacher")
+    with store.publish(folder, kind=TAUGHT, recipe={"use": "teacher", "stage": node}, data=data) as draft:
+        lowered = trec.write_run(draft.folder / FILE, made, tag="teacher")
+        labels = sum(len(r.hits) for r in made)
+        draft.facts |= {"queries": len(made), "labels": labels, "scores_lowered": lowered, "identity": identity}

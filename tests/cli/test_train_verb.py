@@ -1,0 +1,75 @@
+"""train and teach as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from rankpipe import store
+from rankpipe.cli import app, recipes, show, train
+from rankpipe.datasets import open_dataset
+from rankpipe.train.labels import Recorded
+from rankpipe.trec import read_run
+
+VERBS = (recipes, train)  # importing them registers their verbs
+Rankpipe = Callable[..., Result]
+
+
+@pytest.fixture
+def rankpipe(tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rankpipe:
+    """The command, in this process, beside a run of the tiny collection: six documents by id."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(show, "manner", show.Manner())
+    data = open_dataset(tiny_path)
+    ids = sorted(doc.id for doc in data.docs())[:6]
+    rows = [f"{q.id} Q0 {doc} {i} {-i} x\n" for q in data.queries for i, doc in enumerate(ids, 1)]
+    Path("run.trec").write_text("".join(rows))
+
+    def run(*words: object, code: int = 0) -> Result:
+        done = CliRunner().invoke(app, [*map(str, words)])
+        assert done.exit_code == code, (words, done.output)
+        return done
+
+    return run
+
+
+def test_a_teacher_labels(rankpipe: Rankpipe, tiny_path: Path, embedded: Callable[[str], Path]) -> None:
+    embedded("minilm-l12")
+    told = rankpipe(
+        "teach", "run.trec", "--data", tiny_path, "--split", "test", "--model", "minilm-l12", "--depth", 3,
+        "--out", "said", "--json",
+    )  # fmt: skip
+    facts = json.loads(told.stdout)
+    data = open_dataset(tiny_path)
+    said = read_run(store.open_artefact(Path("said"), kind="labels").path / "labels.trec").run
+    assert facts["labels"] == sum(map(len, said.values()))
+    for query in data.queries:
+        good = {d for d, grade in data.qrels.get(query.id, {}).items() if grade > 0}
+        assert good <= said[query.id].keys()
+        assert 3 <= len(said[query.id]) <= 3 + len(good)
+    assert Recorded(Path("said"))._said == said
+
+
+def test_a_recipe_is_checked_and_trained(rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path) -> None:
+    pytest.importorskip("peft")
+    folder = Path("models/it")
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(f"""
+model: {tiny_chat}
+head: {{use: first-head, context: 1000}}
+examples: {{use: lists, data: {tiny_path}, run: run.trec, length: [2, 4]}}
+loss: {{use: ranknet}}
+adapter: lora
+training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
+""")
+    assert "no faults" in rankpipe("check", folder).stdout
+    told = rankpipe("train", folder)
+    assert "2 steps" in (folder / "card.md").read_text()
+    assert "rankpipe rerank RUN --use first" in " ".join(told.stderr.split())
+    (folder / "recipe.yaml").write_text("model: x\nhead: first-head\n")
+    assert "examples is missing" in rankpipe("check", folder, code=3).output
