@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import DataError, RecipeError
+from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.stage import Retriever
 
 PREBUILT = "prebuilt:"
@@ -114,9 +114,20 @@ def _numbers(weights: str | None) -> list[float] | None:
 
 
 def _kind(folder: Path) -> str:
-    from rankpipe import store
+    """Which component opens an index.
 
-    return "anserini" if str(folder).startswith(PREBUILT) else store.read_manifest(folder).kind
+    :raises ArtefactError: If what is there is none.
+    """
+    from rankpipe import store
+    from rankpipe.catalog import find, is_known
+
+    if str(folder).startswith(PREBUILT):
+        return "anserini"
+    made = store.read_manifest(folder).kind
+    component = find(made) if is_known(made) else None
+    if not (isinstance(component, type) and issubclass(component, Retriever)):
+        raise ArtefactError(f"{folder}: holds a {made!r}, which is no index")
+    return made
 
 
 def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
