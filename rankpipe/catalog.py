@@ -172,7 +172,7 @@ def find(name: str) -> Any:
 
     :raises RecipeError: If there is none; says the nearest names.
     """
-    target = CATALOG[name].target if name in CATALOG else plugins().get(name, name)
+    target = CATALOG[name].target if name in CATALOG else name if ":" in name else plugins().get(name, name)
     if ":" not in target:
         raise RecipeError([f"no component {name!r}{near(name, [*CATALOG, *plugins()])}"])
     module, attr = target.split(":", 1)
