@@ -86,7 +86,8 @@ def sources(spec: str) -> list[Path]:
     if not path.exists() and root and spec in spellings():
         path = Path(root, spellings()[spec][0].folder)
     beir = [*path.glob("corpus.jsonl*"), *path.glob("queries.jsonl*"), *path.glob("qrels/**/*")]
-    return beir or [part for part in path.rglob("*") if part.name.endswith(files.ENDINGS)] or [path]
+    parts = [*path.glob("*"), *path.glob("*/*")]  # the second as in repositories of the hub
+    return beir or [part for part in parts if part.name.endswith(files.ENDINGS)] or [path]
 
 
 def open_files(

@@ -1,5 +1,6 @@
 """Every recipe on the shelves can be built."""
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,6 +34,15 @@ def refused(faults: Sequence[str]) -> None:
     if faults and all(isinstance(fault, Fault) and fault.kind is MissingExtra for fault in faults):
         pytest.skip(faults[0])
     assert faults == []
+
+
+def test_manifests_are_not_kept_in_git() -> None:
+    """They would name files that git has not, and change with every build."""
+    shelves = [f"{shelf}/*/manifest.json" for shelf in ("indexes", "eval")]
+    done = subprocess.run(["git", "ls-files", *shelves], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(done.stderr)
+    assert done.stdout == ""
 
 
 def test_the_house_has_its_rooms() -> None:
