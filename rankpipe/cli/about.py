@@ -35,7 +35,7 @@ def tell(name: str) -> None:
         told["prompt"] = ours()[name].read_text("utf-8")
     if not told:
         known = [*CATALOG, *plugins(), *(m.alias for m in weights.known()), *ours()]
-        raise DataError(f"nothing here is called {name!r}{near(name, known)}; see: rankpipe ls")
+        raise DataError(f"nothing here is called {name!r}{near(name, known) or '.'} See: rankpipe ls")
     show.emit(told, lambda: _human(name, told))
 
 

@@ -150,8 +150,23 @@ def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
     from rankpipe import recipe
 
-    if path.exists() and not force and recipe.load(path) != tree:
-        raise ArtefactError(f"{path}: says something else; build by it without --data, or replace it with --force")
+    if not path.exists() or force or (written := recipe.load(path)) == tree:
+        return
+    there, here = _leaves(written), _leaves(tree)
+    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    other = [f"{k}: {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in keys]
+    raise ArtefactError(
+        f"{path}: says something else ({'; '.join(other)}); build by it without --data, or replace it with --force"
+    )
+
+
+def _leaves(tree: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Each value by the keys that lead to it, with points between them."""
+    return {
+        name: value
+        for key, told in tree.items()
+        for name, value in (_leaves(told, f"{place}{key}.") if isinstance(told, dict) else {place + key: told}).items()
+    }
 
 
 def _write_recipe(path: Path, tree: dict[str, Any]) -> None:

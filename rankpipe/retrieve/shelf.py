@@ -121,6 +121,8 @@ def build(
             f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
             "loses them"
         )
+    if why and not force and (folder / "manifest.json").exists():
+        notice(f"{why}; building it again")
     if why:
         given = {"memory": memory} if memory else {}
         if given and "memory" not in recipe.parameters(kind.build):
