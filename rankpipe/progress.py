@@ -51,8 +51,8 @@ _count: ContextVar[Count | None] = ContextVar("count", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Everything inside reports to ``listener``."""
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Everything inside reports to ``listener``; to nobody, if it is None."""
     token = _listener.set(listener)
     try:
         yield
