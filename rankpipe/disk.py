@@ -6,9 +6,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile, gettempdir, mkdtemp
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
@@ -41,6 +43,19 @@ def write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             raise
 
 
+def writable(path: Path) -> None:
+    """Refuse before the work what could not be written after it; makes nothing.
+
+    :raises DiskError: If it is to lie where nothing can be written.
+    """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    with disk_errors(path):
+        try:
+            TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 @contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
@@ -48,13 +63,72 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     :param wait: wait for the holder to end, however long that takes, instead of refusing.
     :raises ArtefactError: If another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as f:
+    file, new = _locked(folder, wait)
+    with file:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
+            yield
+        finally:
+            with suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written: nothing stays
+                    (folder / ".lock").unlink()
+                    for made in new:
+                        made.rmdir()
+
+
+def _locked(folder: Path, wait: bool) -> tuple[IO[str], list[Path]]:
+    """The lock of a folder, held, and not one that its holder has removed; and the folders that were made for it."""
+    while True:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was just removed
+            file = open(folder / ".lock", "a")  # noqa: SIM115  the lock ends with it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                file.close()
+                raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
+            if os.fstat(file.fileno()).st_nlink:
+                return file, new
+            file.close()
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A temporary folder. Those that processes left that were killed are removed, for nobody holds them any more."""
+    for left in Path(gettempdir()).glob(f"{prefix}*"):
+        with suppress(BlockingIOError, FileNotFoundError, PermissionError), _held(left):
+            shutil.rmtree(left)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(mkdtemp(prefix=prefix))
+            with suppress(BlockingIOError, FileNotFoundError):  # another took it for one that was left, and removes it
+                stack.enter_context(_held(folder))
+                if folder.exists():
+                    break
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A folder that is there, for this process alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+    finally:
+        os.close(handle)
+
+
+def damage(path: Path, size: int, checksum: str, look: bool) -> str | None:
+    """What is wrong with a file: not there, of another size or (if looked at) of another checksum."""
+    if not path.exists():
+        return f"{path} is missing"
+    if path.stat().st_size != size:
+        return f"{path} has {path.stat().st_size} bytes, the manifest says {size}"
+    if look and sha256(path) != checksum:
+        return f"{path} is damaged: its sha256 is not the manifest's"
+    return None
 
 
 def cache_folder() -> Path:

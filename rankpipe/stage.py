@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741  what a stage takes
 O = TypeVar("O")  # noqa: E741  what it gives
 P = TypeVar("P")
-FILTERS = ("bm25", "dense", "sparse", "colbert")  # kinds that can
+FILTERS = ("bm25", "dense", "sparse", "colbert", "lucene", "milvus")  # kinds that can
 
 
 class Stage(ABC, Generic[I, O]):
@@ -128,6 +128,7 @@ class Chain(Stage[I, P]):
 def chain(*stages: Stage[Any, Any]) -> Stage[Any, Any]:
     """``a >> b >> c``, for recipes: a retriever with its rerankers as one of those that are fused.
 
+    :param stages: in their order; a list of components in a recipe.
     :raises RecipeError: If there is none, or one does not take what the one before it gives.
     """
     if not stages:
@@ -187,7 +188,10 @@ class Generator(Stage[Ranking, Answer]):
 
 
 class Top(Reranker):
-    """Keeps the first ``k`` hits."""
+    """Keeps the first ``k`` hits.
+
+    :param k: hits kept for a query.
+    """
 
     def __init__(self, k: int) -> None:
         if k < 1:

@@ -19,7 +19,7 @@ EXPLAINED = (
 )
 
 
-@show.verb(app, "demo", bare=True)
+@show.verb(app, "demo", bare=True, recipe=True)
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo's house is built.")] = Path("rankpipe-demo"),
 ) -> None:

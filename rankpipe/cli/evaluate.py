@@ -145,16 +145,17 @@ def _told(e: Evaluation) -> dict[str, Any]:
 
 
 def _differences(made: Comparison) -> None:
-    """Each system against the baseline, measure by measure."""
-    rows = [
-        (
-            d.system, d.measure, f"{d.baseline_mean:.4f}", f"{d.mean:.4f}", f"{d.delta:+.4f}",
-            _interval(d.interval), _p(d.t_holm), _p(d.randomisation_holm), f"{d.wins}/{d.ties}/{d.losses}",
-        )
-        for d in made.differences
-    ]  # fmt: skip
-    columns = ("run", "measure", "baseline", "mean", "delta", "95 %", "p (t)", "p (rand.)", "W/T/L")
-    show.table(f"against {made.baseline}; p-values Holm-corrected", columns, rows, text=("measure",))
+    """Each system against the baseline, measure by measure; the means themselves are in the table above."""
+    for system in dict.fromkeys(d.system for d in made.differences):
+        rows = [
+            (
+                d.measure, f"{d.delta:+.4f}", _interval(d.interval), _p(d.t_holm), _p(d.randomisation_holm),
+                f"{d.wins}/{d.ties}/{d.losses}",
+            )
+            for d in made.differences if d.system == system
+        ]  # fmt: skip
+        columns = ("measure", "delta", "95 %", "p (t)", "p (rand.)", "W/T/L")
+        show.table(f"{system} against {made.baseline}; p-values Holm-corrected", columns, rows)
 
 
 def _decisive(differences: Any, texts: dict[str, str]) -> None:

@@ -75,7 +75,7 @@ def _table(made: Experiment, result: Result) -> None:
         rows.append(
             (name, *figures, f"{system.judged_at_10:.2f}", system.queries, f"{system.seconds:.3f}", f"{tokens:.0f}")
         )
-    columns = (f"{'system':<24}", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
+    columns = ("system", *made.measures, "Judged@10", "queries", "s/query", "tokens/query")
     show.table(f"{made.name}: {result.data.name}", columns, rows)
     costs: dict[tuple[object, ...], None] = {}  # a stage that two systems share is one row, where it did the same
     for system in result.systems.values():
@@ -84,6 +84,6 @@ def _table(made: Experiment, result: Result) -> None:
             costs[c.stage, system.queries, *row, c.repaired, c.cut, c.skipped] = None
     stages = list(costs)
     counts = ("calls", "tokens in", "tokens out", "repaired", "cut", "skipped")
-    show.costs(("stage, mean of a query ", "queries", "seconds", *counts), stages)
+    show.costs(("stage, mean of a query", "queries", "seconds", *counts), stages)
     for policy in dict.fromkeys(s.policy for s in result.systems.values()):
         show.remark(policy)

@@ -40,7 +40,7 @@ def fit(
 
     def human() -> None:
         plain = [(k.replace("_", " "), v) for k, v in told.items() if isinstance(v, str | int | float)]
-        show.table(f"{out}: {made.kind} learned from {made.data.name}", ("", ""), plain[3:])
+        show.facts(f"{out}: {made.kind} learned from {made.data.name}", dict(plain[3:]))
         shares: dict[str, float] = made.facts.get("importance", {})
         if shares:
             best = sorted(shares, key=shares.__getitem__, reverse=True)

@@ -15,6 +15,8 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
     "plan": ("rankpipe.rerank.plans", "Plans of listwise, first and icr (--set plan='{use: NAME}')"),
     "reranker": ("rankpipe.rerank", "Rerankers (--use NAME), and parts of them"),
     "lm": ("rankpipe.lm", "Language models (--set lm='{use: NAME}'), and parts of them"),
+    "loss": ("rankpipe.train.losses", "Losses (loss: {use: NAME})"),
+    "optimizer": ("rankpipe.train.optimizers", "Optimizers (optimizer: {use: NAME})"),
     "stage": ("rankpipe.stage", "For any pipeline"),
     "plugin": ("", "Of other packages"),
 }
@@ -22,11 +24,9 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
 
 @show.verb(app, "ls", bare=True)
 def ls(
-    name: Annotated[
-        str | None, typer.Argument(help="Only this component, model or prompt: what it is, and its arguments.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(help="Only this one of them: what it is, and its arguments.")] = None,
 ) -> None:
-    """List components, models, prompts and extras, and what is here of them; or tell all of one of them.
+    """List components, models, prompts, features and extras, and what is here of them; or tell all of one of them.
 
     rankpipe ls
     rankpipe ls listwise
@@ -121,7 +121,7 @@ def data(
     summary = dict(opened.summary)
     if verify:
         summary |= {**opened.verify(), "checksum": opened.checksum}
-    show.emit(summary, lambda: show.table(opened.name, ("", ""), list(summary.items())))
+    show.emit(summary, lambda: show.facts(opened.name, summary))
 
 
 @show.verb(app, "doctor", bare=True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankpipe.cli import app, options, show
-from rankpipe.errors import ArtefactError, DataError
+from rankpipe.cli import app, guard, options, show
+from rankpipe.errors import ArtefactError, CommandError
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.forecast import Forecast
@@ -21,7 +21,7 @@ GO_ON = "to go on after the last whole shard"
 Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
 
-@show.verb(index, "build")
+@show.verb(index, "build", recipe=True)
 def build(
     folder: Annotated[Path, typer.Argument(help="The index: a folder to make, or one with a recipe.yaml.")],
     data: options.DataOrNone = None,
@@ -35,7 +35,9 @@ def build(
     recall: Annotated[
         float | None, typer.Option("--recall", help="Search by HNSW or IVF, tuned to find so much of the 10 nearest.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build even if it is current, in the place of whatever was built there.")
+    ] = False,
     engine: options.Engine = options.Engines.local,
     address: options.Address = None,
     gpus: options.Gpus = 0,
@@ -52,6 +54,7 @@ def build(
     rankpipe index build indexes/pydocs-bm25
     rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
+    from rankpipe import store
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
@@ -62,38 +65,45 @@ def build(
     }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
-        node = options.component(use, settings, method="build", given=shelf.GIVEN)
-        source = str(Path(data).resolve()) if Path(data).exists() else data
-        policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
-        tree = {"data": source, **policy, "index": node}
-        _refuse_other(written, tree, force)
-        with show.going_on(GO_ON):
+        with guard.spelled(), store.replacing(force), show.going_on(GO_ON):
+            node = options.component(use, settings, method="build", given=shelf.GIVEN)
+            tree = {**_collection(data, split, titles), "index": node}
+            _refuse_other(written, tree, force)
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
         with show.going_on(GO_ON):
             why = shelf.ensure(folder, **how)
     else:
-        raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
+        raise CommandError([f"{folder}: no recipe.yaml here; name a collection with --data"])
     _tell(folder, why, foreseen)
 
 
 @show.verb(index, "info")
 def info(folder: Folder) -> None:
-    """Say what an index is: what it was made from, how, and how large it is.
+    """Say what an index is: what it was made from, how, how large it is, and which fields its documents have.
 
     rankpipe index info my-index
     """
     from rankpipe import store
+    from rankpipe.catalog import find
+    from rankpipe.retrieve.segment import fields
+    from rankpipe.stage import FILTERS
 
     made = store.read_manifest(folder)
     facts = {**made.facts, "size_bytes": made.size_bytes, "created": made.created, "commit": made.commit}
     told = {"index": str(folder), "kind": made.kind, "data": made.data.name, "recipe": made.recipe, **facts}
+    if made.kind in FILTERS:
+        opened = find(made.kind)(folder)
+        told["fields"] = fields(opened.segments, opened.passages)
 
     def human() -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
-        rows = [("recipe", recipe), *facts.items()]
-        show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", " "), rows, text=(" ",))
+        show.facts(f"{folder}: {made.kind} index of {made.data.name}", {"recipe": recipe, **facts})
+        if listed := told.get("fields"):
+            rows = [(name, ", ".join(f"{k} {n}" for k, n in counts.items() if k != "documents"), counts["documents"])
+                    for name, counts in listed.items()]  # fmt: skip
+            show.table("Fields (--where, --show)", ("field", "values", "documents"), rows, text=("values",))
 
     show.emit(told, human)
 
@@ -108,7 +118,7 @@ def verify(folder: Folder) -> None:
 
     made = store.read_manifest(folder)
     if faults := store.damages(made):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder)}")
+        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
     show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
 
@@ -122,8 +132,8 @@ def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:
 
     def human() -> None:
         if why:
-            rows = [(k, v) for k, v in facts.items() if k != "built"]
-            show.table(f"{folder}: {made.kind} index of {made.data.name}", ("", ""), rows)
+            said = {k: v for k, v in facts.items() if k != "built"}
+            show.facts(f"{folder}: {made.kind} index of {made.data.name}", said)
             _tell_recall(made.recipe.get("recall"), facts)
         else:
             show.out.print(f"{folder} is current; --force builds it again")
@@ -147,10 +157,23 @@ def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
         show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
 
 
+def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> dict[str, Any]:
+    """A collection as the recipe of an index has it."""
+    source = str(Path(data).resolve()) if Path(data).exists() else data
+    return {
+        "data": source,
+        **({"split": split} if split != "test" else {}),
+        **({"titles": titles.value} if titles else {}),
+    }
+
+
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
     from rankpipe import recipe
 
-    if not path.exists() or force or (written := recipe.load(path)) == tree:
+    written = recipe.load(path) if path.exists() else tree
+    if "index" not in written:
+        raise ArtefactError(f"{path}: is no recipe of an index; name another folder")
+    if written == tree or force:
         return
     there, here = _leaves(written), _leaves(tree)
     keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]

@@ -27,16 +27,17 @@ class Given:
     def rankings(self) -> list[Ranking]:
         """Each query with its hits and their texts.
 
+        :raises CommandError: If nothing says where the texts are.
         :raises DataError: If something is not there or malformed.
         """
         from rankpipe.datasets import rankings, read_requests
-        from rankpipe.errors import DataError
+        from rankpipe.errors import CommandError
         from rankpipe.trec import read_run
 
         if self.run.name.removesuffix(".gz").endswith(".jsonl"):
             return list(read_requests(self.run))
         if self.data is None:
-            raise DataError(f"{self.run}: a TREC run has no texts; say where they are with --data")
+            raise CommandError([f"{self.run}: a TREC run has no texts; say where they are with --data"])
         read = read_run(self.run)
         for oddity in read.oddities:
             show.warn(oddity)
@@ -57,10 +58,14 @@ class By:
     ] = None
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
     max_seconds_per_query: Annotated[
-        float | None, typer.Option(min=0, help="A query's share of its batch's seconds; then it is ended.")
+        float | None, typer.Option(min=0, metavar="S", help="A query's share of its batch's seconds; then it is ended.")
     ] = None
-    max_calls: Annotated[int | None, typer.Option(min=0, help="Windows (passages, requests) a query may have.")] = None
-    max_tokens: Annotated[int | None, typer.Option(min=0, help="Tokens that a query may cost, in and out.")] = None
+    max_calls: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Windows (passages, requests) a query may have.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Tokens that a query may cost, in and out.")
+    ] = None
 
     def node(self) -> dict[str, Any]:
         """The reranker's recipe node.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import DataError
+from rankpipe.errors import ArtefactError, CommandError, DataError
 from rankpipe.stage import Retriever
+
+PREBUILT = "prebuilt:"
+GIVEN = ("index", "k", "where")  # what an index is handed beside --set
 
 
 class Fusion(StrEnum):
@@ -22,11 +27,26 @@ class Fusion(StrEnum):
     zscore = "zscore"
 
 
+@dataclass(frozen=True)
+class How:
+    """How indexes are searched, and fused."""
+
+    others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None
+    fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf
+    weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", help="How indexes that have such an argument are searched: KEY=VALUE (rankpipe ls KIND)."
+        ),
+    ] = None
+
+
 @show.verb(app, "search")
 def search(
     index: Annotated[Path, typer.Argument(help="The folder of an index, or prebuilt:NAME, one of Anserini's.")],
+    how: How,
     question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
-    others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
     data: options.DataOrNone = None,
     split: options.Split = "test",
     topics: options.Topics = None,
@@ -35,8 +55,6 @@ def search(
         str | None, typer.Option(help="Only documents whose fields are so: 'year >= 2019 and lang in (en, de)'.")
     ] = None,
     fields: Annotated[str | None, typer.Option("--show", help="Fields to show beside the texts: year,lang.")] = None,
-    fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
-    weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None,
     out: options.Out = None,
     engine: options.Engine = options.Engines.local,
     address: options.Address = None,
@@ -46,6 +64,7 @@ def search(
     rankpipe search my-index "how do I run a function every hour"
     rankpipe search my-index --where "year >= 2019 and not exists(retracted)" --show year "how do I ..."
     rankpipe search my-index --with my-vectors --data beir/scifact/test -k 1000 --out run.trec
+    rankpipe search my-vectors --set efSearch=256 "how do I ..."
     rankpipe search my-index --data beir/scifact/test --out run.trec --engine ray
     """
     from rankpipe.data import Query
@@ -54,29 +73,36 @@ def search(
     from rankpipe.retrieve.shards import Spread
 
     if (question is None) == (data is None and topics is None):
-        raise DataError("say what to search for: either a question, or many by --data or --topics")
-    if weights and not others:
-        raise DataError(f"--weights {weights}: there is nothing to fuse; name another index with --with")
+        raise CommandError(["say what to search for: either a question, or many by --data or --topics"])
+    if how.weights and not how.others:
+        raise CommandError([f"--weights {how.weights}: there is nothing to fuse; name another index with --with"])
     beside.writable(out)
     k = k or (10 if out is None else 1000)
-    opened = [opened_index(folder, k if not others else max(k, 1000)) for folder in (index, *(others or ()))]
+    folders = [index, *(how.others or ())]
+    dealt = _dealt([_kind(folder) for folder in folders], how.settings or ())
+    depth = max(k, 1000) if how.others else k
+    opened = [opened_index(folder, depth, own) for folder, own in zip(folders, dealt, strict=True)]
     if cluster := options.engine(engine, address):
         opened = [Spread(one, cluster) for one in opened]
-    retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, weights=_numbers(weights), k=k)
+    retriever = opened[0]
+    if how.others:
+        retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), k=k)
     if where is not None:
         retriever = _filtered(retriever, opened, where)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
+    if not queries:
+        raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
 
 
 def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:
     """Filter, and tell what is odd about it."""
-    from rankpipe.retrieve.living import Living
+    from rankpipe.retrieve.index import Index
 
     filtered = retriever.filtered(where)
     for index in opened:
-        if isinstance(index, Living):
+        if isinstance(index, Index):
             for odd in index.told(where):
                 show.warn(f"{index.folder}: {odd}")
     return filtered
@@ -86,23 +112,56 @@ def _numbers(weights: str | None) -> list[float] | None:
     try:
         return [float(weight) for weight in weights.split(",")] if weights else None
     except ValueError:
-        raise DataError(f"--weights {weights}: expected numbers with commas between them, such as 2,1") from None
+        said = f"--weights {weights}: expected numbers with commas between them, such as 2,1"
+        raise CommandError([said]) from None
 
 
-def opened_index(folder: Path, k: int) -> Retriever:
-    """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's."""
+def _kind(folder: Path) -> str:
+    """The component that searches an index.
+
+    :raises ArtefactError: If none does.
+    """
     from rankpipe import store
-    from rankpipe.catalog import find
+    from rankpipe.catalog import find, is_known
+
+    kind = "anserini" if str(folder).startswith(PREBUILT) else store.read_manifest(folder).kind
+    component = find(kind) if is_known(kind) else None
+    if not (isinstance(component, type) and issubclass(component, Retriever)):
+        raise ArtefactError(f"{folder}: holds a {kind!r}, which is no index")
+    return kind
+
+
+def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
+    """For each index, by its kind, those of the settings that it takes.
+
+    :raises CommandError: If none takes one.
+    """
+    from rankpipe import recipe
+    from rankpipe.catalog import near
+
+    takes = [[name for name in recipe.spelled(kind) if name not in GIVEN] for kind in kinds]
+    names = [one.partition("=")[0].partition(".")[0] for one in settings]
+    known = [*dict.fromkeys(chain.from_iterable(takes))]
+    there = f"there are {', '.join(known)}" if known else f"{' and '.join(kinds)} has nothing to set"
+    if lost := [name for name in names if name not in known]:
+        raise CommandError([f"--set {name}: no such argument{near(name, known) or '; ' + there}" for name in lost])
+    return [[one for one, name in zip(settings, names, strict=True) if name in taken] for taken in takes]
+
+
+def opened_index(folder: Path, k: int, settings: Sequence[str] = ()) -> Retriever:
+    """The index in a folder, opened by the component that made it; or ``prebuilt:NAME``, one of Anserini's.
+
+    :param settings: other arguments of it, as KEY=VALUE.
+    :raises RecipeError: If it does not take one, or not such a value.
+    """
+    from rankpipe import recipe
     from rankpipe.retrieve import shelf
 
-    kind, _, name = str(folder).partition(":")
-    if kind == "prebuilt":
-        from rankpipe.retrieve.anserini import Anserini
-
-        return Anserini(name, k)
-    if shelf.outdated(folder):
+    kind = _kind(folder)
+    if kind != "anserini" and shelf.outdated(folder):
         show.warn(
             f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index build {folder}"
         )
-    opened: Retriever = find(store.read_manifest(folder).kind)(folder, k=k)
+    node = {"use": kind, "index": str(folder).removeprefix(PREBUILT), "k": k}
+    opened: Retriever = recipe.build(options.checked(options.merged(node, [*settings])), Path())
     return opened

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, NoReturn, get_type_hints
@@ -17,12 +17,14 @@ from typing import Annotated, Any, NoReturn, get_type_hints
 import click
 import typer
 from rich.markup import escape
-from rich.table import Table
 
 from rankpipe import progress
+from rankpipe.cli.guard import guarded
+from rankpipe.cli.layout import laid
 from rankpipe.cli.shown import Shown, screen
 from rankpipe.errors import RankpipeError
 
+Verb = Callable[..., Any]
 INTERRUPTED = 130  # as shells have it
 
 
@@ -47,15 +49,16 @@ COMMON = {  # the options that every verb has, typed once
 }
 
 
-def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def verb(app: typer.Typer, name: str, *, bare: bool = False, recipe: bool = False) -> Callable[[Verb], Verb]:
     """Register a command with the common options; errors end it with their exit code and without a traceback.
 
     An argument that is a dataclass stands for options that verbs share: each of its fields is one.
 
     :param bare: the command makes sense without arguments; others then show their help.
+    :param recipe: it reads a recipe; in others faults of components are those of the command line.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)
         groups: dict[str, Any] = {
             p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
@@ -67,7 +70,8 @@ def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callab
                 setattr(manner, option, arguments.pop(option))
             for given, group in groups.items():
                 arguments[given] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
-            with errors_told(), nullcontext() if manner.quiet else progress.listening(Shown(err)):
+            heard = nullcontext() if manner.quiet else progress.listening(Shown(err))
+            with errors_told(), heard, guarded(arguments, recipe):
                 function(**arguments)
 
         common = [_option(n, a, False) for n, a in COMMON.items()]
@@ -100,8 +104,7 @@ def errors_told() -> Iterator[None]:
     except RankpipeError as error:
         if manner.debug:
             err.print_exception()
-        kind = type(error).__name__
-        _refused(kind, str(error), faults=getattr(error, "faults", None))
+        _refused(type(error).__name__, str(error), faults=getattr(error, "faults", None))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         sys.stderr.close()
@@ -173,25 +176,15 @@ def several(count: int, one: str, more: str = "") -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
-    """A table; columns are right-aligned, but for the first and those named in ``text``."""
+    """A table, or lines where it would be too wide; columns are right-aligned, but for the first and ``text``."""
     if title:
         out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    made = Table(show_header=any(columns), header_style="bold", pad_edge=False)
-    natural = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
-    stacked = sum(natural) + 3 * len(natural) > out.width
-    for i, column in enumerate(columns):
-        wordy, heading = i == 0 or column in text, column.replace(" ", "\n") if stacked else column
-        made.add_column(
-            escape(heading),
-            justify="left" if wordy else "right",
-            overflow="fold",
-            no_wrap=not wordy,
-            min_width=min(max(map(len, heading.split("\n"))), 24),
-        )
-    for row in cells:
-        made.add_row(*map(escape, row))
-    out.print(made)
+    out.print(laid(columns, [["" if cell is None else str(cell) for cell in row] for row in rows], out.width, text))
+
+
+def facts(title: str, told: Mapping[str, object]) -> None:
+    """A table of names and what each of them is."""
+    table(title, ("", " "), told.items(), text=(" ",))
 
 
 def costs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -63,6 +63,7 @@ class Cached:
     ``context``, ``thinking``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what
     it said last. The model is loaded when it is first asked, and that is in no answer's seconds.
 
+    :param lm: who is asked.
     :param path: the file; made if there is none.
     :param slice: chats that the model is asked at once. More is faster on a GPU, less is safer where an answer takes
         long; if None, as many as the model has ``at_once`` (vllm: 256, else 32), and everything for one that tells.

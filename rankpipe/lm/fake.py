@@ -125,6 +125,8 @@ class Noisy(Fake):
 
     :param noise: standard deviation of what is added to each share (0 to 1).
     :param malformed: share of the replies that miss, repeat or invent passages, are no ranking, or look otherwise.
+    :param seed: of the noise and the malformed replies.
+    :param context: words and marks that a chat and its reply may have together.
     """
 
     def __init__(self, noise: float = 0.1, malformed: float = 0.0, seed: int = 0, context: int = 4096) -> None:

@@ -42,7 +42,6 @@ class HF(Templated):
         On a CPU prompts are read fewer at a time, which is faster (:mod:`rankpipe.lm.decode`).
     :param guard: text in a passage or query that looks like a token of the chat template (``<|im_end|>``) is kept from
         being one; False only to measure what that is worth.
-    :param thinking: see :class:`~rankpipe.lm.templated.Templated`.
     :raises MissingExtra: If torch, transformers or, for an adapter, peft or, for a map, accelerate is not installed.
     """
 

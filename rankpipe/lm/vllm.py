@@ -53,8 +53,8 @@ class VLLM(Templated):
     :param engine: more options, as ``vllm.LLM`` calls them: ``{quantization: fp8, gpu_memory_utilization: 0.5}``. On
         the CPU 2 GiB hold keys and values, if neither this (kv_cache_memory_bytes) nor the environment
         (VLLM_CPU_KVCACHE_SPACE) says otherwise.
-    :param thinking: see :class:`~rankpipe.lm.templated.Templated`; not together with a pattern, which a thought would
-        have to match.
+    :param thinking: tokens that a written reply may have beside its own, to think first; not together with a pattern,
+        which a thought would have to match.
     :raises MissingExtra: If vLLM is not installed.
     """
 

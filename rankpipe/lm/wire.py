@@ -14,7 +14,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
@@ -62,8 +62,8 @@ class Manners:
     wait_s: float = 1
     longest_s: float = 60
     limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    sleep: Callable[[Event, float], object] = Event.wait
-    chance: Callable[[], float] = random.random
+    sleep: Callable[[Event, float], object] = field(default=Event.wait, repr=False)
+    chance: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
         least = min(self.parallel, self.tries)

@@ -28,12 +28,15 @@ class Budget:
     batch's, shared out evenly, without those in which the model is loaded; an answer that a cache gives is paid with
     the seconds it took when it was asked, so that a replay ends where the run ended (docs/decisions).
 
+    :param seconds: a query's share of what its batch takes.
+    :param calls: of the model: windows, passages or pairs.
+    :param tokens: in and out, a reply at its longest, thoughts included.
     :raises RecipeError: If a limit is below 0, or no number.
     """
 
     seconds: float | None = None
     calls: int | None = None
-    tokens: int | None = None  # in and out, a reply at its longest, thoughts included
+    tokens: int | None = None
 
     def __post_init__(self) -> None:
         limits = {"seconds": self.seconds, "calls": self.calls, "tokens": self.tokens}

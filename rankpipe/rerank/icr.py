@@ -56,9 +56,9 @@ class InContext(Planned[Read]):
     several, where the context is long enough for it. Small models look at what is near, whatever it says: SmolLM2 of
     135 million parameters finds an easy answer among five passages, but orders a run worse than BM25 (docs/log.md).
 
-    :param lm: a model that transformers runs in this process; attention is nothing that a server tells.
-
     See :class:`~rankpipe.rerank.windowed.Planned` for the other arguments and what is counted.
+
+    :param lm: a model that transformers runs in this process; attention is nothing that a server tells.
     """
 
     lm: HF

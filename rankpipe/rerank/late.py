@@ -7,7 +7,6 @@ from functools import cached_property
 from time import perf_counter
 
 from rankpipe import weights
-from rankpipe.catalog import require
 from rankpipe.colbert import TokenEncoder, Vectors, token_encoder
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
@@ -25,7 +24,8 @@ class Late(ByScore):
     within a query. Hits after ``depth``, and those that the budget did not allow, stay below in their old order, with
     scores that fall on from the last one's by 1 a rank. The model is loaded at the first ranking.
 
-    :param model: see :func:`rankpipe.colbert.token_encoder`.
+    :param model: an encoder of tokens: an alias, a Hugging Face id or a folder
+        (:func:`rankpipe.colbert.token_encoder`).
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a passage that are read; its end is cut, and counted (``Step.cut``).
     :param budget: the most that one query may cost; a call reads the query or a passage.
@@ -44,8 +44,7 @@ class Late(ByScore):
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
         if budget.tokens is not None:
             raise RecipeError(["budget.tokens: how many a query has is known when it has been read; limit the calls"])
-        if not weights.is_onnx(model):
-            require("sentence_transformers", name=f"the late interaction model {model}", extra="st")
+        weights.require_runner(model, "late interaction model")
         self.model, self.depth, self.max_length, self.budget = model, depth, max_length, budget
 
     @cached_property

@@ -181,9 +181,10 @@ class QueryLikelihood(OneByOne):
     """UPR (Sachan et al. 2022): how likely the query is as a question that the model asks of the passage.
 
     The score is the mean log-likelihood of the query's tokens, from one forward pass a passage. The paper's model is
-    T0, an encoder and decoder; ours is any that chats. A query without tokens rates nothing.
+    T0, an encoder and decoder; ours is any that chats. A query without tokens rates nothing. The query's
+    tokens count as read.
 
-    See :class:`OneByOne` for the arguments and what is counted; the query's tokens count as read.
+    See :class:`OneByOne` for the arguments and what is counted.
     """
 
     answer = "query"

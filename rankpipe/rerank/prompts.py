@@ -229,6 +229,7 @@ def chosen(prompt: str | Wording, kind: type[W], *answers: str) -> W:
 def read(file: Path) -> Prompt | PointPrompt:
     """A prompt from its file; what it asks for (``answer``) says which kind.
 
+    :param file: its YAML, like those of ``rankpipe ls NAME``.
     :raises DataError: If it is missing, no YAML mapping, or a key, role or placeholder is unknown or lacking.
     """
     options = read_template(file)

@@ -48,7 +48,8 @@ class T5(Reranker):
     :param model: a Hugging Face id or a folder.
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of an input that are read.
-    :param true: what the decoder says of a relevant passage, and ``false`` of another one (ptt5: sim, não).
+    :param true: what the decoder says of a relevant passage (ptt5: sim).
+    :param false: what it says of another one (ptt5: não).
     :param dtype: float32 unless told otherwise: eight bits would make ties of good passages.
     :param device: as torch names it; the first GPU if there is one, else the CPU.
     :param batch_tokens: tokens computed at once, padding included; what bounds the memory.

@@ -141,12 +141,10 @@ class Planned(Reranker, Generic[P]):
 
 class Windowed(Planned[Fitted]):
     """Asks a language model for the order of a window. An answer that does not name every passage once is completed,
-    and counted.
+    and counted. See :class:`Planned` for the other arguments.
 
     :param lm: the model.
     :param prompt: the name of one of our prompts, or a :class:`Prompt` read from a file of your own.
-
-    See :class:`Planned` for the other arguments.
     """
 
     def __init__(self, lm: LM, plan: Planner, prompt: str | Prompt, max_words: int, depth: int, budget: Budget) -> None:

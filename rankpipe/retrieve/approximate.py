@@ -7,7 +7,7 @@ found, and an index of codes (PQ, SQ) need only bring the right documents near t
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from math import ceil, log2, sqrt
@@ -54,17 +54,18 @@ class Faiss(Nearest):
         self.living = index.ntotal if field.alive is None else int(field.alive.sum())
 
     @classmethod
-    def opened(cls, field: Field, folder: Path, device: str) -> Faiss:
+    def opened(cls, field: Field, folder: Path, device: str, knobs: Mapping[str, int] | None = None) -> Faiss:
         """What :func:`build` has made, memory-mapped where its kind allows.
 
+        :param knobs: to be turned otherwise than they were found to be enough; those that it has.
         :raises RecipeError: If FAISS has no such device, or cannot hold such an index there.
         :raises MissingExtra: If the device is a GPU, and FAISS is the one for CPUs.
         """
         faiss = _faiss()
         index = faiss.read_index(str(folder / "faiss.index"), faiss.IO_FLAG_MMAP_IFC)
         found = cls(field, _placed(index, device), device)
-        told = json.loads((folder / "faiss.json").read_text("utf-8"))
-        found.knobs = {knob: told[knob] for knob in (*KNOBS, COARSE) if knob in told}
+        tuned = _tuned_to(folder)
+        found.knobs = tuned | {knob: value for knob, value in (knobs or {}).items() if knob in tuned}
         return found
 
     def among(self, alive: NDArray[np.bool_] | None, k: int) -> Nearest:
@@ -169,6 +170,22 @@ def build(
     return told
 
 
+def unturnable(segments: Iterable[Path], knobs: Mapping[str, int]) -> list[str]:
+    """What is wrong with turning knobs so, in an index of such segments."""
+    if not knobs:
+        return []
+    known = {knob for folder in segments if (folder / "faiss.json").exists() for knob in _tuned_to(folder)}
+    there = f"it has {', '.join(sorted(known))}" if known else "it has none of the kind"
+    faults = [f"{knob}: not of this index; {there}" for knob in knobs if knob not in known]
+    return faults + [f"{knob}: {value}; expected 1 or more" for knob, value in knobs.items() if value < 1]
+
+
+def _tuned_to(folder: Path) -> dict[str, int]:
+    """How the knobs of a segment's index were turned when it was built."""
+    told = json.loads((folder / "faiss.json").read_text("utf-8"))
+    return {knob: told[knob] for knob in (*KNOBS, COARSE) if knob in told}
+
+
 def gpu(device: str) -> int | None:
     """The number of a GPU that FAISS can use; None for the CPU.
 
@@ -181,7 +198,7 @@ def gpu(device: str) -> int | None:
     if name != "cuda" or not (number or "0").isdecimal():
         raise RecipeError([f"device: {device!r}; expected cpu, cuda or cuda:NUMBER"])
     if not hasattr(faiss := _faiss(), "StandardGpuResources"):
-        raise MissingExtra(f"device={device}", "faiss-gpu", "gpu")
+        raise MissingExtra.of(f"device={device}", "faiss-gpu", "gpu")
     if int(number or 0) >= faiss.get_num_gpus():
         raise RecipeError([f"device: {device}: FAISS sees {faiss.get_num_gpus()} GPUs here"])
     return int(number or 0)

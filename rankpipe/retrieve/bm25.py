@@ -102,7 +102,7 @@ class BM25(Living):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole BM25 index in the folder.
     """
 
@@ -127,7 +127,8 @@ class BM25(Living):
 
         :param k1: how fast repeated words stop counting; 0.9 is Anserini's.
         :param b: how much long documents are held back, 0 to 1; 0.4 is Anserini's.
-        :param stemmer: see :class:`rankpipe.retrieve.words.Words`; also ``stopwords``.
+        :param stemmer: an algorithm of PyStemmer's ("english" is Snowball's, also called Porter 2), or "none".
+        :param stopwords: words left out: one of bm25s's lists ("english" is Lucene's, of 33 words), or "none".
         :param method: the variant (Kamphuis et al. 2020): Lucene's exact one, Robertson's (idf at least 0), ATIRE's.
         :raises DataError: If there is no document, or an id comes twice.
         :raises RecipeError: If an argument is out of its range.

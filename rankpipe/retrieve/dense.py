@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from rankpipe import weights
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -36,6 +37,7 @@ class Embedded(Segment):
     def __init__(self, folder: Path, store: str, device: str) -> None:
         super().__init__(folder)
         self.store, self.device = store, device
+        self.knobs: Mapping[str, int] = {}  # of FAISS's index, turned otherwise than it was tuned
 
     @property
     def held(self) -> int:
@@ -54,7 +56,7 @@ class Embedded(Segment):
     def nearest(self) -> Nearest:
         """How it is searched: by FAISS if it has an index."""
         if (self.folder / "faiss.json").exists():
-            return approximate.Faiss.opened(self.field, self.folder, self.device)
+            return approximate.Faiss.opened(self.field, self.folder, self.device, self.knobs)
         return Exact(self.field)
 
     def among(self, where: Filter | None, k: int) -> Nearest:
@@ -75,18 +77,30 @@ class Dense(Encoded[Encoder]):
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :param device: where FAISS searches: "cpu", "cuda" (with faiss-gpu) or "cuda:1"; where the index was built, if None.
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
+    :param efSearch: how thorough HNSW is: documents that it keeps in view, never fewer than it is to find; by default
+        what the build has found to be enough for its ``recall``.
+    :param nprobe: how thorough IVF is: lists that it looks at; by default likewise.
     :raises ArtefactError: If there is no whole dense index in the folder.
+    :raises RecipeError: If the index has no such setting, or the number is below 1.
     """
 
     kind = "dense"
     reuses = True
 
     def __init__(
-        self, index: Path, k: int = 1000, device: str | None = None, where: Filter | str | None = None
+        self,
+        index: Path,
+        k: int = 1000,
+        device: str | None = None,
+        where: Filter | str | None = None,
+        efSearch: int | None = None,
+        nprobe: int | None = None,
     ) -> None:
-        self.device = device
+        self.device, self.efSearch, self.nprobe = device, efSearch, nprobe
         super().__init__(index, k, where)
+        if faults := approximate.unturnable([s.folder for s in self.segments], self._knobs):
+            raise RecipeError(faults)
 
     @classmethod
     def build(
@@ -110,8 +124,8 @@ class Dense(Encoded[Encoder]):
         """Encode a collection and index the vectors. An interrupted build goes on after its last whole shard, and one
         over an older index of the same encoder takes the vectors of unchanged texts from that.
 
-        :param model: a name, Hugging Face id or folder (see :func:`rankpipe.retrieve.encode.encoder`), or anybody's
-            encoder as ``package.module:Class``, made with ``max_length``.
+        :param model: an encoder: an alias, a Hugging Face id or a folder (:func:`rankpipe.retrieve.encode.encoder`), or
+            anybody's as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param model_options: "pooling" of token vectors into one, "cls" or "mean", as the model's files say by default;
             "backend", "onnx", "torch-float32", "torch-bfloat16" or "torch-float16", by default the fastest here
@@ -168,6 +182,14 @@ class Dense(Encoded[Encoder]):
             faults.append(f"train: {train} documents; expected 1 or more")
         if faults:
             raise RecipeError(faults)
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If it needs sentence-transformers, which is not installed.
+        """
+        weights.require_runner(model, "encoder")
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> Encoder:
@@ -235,7 +257,12 @@ class Dense(Encoded[Encoder]):
     def _open(self) -> None:
         super()._open()
         for s in self.segments:
-            s.device = self.device or s.device
+            s.device, s.knobs = self.device or s.device, self._knobs
+
+    @property
+    def _knobs(self) -> dict[str, int]:
+        given = {"efSearch": self.efSearch, "nprobe": self.nprobe}
+        return {knob: value for knob, value in given.items() if value is not None}
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and look up the nearest documents of each segment."""

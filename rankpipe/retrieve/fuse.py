@@ -28,11 +28,12 @@ class Fuse(Retriever):
     Each hit keeps the record of the first list that has it; the steps of all retrievers are kept.
 
     :param retrievers: what to fuse, two or more: ``Fuse(bm25, dense)``; a list of components in a recipe.
+    :param method: how points come from ranks or scores: ``rrf``, ``minmax`` or ``zscore``.
     :param weights: what each list's points are multiplied by; 1 by default.
     :param depth: how many hits of each list are read; normalisation sees only these.
     :param k: hits given for a query, at most.
     :param rank_constant: how flat ``rrf`` is.
-    :param where: which documents may be found, by every retriever; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, by every retriever: ``year >= 2019 and lang in (en, de)``.
     :raises RecipeError: If something is no retriever, or cannot filter, or an argument is out of its range; says all
         faults.
     """

@@ -14,6 +14,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe import weights
 from rankpipe.colbert import Read, TokenEncoder, token_encoder
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -54,7 +55,7 @@ class ColBERT(Encoded[TokenEncoder]):
     :param k: hits a query, at most.
     :param candidates: documents of a segment that are compared with a query; None for all.
     :param probes: centroids near each token of the query whose documents are thought of; more find more.
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole index of this kind in the folder.
     :raises RecipeError: If a number is below 1, or ``candidates`` are wanted of an index that has no centroids.
     """
@@ -92,8 +93,9 @@ class ColBERT(Encoded[TokenEncoder]):
     ) -> ColBERT:
         """Encode a collection's tokens. An interrupted build goes on after its last whole shard.
 
-        :param model: see :func:`rankpipe.colbert.token_encoder`; or anybody's encoder as ``package.module:Class``, made
-            with ``max_length``.
+        :param model: an encoder of tokens: an alias, a Hugging Face id or a folder
+            (:func:`rankpipe.colbert.token_encoder`), or anybody's as ``package.module:Class``, made with
+            ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param bits: of each number: 16 keeps vectors whole, in half precision; 4 or 2 as the nearest of some centroids
             and what is left (see :mod:`rankpipe.retrieve.residuals`).
@@ -112,6 +114,14 @@ class ColBERT(Encoded[TokenEncoder]):
         """
         if bits not in (2, 4, WHOLE):
             raise RecipeError([f"bits: {bits}; expected 2, 4 or {WHOLE}"])
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If it needs sentence-transformers, which is not installed.
+        """
+        weights.require_runner(model, "late interaction model")
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> TokenEncoder:

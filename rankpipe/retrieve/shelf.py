@@ -18,7 +18,7 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
-from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
 from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
@@ -42,19 +42,28 @@ def check(tree: dict[str, Any]) -> list[str]:
     if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
         return [*faults, "index: missing; for example {use: bm25}"]
     faults += recipe.bind(tree["index"], "index", method="build", given=GIVEN)
-    return faults or [f"index: {f}" for f in _refused(tree["index"])]
+    return faults or placed("index", _refused(tree["index"]))
 
 
 def _refused(index: dict[str, Any]) -> list[str]:
-    """What the kind of index refuses of its arguments' values, if it can tell before building."""
-    kind = find(index["use"])
-    if not hasattr(kind, "check"):
-        return []
-    try:
-        kind.check(**{k: v for k, v in full(kind, index).items() if k not in ("use", *Common.__annotations__)})
-    except RecipeError as error:
-        return error.faults
-    return []
+    """What the kind of index refuses of its arguments' values, and the extras it lacks, if it can tell before
+    building.
+    """
+    kind, faults = find(index["use"]), list[str]()
+    for ask in ("check", "needs"):
+        try:
+            if hasattr(kind, ask):
+                getattr(kind, ask)(**_own(full(kind, index)))
+        except MissingExtra as error:
+            faults.append(Fault(str(error), type(error)))
+        except RecipeError as error:
+            faults += error.faults
+    return faults
+
+
+def _own(index: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that no other kind need have."""
+    return {k: v for k, v in index.items() if k not in ("use", *Common.__annotations__)}
 
 
 def ensure(folder: Path, **how: Any) -> str | None:
@@ -62,12 +71,12 @@ def ensure(folder: Path, **how: Any) -> str | None:
 
     :param engine: as :func:`build`; also ``shard``.
     :return: why it was built; None if it was current.
-    :raises RecipeError: If the recipe has faults.
+    :raises RecipeError: If the recipe has faults; MissingExtra if they are only of extras.
     """
     tree = recipe.load(folder)
-    if faults := check(tree):
-        raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(opened(tree), folder, tree["index"], **how)
+    refuse(placed(str(folder), check(tree)))
+    with store.replacing():  # the recipe says what is to be here
+        return build(opened(tree), folder, tree["index"], **how)
 
 
 def outdated(folder: Path) -> bool:
@@ -105,11 +114,17 @@ def build(
     :param told: is told what it will take, before it is done.
     :param engine: builds shards of the collection, which become segments; None builds one segment here.
     :param shard: documents of a shard; also without an engine.
-    :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
+    :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away; or
+        if something else is there (:func:`rankpipe.store.claim`).
+    :raises MissingExtra: If what would build it is not installed.
     :raises RecipeError: If it will take more memory or disk than there is.
     """
     kind = find(index["use"])
     written = full(kind, index)
+    if not (folder / "recipe.yaml").exists():
+        store.claim(folder, index["use"], "name another folder, or --force replaces it")
+    if hasattr(kind, "needs"):
+        kind.needs(**_own(written))
     form = getattr(kind, "format", 1)
     why = (
         "asked for"
@@ -121,34 +136,52 @@ def build(
             f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
             "loses them"
         )
-    if why and not force and (folder / "manifest.json").exists():
+    if not why:
+        return None
+    if not force and (folder / "manifest.json").exists():
         notice(f"{why}; building it again")
-    if why:
+    if memory and "memory" not in recipe.parameters(kind.build):
+        raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
+    if shard is None and engine is not None:
+        shard = shards.SHARD
+    foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
+    if foreseen:
+        foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+        notice(f"{folder}: {foreseen}")
+        if told:
+            told(foreseen)
+    if shard is None:
         given = {"memory": memory} if memory else {}
-        if given and "memory" not in recipe.parameters(kind.build):
-            raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
-        if shard is None and engine is not None:
-            shard = shards.SHARD
-        foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
-        if foreseen:
-            foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
-            notice(f"{folder}: {foreseen}")
-            if told:
-                told(foreseen)
-        if shard is None:
-            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
-        elif not (issubclass(kind, Living) and kind.apart):
-            raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
-        elif memory:
-            raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
-        else:
-            if faults := _refused(index):
-                raise RecipeError(faults)
-            shards.build(kind, data, folder, written, engine or Local(), shard)
-        if foreseen:
-            made = store.read_manifest(folder)
-            notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
+        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+    else:
+        _by_shards(kind, data, folder, index, written, engine or Local(), shard, limited=memory is not None)
+    if foreseen:
+        made = store.read_manifest(folder)
+        notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
     return why
+
+
+def _by_shards(
+    kind: Any,
+    data: Dataset,
+    folder: Path,
+    index: dict[str, Any],
+    written: dict[str, Any],
+    engine: Engine,
+    shard: int,
+    *,
+    limited: bool,
+) -> None:
+    """Build shards, which become segments.
+
+    :raises RecipeError: If this kind has none, or is to have a limit of memory, too.
+    """
+    if not (issubclass(kind, Living) and kind.apart):
+        raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
+    if limited:
+        raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
+    refuse(_refused(index))
+    shards.build(kind, data, folder, written, engine, shard)
 
 
 def changes(folder: Path) -> int:

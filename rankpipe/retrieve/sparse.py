@@ -23,7 +23,7 @@ from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.vectors import Columns
-from rankpipe.splade import SparseEncoder, Weighed, sparse_encoder
+from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
 SHARD = 256  # documents encoded between two savings
 
@@ -59,7 +59,7 @@ class SparseIndex(Encoded[SparseEncoder]):
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
-    :param where: which documents may be found; see :mod:`rankpipe.where`.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole sparse index in the folder.
     """
 
@@ -79,8 +79,9 @@ class SparseIndex(Encoded[SparseEncoder]):
     ) -> SparseIndex:
         """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard.
 
-        :param model: see :func:`rankpipe.splade.sparse_encoder`; or anybody's encoder as ``package.module:Class``, made
-            with ``max_length``.
+        :param model: a sparse encoder: an alias, a Hugging Face id or a folder
+            (:func:`rankpipe.splade.sparse_encoder`), or anybody's as ``package.module:Class``, made with
+            ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param steps: keep documents' weights as whole numbers of this fraction of 1, a byte or two instead of four;
             100 is Anserini's. What rounds to 0 is left out.
@@ -99,6 +100,14 @@ class SparseIndex(Encoded[SparseEncoder]):
         """
         if steps is not None and steps < 1:
             raise RecipeError([f"steps: {steps}; expected 1 or more"])
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If torch or transformers is not installed.
+        """
+        require_libraries(model)
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> SparseEncoder:

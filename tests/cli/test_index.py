@@ -5,14 +5,15 @@ import random
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
-from rankpipe.cli import app, index
+from rankpipe.cli import app, index, search
 from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import approximate, dense, forecast
 
 assert index.build  # registers its verbs
+assert search.search
 
 
 def test_the_command_line_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +51,48 @@ def test_the_recall_of_approximate_search_is_said(tmp_path: Path, monkeypatch: p
     assert "PQ2x4 does not reach the recall 1" in poor.stderr
     wrong = CliRunner().invoke(app, [*build, "--recall", "1.5"])
     assert "recall: 1.5; expected more than 0, at most 1" in wrong.stderr
+
+
+def test_info_lists_the_fields(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"_id": "a", "text": "tea cups", "year": 1999, "lang": ["en", "de"]}\n'
+        '{"_id": "b", "text": "tea", "year": "2020"}\n{"_id": "c", "text": "leaves", "year": [2021, "2021"]}\n'
+    )
+    words = str(tmp_path / "words")
+    assert CliRunner().invoke(app, ["index", "build", words, "--data", str(tmp_path / "c.jsonl")]).exit_code == 0
+    told = json.loads(CliRunner().invoke(app, ["index", "info", words, "--json"]).stdout)
+    assert told["fields"] == {"lang": {"documents": 1, "text": 1}, "year": {"documents": 3, "text": 2, "number": 2}}
+    assert "│year  │ text 2, number 2 │         3│" in CliRunner().invoke(app, ["index", "info", words]).stdout
+
+
+def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> None:
+    def ran(*words: str) -> Result:
+        return CliRunner().invoke(app, words)
+
+    fake = ("--use", "dense", "--set", "model=tests.retrieve.fakes:Drawn", "--set", "factory=IVF4,Flat", "-q")
+    words, vectors = str(tmp_path / "words"), str(tmp_path / "vectors")
+    assert ran("index", "build", words, "--data", str(tiny_path)).exit_code == 0
+    assert ran("index", "build", vectors, "--data", str(tiny_path), *fake).exit_code == 0
+    for more in ([], ["--with", words]):
+        hits = [
+            len(
+                json.loads(ran("search", vectors, *more, "tide", "--set", f"nprobe={n}", "--json").stdout)["rankings"][
+                    0
+                ]["hits"]
+            )
+            for n in (1, 4)
+        ]
+        assert hits[0] < hits[1] == 10 or more
+    for said, told in (
+        ("efSearch=3", "efSearch: not of this index; it has nprobe"),
+        ("nprobes=3", "--set nprobes: no such argument; did you mean nprobe?"),
+        ("k=3", "--set k: no such argument; there are device, efSearch, nprobe"),
+        ("nprobe=many", "nprobe: 'many' is a str, expected int | None"),
+        ("nprobe", "--set nprobe: expected KEY=VALUE"),
+    ):
+        made = ran("search", vectors, "--with", words, "tide", "--set", said)
+        assert told in " ".join(made.stderr.split())
+    assert "bm25 has nothing to set" in ran("search", words, "tide", "--set", "k1=2").stderr
 
 
 def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

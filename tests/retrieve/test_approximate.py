@@ -12,13 +12,14 @@ import pytest
 from ir_measures import nDCG
 
 from rankpipe import to_run
-from rankpipe.data import Doc
+from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingExtra, RecipeError
 from rankpipe.retrieve import approximate, dense, living
 from rankpipe.retrieve.approximate import Faiss, build, gpu
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.nearest import Exact, Field
+from rankpipe.retrieve.shards import Search
 from tests.retrieve.fields import drawn, field
 from tests.retrieve.test_dense import FAKE, checksums, collection, ranked
 
@@ -196,6 +197,31 @@ def test_a_killed_build_makes_no_index_twice(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(dense.approximate, "build", None)
     Dense.build(data, tmp_path, **options)  # type: ignore[arg-type]
     assert checksums(tmp_path) == made
+
+
+def test_knobs_are_turned_at_the_search(tmp_path: Path) -> None:
+    lists = Dense.build(collection(400), tmp_path / "lists", model=FAKE + "Drawn", factory="IVF32,Flat", recall=0.1)
+    lists.add([Doc(f"new-{d.id}", d.text) for d in collection(20, seed=1).docs()])  # which no FAISS searches
+    exact = Dense.build(Dataset.of(list(lists.documents())), tmp_path / "exact", model=FAKE + "Drawn")
+    asked = [Query(str(i), f"w{i} w{i + 7} w{i + 9}") for i in range(20)]
+    wanted = [ranked(r) for r in exact(asked)]
+    few, all_ = ([ranked(r) for r in Dense(tmp_path / "lists", nprobe=n)(asked)] for n in (1, 32))
+    assert all_ == wanted
+    assert sum(map(len, few)) < sum(map(len, wanted))
+    worker = Search.of(Dense(tmp_path / "lists", nprobe=1), [0, 1])  # of a cluster
+    assert [[(h.doc.id, h.score) for h in r.hits] for r in worker(asked)] == few
+    assert {type(s.nearest).__name__ for s in lists.segments} == {"Faiss", "Exact"}
+    graph = Dense.build(collection(400), tmp_path / "graph", model=FAKE + "Drawn", factory="HNSW8")
+    turned = Dense(tmp_path / "graph", efSearch=399)
+    assert [turned.segments[0].nearest.knobs, graph.segments[0].nearest.knobs] == [{"efSearch": 399}, {"efSearch": 4}]
+    for folder, knobs, said in (
+        ("graph", {"nprobe": 3}, "nprobe: not of this index; it has efSearch"),
+        ("lists", {"efSearch": 3}, "efSearch: not of this index; it has nprobe"),
+        ("exact", {"nprobe": 3}, "nprobe: not of this index; it has none of the kind"),
+        ("lists", {"nprobe": 0}, "nprobe: 0; expected 1 or more"),
+    ):
+        with pytest.raises(RecipeError, match=said):
+            Dense(tmp_path / folder, **knobs)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow  # encodes SciFact once; every other index takes its vectors from the one before

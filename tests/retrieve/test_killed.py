@@ -5,8 +5,11 @@ import os
 import random
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
@@ -14,27 +17,43 @@ from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.sparse import SparseIndex
 
 KILLS = 200
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bm25": (BM25, {}),
+    "dense": (Dense, {"model": "tests.retrieve.fakes:Drawn"}),
+    "sparse": (SparseIndex, {"model": "tests.retrieve.models:Varied"}),
+    "colbert": (ColBERT, {"model": "tests.retrieve.models:Directions", "bits": 16}),
+}
+CHANGES = ["add", "update", "delete", "compact", "build"]
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "lazy", "quick", "brown", "hedge", "zebra"]
 State = dict[str, str]  # id: text
 
 
-def changes(chance: random.Random, state: State, index: Living) -> Iterator[State]:
-    """Random changes for ever: what will be is given before it is done, and what is, after it."""
+class Build(Protocol):
+    """Makes an index of documents."""
+
+    def __call__(self, data: Dataset, folder: Path, /) -> Living: ...
+
+
+def changes(chance: random.Random, state: State, index: Living, build: Build) -> Iterator[tuple[str, State]]:
+    """Random changes for ever: which it is and what will be is given before it is done, and what is, after it."""
     while True:
         some = {f"d{chance.randrange(60)}": " ".join(chance.choices(WORDS, k=30)) for _ in range(chance.randint(1, 20))}
-        kind = chance.choice(["add", "update", "delete", "compact", "build"])
+        kind = chance.choice(CHANGES)
         if kind == "add":
             some = {i: t for i, t in some.items() if i not in state}
         after = {i: t for i, t in state.items() if i not in some} if kind == "delete" else state | some
         if kind == "compact" or not some or not after:
             kind, after = "compact", state
-        yield after
+        yield kind, after
         docs = [Doc(i, t) for i, t in (after if kind == "build" else some).items()]
         if kind == "build":
-            type(index).build(Dataset.of(docs), index.folder)  # type: ignore[attr-defined]
+            build(Dataset.of(docs), index.folder)
         elif kind == "compact":
             index.compact()
         elif kind == "delete":
@@ -42,15 +61,15 @@ def changes(chance: random.Random, state: State, index: Living) -> Iterator[Stat
         else:
             (index.add if kind == "add" else index.update)(docs)
         state = after
-        yield state
+        yield "", state
 
 
-def killed(state: State, index: Living, seed: int) -> list[State]:
-    """The states in which the index may be after a process was killed that changed it."""
+def killed(state: State, index: Living, build: Build, seed: int) -> tuple[str, list[State]]:
+    """Amid which change a process was killed that changed the index (or none), and in which states it may be now."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        for said in changes(random.Random(seed), state, index):
+        for said in changes(random.Random(seed), state, index, build):
             os.write(write, json.dumps(said).encode() + b"\n")
     os.close(write)
     with os.fdopen(read, "rb") as told:
@@ -59,27 +78,30 @@ def killed(state: State, index: Living, seed: int) -> list[State]:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         lines = (first + told.read()).split(b"\n")[:-1]
-    states = [state, *map(json.loads, lines)]
+    states = [("", state), *map(json.loads, lines)]
     done = states[(len(states) - 1) // 2 * 2]  # before, (what will be, what is)...
-    return [done, states[-1]]
+    return states[-1][0], [done[1], states[-1][1]]
 
 
 @pytest.mark.slow
-def test_before_or_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_before_or_after(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(living, "FAN", 3)
+    opened, arguments = KINDS[kind]
+    build: Build = partial(opened.build, **arguments)
     state: State = {"d0": "the first fox"}
-    index = BM25.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "index")
-    amidst = 0
+    index = build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "index")
+    amidst = Counter[str]()
     for seed in range(KILLS):
-        may = killed(state, index, seed)
-        index = BM25(tmp_path / "index")
+        change, may = killed(state, index, build, seed)
+        index = opened(tmp_path / "index")
         state = {d.id: d.text for d in index.documents()}
         assert state in may
-        amidst += may[0] != may[1]
+        amidst[change] += 1
         if seed % 10 == 0:
-            fresh = BM25.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "fresh")
+            fresh = build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "fresh")
             [a], [b] = (one.run([Query("q", "quick zebra")]) for one in (index, fresh))
             assert [(h.doc.id, h.score) for h in a.hits] == [(h.doc.id, h.score) for h in b.hits]
             index.compact()
             assert [p.name for p in (tmp_path / "index" / "made").iterdir()] == [index.manifest.build]
-    assert amidst > KILLS / 3  # the others were compacting
+    assert min(amidst[change] for change in CHANGES) > KILLS // 40, amidst

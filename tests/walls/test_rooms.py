@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "device", "disk", "lines", "where", "threads", "engine", "aside",
+    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -18,9 +18,11 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "progress": set(),
     "stage": {"data", "errors", "progress"},
     "catalog": {"errors"},
-    "recipe": {"catalog", "errors", "provenance"},
+    "recipe": {"catalog", "errors", "provenance", "signature"},
+    "signature": {"catalog"},
     "disk": {"errors"},
-    "store": {"disk", "errors", "progress", "provenance"},
+    "builds": {"errors"},
+    "store": {"builds", "disk", "errors", "progress", "provenance"},
     "provenance": set(),
     "aside": set(),
     "engine": {"aside", "catalog", "disk", "errors"},
@@ -40,6 +42,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "datasets": GROUND,
     "retrieve": GROUND | MODELS | {"datasets", "java", "lm"},
     "rerank": GROUND | MODELS | {"datasets", "lm"},
+    "train": GROUND,
     "measure": GROUND | {"datasets", "retrieve", "journal"},
     "__init__": {"data", "stage"},
 }
@@ -79,7 +82,7 @@ def test_room(path: Path) -> None:
     for n in ast.walk(tree):
         if isinstance(n, ast.FunctionDef):
             assert (n.end_lineno or 0) - n.lineno < 60, n.name
-            most = 14 if room(path) == "cli" else 10  # a verb's arguments are its options
+            most = 15 if room(path) == "cli" else 10  # a verb's arguments are its options
             assert len(n.args.args) + len(n.args.kwonlyargs) <= most, n.name
 
 

@@ -27,6 +27,11 @@ class SelfConsistent:
     a pair). With a perfect judge what the plan promises. The paper's shuffles may be the same by chance, ours are not.
     Where a budget allows some of a window's shuffles, they decide. What a reply does not name is no vote (see
     :mod:`~rankpipe.rerank.plans.merge`): what no reply names stays behind the others, as the plan showed it.
+
+    :param plan: whose windows are shuffled.
+    :param shuffles: orders that a window is asked in, at most.
+    :param merge: makes one order of many: ``kemeny`` or ``borda``.
+    :param seed: of the shuffles.
     """
 
     plan: Planner = Single()  # noqa: RUF009  frozen
@@ -77,6 +82,11 @@ class Consensus:
     comes first, as all runs agree on it. A run's vote are those that its replies named, in the order it found; the
     others are where its shuffle left them, which is no vote. A plan that looks at the top only (single) would be shown
     other passages in each run: give it no more than its size (the reranker's ``depth``).
+
+    :param plan: what is done over each order.
+    :param shuffles: orders of the list.
+    :param merge: makes one order of many: ``kemeny`` or ``borda``.
+    :param seed: of the shuffles.
     """
 
     plan: Planner = Sliding()  # noqa: RUF009  frozen

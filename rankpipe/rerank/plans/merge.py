@@ -52,6 +52,8 @@ class Kemeny:
     first by the dictionary, the present order being the alphabet. A larger group starts from Borda's order, which is
     at most 5 times as bad as the best one (Coppersmith, Fleischer and Rudra 2006; two that a ballot does not tell apart
     count half, whatever the order), and single passages are moved while that helps.
+
+    :param exact: passages of a group that is solved exactly, at most; 16 or less.
     """
 
     exact: int = 12

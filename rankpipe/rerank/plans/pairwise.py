@@ -55,6 +55,8 @@ class PairwiseHeap:
 
     We deviate: the paper sorts all; with k below n we stop there, as Zhuang et al. 2024 (3.4) do. Theirs takes the
     parent of a tie, which leaves the last of all on top wherever a judge cannot tell.
+
+    :param k: how many of the best are to be found.
     """
 
     best_only: ClassVar[bool] = True
@@ -80,6 +82,8 @@ class PairwiseBubble:
     perfect judge the first ``k`` are exact. Pairs of later passes that need not wait are in the rounds of earlier ones.
 
     We deviate: no pair is asked again, where the paper asks 2k (n - 1) times; those after k stay where they are.
+
+    :param k: how many of the best are to be found.
     """
 
     best_only: ClassVar[bool] = True

@@ -18,6 +18,9 @@ class MultiPass:
     ``passes`` times as many calls as the plan has. With a perfect judge sliding windows bring ``size - step`` more
     passages into their right place with every pass: windows of 4, 2 apart, find the first 10 in 5 passes (Zhuang et al.
     2024, 4.2). Every pass is made, even where the one before it changed nothing.
+
+    :param plan: what is done again.
+    :param passes: how many times it is done.
     """
 
     plan: Planner = Sliding()  # noqa: RUF009  frozen
@@ -48,13 +51,17 @@ class ShuffledPasses:
     """The plan again over its own result, shuffled before each pass after the first (RankLLM's shuffle_candidates).
 
     ``passes`` times as many calls as the plan has. A shuffle forgets: of a plan that judges all passages, as sliding
-    does, only the last pass counts, which tells how much a model leans on the order it is shown; to join what many
-    shuffles say, see :class:`~rankpipe.rerank.plans.Consensus`. A plan that looks at the top only (single) would be
+    does, only the last pass counts, which tells how much a model leans on the order it is shown; what many shuffles
+    say, :class:`~rankpipe.rerank.plans.Consensus` joins. A plan that looks at the top only (single) would be
     shown other passages: give it no more than its size (the reranker's ``depth``). What no reply of a pass named stays
     behind the others in the order before it, and not where the shuffle left it. Ended within a pass, the order is that
     of the last whole one. With a perfect judge what the plan finds in any order is found.
 
     We deviate from RankLLM, whose shuffles have no seed and come before the first pass too.
+
+    :param plan: what is done again.
+    :param passes: how many times it is done.
+    :param seed: of the shuffles.
     """
 
     plan: Planner = Sliding()  # noqa: RUF009  frozen

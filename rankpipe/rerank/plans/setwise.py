@@ -24,6 +24,9 @@ class SetwiseHeap:
     models took 125 (Table 2). The others stay in their old order, as in the published code.
 
     We deviate: passages are shown in their old order, not the parent first; and the windows of a level are one round.
+
+    :param k: how many of the best are to be found.
+    :param size: passages of a window, the paper's c.
     """
 
     best_only: ClassVar[bool] = True
@@ -52,6 +55,9 @@ class SetwiseBubble:
     that need not wait are in the rounds of earlier ones.
 
     We deviate: those after k stay where the bubbles left them; the published code puts them back in their old order.
+
+    :param k: how many of the best are to be found.
+    :param size: passages of a window, the paper's c.
     """
 
     best_only: ClassVar[bool] = True
@@ -80,6 +86,9 @@ class SetwiseInsertion:
     the calls of heap sort for the first k, and 1 + ceil(log k) to the base 2 for each other; where the given order is
     right, ceil((n - k) / (size - 1)) for all the others. Ours is built on the paper's idea, not on its code: a
     passage's place among the k is found by halves, and a tie is the former's because it is shown first.
+
+    :param k: how many of the best are to be found.
+    :param size: passages of a window, the paper's c.
     """
 
     best_only: ClassVar[bool] = True

@@ -24,6 +24,10 @@ class TopDown:
     We deviate: the paper asks the windows in turn and leaves off when the budget is full; here they are one round, so
     that all are judged and the surplus stands behind the ``budget``, where the paper leaves it unseen. The last windows
     may be short; the published code of 2024 leaves a short rest unjudged.
+
+    :param k: the pivot's place in the first window; how many are to be found.
+    :param size: passages of a window, more than ``k``.
+    :param budget: passages that go on, at most; all who beat the pivot if None.
     """
 
     best_only: ClassVar[bool] = False

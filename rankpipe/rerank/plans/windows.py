@@ -11,7 +11,10 @@ from rankpipe.rerank.plans.plan import Plan, Round, at_least
 
 @dataclass(frozen=True)
 class Single:
-    """One window over the first ``size``; the rest stays behind it as it is."""
+    """One window over the first ``size``; the rest stays behind it as it is.
+
+    :param size: passages of the window.
+    """
 
     best_only: ClassVar[bool] = False
     size: int = 20
@@ -37,6 +40,9 @@ class Sliding:
 
     The windows are RankLLM's to the edge: 25 candidates are [5, 25) and [0, 15). Its bug that leaves lists of exactly
     size - step candidates as they are is not copied. With a perfect judge the first size - step are exact.
+
+    :param size: passages of a window.
+    :param step: places from one window to the next, at most ``size``.
     """
 
     best_only: ClassVar[bool] = False
@@ -72,6 +78,9 @@ class Tournament:
     ``keep`` are exact. Candidates are dealt to the windows like cards, so that good ones meet late; where they do not
     fill all windows, the first ones go on unjudged. Those who are out come after those who went on, by their place in
     their window. Near to Parry et al. 2024 (top-down partitioning), without its pivot.
+
+    :param size: passages of a window.
+    :param keep: passages of a window that go on, less than ``size``.
     """
 
     best_only: ClassVar[bool] = False

@@ -1,0 +1,150 @@
+"""Every file of every kind of index, cut by a byte, with a bit flipped, and removed: named, refused, and the cure said.
+
+There is no log to write ahead: the manifest is the moment of change. The dead are in ``dead.npy`` of their segments.
+"""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from rankpipe import catalog, java, store
+from rankpipe.cli import app
+from rankpipe.cli import index as verbs
+from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
+from rankpipe.errors import ArtefactError, MissingExtra
+from rankpipe.retrieve import approximate, late
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.index import Index
+from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.milvus import Milvus
+from rankpipe.retrieve.sparse import SparseIndex
+
+assert verbs.verify  # registers it
+DRAWN, VARIED, DIRECTIONS = ("tests.retrieve." + name for name in ("fakes:Drawn", "models:Varied", "models:Directions"))
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bm25": (BM25, {}),
+    "passages": (BM25, {"passages": {"max": 3}}),
+    "exact": (Dense, {"model": DRAWN, "store": "int8"}),
+    "flat": (Dense, {"model": DRAWN, "factory": "Flat"}),
+    "hnsw": (Dense, {"model": DRAWN, "factory": "HNSW8"}),
+    "ivf-pq": (Dense, {"model": DRAWN, "factory": "IVF2,PQ4x4"}),
+    "sparse": (SparseIndex, {"model": VARIED}),
+    "colbert": (ColBERT, {"model": DIRECTIONS}),
+    "colbert, whole": (ColBERT, {"model": DIRECTIONS, "bits": 16}),
+    "lucene": (Lucene, {}),
+    "milvus": (Milvus, {"model": DRAWN, "sparse": VARIED}),
+}
+HARMS: dict[str, Callable[[bytes], bytes | None]] = {
+    "bytes, the manifest says": lambda whole: whole[:-1],
+    "is damaged": lambda whole: bytes([*whole[: (at := len(whole) // 2)], whole[at] ^ 1, *whole[at + 1 :]]),
+    "is missing": lambda _: None,
+}
+CURE = "--force, then make its 2 batches of changes again, or bring back a copy"
+
+
+@pytest.fixture(params=KINDS)
+def index(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
+    """An index of two segments, with fields, to which documents were added and of which some are dead."""
+    kind, options = KINDS[request.param]
+    if kind is Milvus and not all(map(catalog.installed, catalog.EXTRAS["milvus"])):
+        pytest.skip("needs the extra milvus, which is not installed")
+    if kind is Lucene:
+        try:
+            java.find("java.lang.System")
+        except MissingExtra as error:
+            pytest.skip(str(error))
+    monkeypatch.setattr(approximate, "cores", lambda: 1)
+    monkeypatch.setattr(late, "LEAST", 40)  # vectors of a segment that centroids are made of
+    chance = random.Random(0)
+    docs = [Doc(f"d{i}", " ".join(chance.choices("abcdefgh", k=8)), f"t{i}", {"n": i, "l": ["x"]}) for i in range(40)]
+    made: Index = kind.build(Dataset.of(docs[:24]), tmp_path / "index", **options)
+    made.add(docs[24:])
+    made.delete(["d1", "d30", "d31"])
+    (made.folder / "recipe.yaml").write_text("data: nowhere\n")
+    return made
+
+
+def verified(index: Index) -> str:
+    done = CliRunner().invoke(app, ["index", "verify", str(index.folder)])
+    assert done.exit_code == (6 if done.stderr else 0), done.output
+    return " ".join(done.stderr.split())
+
+
+def harmed(path: Path, content: bytes | None) -> None:
+    """Another file in its place: the builds before may have the same one."""
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+
+
+def test_every_file(index: Index) -> None:
+    files = {name: size for name, (size, _) in index.manifest.files.items()}
+    assert index.manifest.facts["documents"] == len(index) == 37
+    assert len(files) >= 6
+    for name, size in files.items():
+        path = index.manifest.path / name
+        whole = path.read_bytes()
+        for said, harm in HARMS.items() if size else [("is missing", HARMS["is missing"])]:
+            harmed(path, harm(whole))
+            [fault] = store.damages(store.read_manifest(index.folder))
+            assert fault.startswith(str(path))
+            assert said in fault
+            with pytest.raises(ArtefactError) as refused:
+                type(index)(index.folder)
+            assert str(refused.value) == f"{index.folder}: {fault}; {store.cure(index.folder, index.manifest)}"
+            assert str(refused.value).endswith(f"rankpipe index build {index.folder} {CURE}")
+            path.write_bytes(whole)
+    harmed(path, HARMS["is damaged"](whole))
+    assert str(path) in verified(index)
+    assert CURE in verified(index)
+    path.write_bytes(whole)
+    assert verified(index) == ""
+    assert len(type(index)(index.folder)) == 37
+
+
+def test_the_manifest(index: Index) -> None:
+    """A bit of it anywhere: what it says is true, or it is not believed."""
+    path = index.folder / "manifest.json"
+    whole = path.read_bytes()
+    places = random.Random(1).sample(range(len(whole)), 60)
+    flipped = [bytes([*whole[:at], whole[at] ^ 1 << at % 7, *whole[at + 1 :]]) for at in (len(whole) // 2, *places)]
+    for content, said in (
+        *((one, "damaged manifest") for one in flipped),
+        *((whole[:-cut], "damaged manifest") for cut in (1, 2, len(whole) // 2, len(whole))),
+        (None, "is missing, though something was built here"),
+    ):
+        harmed(path, content)
+        with pytest.raises(ArtefactError) as refused:
+            type(index)(index.folder)
+        assert f"{path}{':' * (content is not None)} {said}" in str(refused.value)
+        assert str(refused.value).endswith(f"build it again with: rankpipe index build {index.folder} --force")
+        assert str(path) in verified(index)
+        path.write_bytes(whole)
+    path.write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != "checksum"}))  # an earlier version's
+    assert len(type(index)(index.folder)) == 37
+
+
+def test_a_large_index_is_opened_by_sizes(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the first decision says; to verify finds what that does not."""
+    monkeypatch.setattr(store, "HASH_ON_OPEN_BYTES", 1000)
+    for said, harm in HARMS.items():
+        name = max(index.manifest.files, key=lambda n: index.manifest.files[n][0])
+        path = index.manifest.path / name
+        whole = path.read_bytes()
+        harmed(path, harm(whole))
+        assert f"{path} " in verified(index)
+        assert said in verified(index)
+        if said == "is damaged":
+            assert store.open_artefact(index.folder, kind=index.kind, format=index.format).build
+        else:
+            with pytest.raises(ArtefactError, match=said):
+                type(index)(index.folder)
+        path.write_bytes(whole)
