@@ -150,7 +150,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules
 
 
 def near(name: str, known: list[str]) -> str:
-    """``"; did you mean x or y?"``, or nothing where nothing is near."""
+    """``"; did you mean x or y?"``, or nothing where nothing is near. What follows it is a sentence of its own."""
     close = get_close_matches(name, dict.fromkeys(known))
     return f"; did you mean {' or '.join(close)}?" if close else ""
 

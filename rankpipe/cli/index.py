@@ -173,8 +173,23 @@ def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
     written = recipe.load(path) if path.exists() else tree
     if "index" not in written:
         raise ArtefactError(f"{path}: is no recipe of an index; name another folder")
-    if written != tree and not force:
-        raise ArtefactError(f"{path}: says something else; build by it without --data, or replace it with --force")
+    if written == tree or force:
+        return
+    there, here = _leaves(written), _leaves(tree)
+    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    other = [f"{k}: {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in keys]
+    raise ArtefactError(
+        f"{path}: says something else ({'; '.join(other)}); build by it without --data, or replace it with --force"
+    )
+
+
+def _leaves(tree: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Each value by the keys that lead to it, with points between them."""
+    return {
+        name: value
+        for key, told in tree.items()
+        for name, value in (_leaves(told, f"{place}{key}.") if isinstance(told, dict) else {place + key: told}).items()
+    }
 
 
 def _write_recipe(path: Path, tree: dict[str, Any]) -> None:

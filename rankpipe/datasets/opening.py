@@ -30,7 +30,7 @@ from rankpipe.errors import DataError
 from rankpipe.trec import read_qrels
 
 ACCEPTED = (
-    "accepted are a BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), pydocs, "
+    "Accepted are a BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), pydocs, "
     "a Hugging Face id (hf:BeIR/scifact), "
     "and an id of ir_datasets (beir/scifact/test)"
 )
@@ -76,7 +76,7 @@ def _opened(spec: str | Path, split: str) -> Dataset:
     known_names = [*spellings(), "pydocs", *irds.ids()]
     missing = "" if installed("ir_datasets") else " (not installed: pip install 'rankpipe[datasets]')"
     raise DataError(
-        f"{name}: no such path, and no collection of this name{near(name, known_names)}; {ACCEPTED}{missing}"
+        f"{name}: no such path, and no collection of this name{near(name, known_names) or '.'} {ACCEPTED}{missing}"
     )
 
 

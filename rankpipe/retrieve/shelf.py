@@ -138,6 +138,8 @@ def build(
         )
     if not why:
         return None
+    if not force and (folder / "manifest.json").exists():
+        notice(f"{why}; building it again")
     if memory and "memory" not in recipe.parameters(kind.build):
         raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
     if shard is None and engine is not None:
