@@ -143,7 +143,7 @@ def require(module: str, *, name: str, extra: str) -> None:
     :raises MissingExtra: If the module is not installed; says the one command that installs it.
     """
     if not installed(module):
-        raise MissingExtra(name, module, extra)
+        raise MissingExtra.of(name, module, extra)
 
 
 def need(module: str, *, name: str, extra: str) -> Any:

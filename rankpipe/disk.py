@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
@@ -41,6 +42,19 @@ def write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             raise
 
 
+def writable(path: Path) -> None:
+    """Refuse before the work what could not be written after it; makes nothing.
+
+    :raises DiskError: If it is to lie where nothing can be written.
+    """
+    there = next(folder for folder in path.absolute().parents if folder.exists())
+    with disk_errors(path):
+        try:
+            TemporaryFile(dir=there).close()
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 @contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
@@ -48,13 +62,33 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     :param wait: wait for the holder to end, however long that takes, instead of refusing.
     :raises ArtefactError: If another process holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as f:
+    file, new = _locked(folder, wait)
+    with file:
         try:
-            fcntl.flock(f, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
-        yield
+            yield
+        finally:
+            with suppress(OSError):
+                if [path.name for path in folder.iterdir()] == [".lock"]:  # nothing was written: nothing stays
+                    (folder / ".lock").unlink()
+                    for made in new:
+                        made.rmdir()
+
+
+def _locked(folder: Path, wait: bool) -> tuple[IO[str], list[Path]]:
+    """The lock of a folder, held, and not one that its holder has removed; and the folders that were made for it."""
+    while True:
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # the folder was just removed
+            file = open(folder / ".lock", "a")  # noqa: SIM115  the lock ends with it
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                file.close()
+                raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
+            if os.fstat(file.fileno()).st_nlink:
+                return file, new
+            file.close()
 
 
 def cache_folder() -> Path:

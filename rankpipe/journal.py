@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,23 @@ class Totals:
 
     known: int = 0
     asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rankings that were given to a stage, from a file."""
+
+    name: str
+    checksum: str  # of each query and its hits with their texts, in their order
+
+    @classmethod
+    def of(cls, path: Path, rankings: Sequence[Ranking]) -> Source:
+        """Those of a file."""
+        keys = sorted(_key("", r) for r in rankings)
+        return cls(str(path), hashlib.sha256(" ".join(keys).encode()).hexdigest()[:12])
+
+    def __str__(self) -> str:
+        return f"{self.name} (checksum {self.checksum})"
 
 
 class Kept(Reranker):
@@ -73,7 +90,10 @@ class Kept(Reranker):
     def only(self, keys: Container[str]) -> None:
         """Forget the results of all other keys, for good: they are made again."""
         self.known = {key: row for key, row in self.known.items() if key in keys}
-        lines.write(self.path, self.known.values())
+        if self.known:
+            lines.write(self.path, self.known.values())
+        else:
+            self.path.unlink(missing_ok=True)
 
     def taken(self) -> list[dict[str, Any]]:
         """The rows that have come since the last call, and were not written."""
@@ -114,11 +134,16 @@ class Replayed(Reranker):
         return self.run(batch)
 
 
-def note(path: Path, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
+def note(path: Path, source: Source, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
     """Write down what a stage gave for what it took, for :class:`Replayed`. The file is this one run's: its keys have
     no identity of the stage.
     """
-    lines.write(path, (_row(_key("", t), t, g) for t, g in zip(took, gave, strict=True)))
+    lines.write(path, [asdict(source), *(_row(_key("", t), t, g) for t, g in zip(took, gave, strict=True))])
+
+
+def noted(path: Path) -> Source | None:
+    """What the rankings were of which a file has what a stage gave; None if it does not say."""
+    return next((Source(**row) for row in _rows(path, "") if "checksum" in row), None)
 
 
 def _key(identity: str, ranking: Ranking, scores: Sequence[float] = ()) -> str:
@@ -139,4 +164,8 @@ def _restore(row: dict[str, Any], took: Ranking) -> Ranking:
 
 
 def _load(path: Path, cure: str) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in lines.read(path, FIELDS, cure)}
+    return {row["key"]: row for row in _rows(path, cure) if "key" in row}
+
+
+def _rows(path: Path, cure: str) -> list[dict[str, Any]]:
+    return lines.read(path, FIELDS, cure, [f.name for f in fields(Source)])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from rankpipe.catalog import find, is_known, near
-from rankpipe.errors import DataError, MissingExtra, RankpipeError, RecipeError
+from rankpipe.errors import DataError, Fault, MissingExtra, RankpipeError, RecipeError, placed
 from rankpipe.provenance import digest
 
 __all__ = [
@@ -144,9 +144,11 @@ def _rehearsed(node: Any, place: str, root: Path, faults: list[str]) -> Any:
             return stand_in if made.get("where") is None else stand_in.filtered(made["where"])
         return _called(call, made, root)
     except RecipeError as error:
-        faults += [f"{where}: {fault}" for fault in error.faults]
-    except RankpipeError as error:
+        faults += placed(where, error.faults)
+    except DataError as error:  # as of a prompt that it names
         faults.append(f"{where}: {error}")
+    except RankpipeError as error:
+        faults.append(Fault(f"{where}: {error}", type(error)))
     return None
 
 
@@ -162,7 +164,7 @@ def bind(node: dict[str, Any], place: str, method: str | None = None, given: Seq
     except RecipeError as error:
         return [where + f for f in error.faults]
     except MissingExtra as error:
-        return [f"{where}{error}"]
+        return [Fault(f"{where}{error}", type(error))]
     if method and not inspect.ismethod(getattr(call, method, None)):  # of the class
         return [f"{where}{node['use']}: cannot {method}"]
     arguments = {k: v for k, v in node.items() if k != "use"}

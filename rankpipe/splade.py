@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe import st, weights
-from rankpipe.catalog import need
+from rankpipe.catalog import need, require
 from rankpipe.device import default_device
 from rankpipe.lm.local import in_batches, loaded, whole
 from rankpipe.onnx import fitting
@@ -46,6 +46,15 @@ class SparseEncoder(Protocol):
     def docs(self, texts: Sequence[str]) -> Sequence[Weighed]:
         """Passages."""
         ...
+
+
+def require_libraries(model: str) -> None:
+    """Refuse a model whose libraries are not installed; anybody's own (``package.module:Class``) is taken as it is.
+
+    :raises MissingExtra: If torch or transformers is not.
+    """
+    for module in ("torch", "transformers") if ":" not in model else ():
+        require(module, name=f"the sparse model {model}", extra="lm")
 
 
 def sparse_encoder(model: str, max_length: int | None = None) -> SparseEncoder:

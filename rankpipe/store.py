@@ -7,27 +7,27 @@ a writer killed at any point leaves the old one.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rankpipe import builds
 from rankpipe.disk import disk_errors, fsync, lock, sha256, write
 from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
-NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
 
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
+_replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
 @dataclass(frozen=True)
@@ -84,21 +84,66 @@ def publish(
 
     :param resume: keep what an interrupted build of the same recipe and data left, for this one to go on from, if it
         was told the same here; anything but None.
-    :raises ArtefactError: If another process is writing there.
+    :raises ArtefactError: If another process is writing there, or an artefact of another kind is there (but see
+        :func:`replacing`).
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
+    refuse_other(folder, kind)
     known = _Known(kind, format)
     told = [kind, format, recipe, asdict(data), resume]
     key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
     work = folder / "made" / f".work-{key}"
     with disk_errors(folder), lock(folder):
+        named = _named(folder)
         if resume is not None:
-            _take_up(folder, work)
-        _sweep(folder, keep=work.name if resume is not None else "")
-        work.mkdir(parents=True, exist_ok=True)
-        draft = Draft(work)
-        yield draft
-        known.commit(folder, recipe, data, draft, draft.sums)
+            builds.take_up(folder, work, named)
+        builds.sweep(folder, {named, work.name} if resume is not None else {named})
+        with builds.working(work, goes_on=resume is not None):
+            draft = Draft(work)
+            yield draft
+            known.commit(folder, recipe, data, draft, draft.sums)
+
+
+@contextmanager
+def replacing(asked: bool = True) -> Iterator[None]:
+    """Inside, what is published takes the place of an artefact of another kind, too.
+
+    :param asked: whether it does.
+    """
+    token = _replaces.set(asked)
+    try:
+        yield
+    finally:
+        _replaces.reset(token)
+
+
+def claim(folder: Path, kind: str, cure: str = "name another folder") -> None:
+    """Refuse to write an artefact into a folder that is something else: what :func:`publish` refuses, and files that
+    are no artefact's.
+
+    :param cure: what to do about an artefact of another kind.
+    :raises ArtefactError: If it is.
+    """
+    if not refuse_other(folder, kind, cure) and folder.is_dir():
+        there = {path.name for path in folder.iterdir() if not path.name.startswith(".manifest.json.")}
+        ours = {".lock", "made", "manifest.json"} if "made" in there else {".lock"}
+        if others := sorted(there - ours):
+            raise ArtefactError(f"{folder}: holds {others[0]}, and nothing that was built; name another folder")
+
+
+def refuse_other(folder: Path, kind: str, cure: str = "name another folder") -> bool:
+    """Whether an artefact is there.
+
+    :param cure: what to do about one of another kind.
+    :raises ArtefactError: If it is of another kind.
+    """
+    try:
+        known = read_manifest(folder).kind
+    except ArtefactError:
+        return False
+    if known != kind and not _replaces.get():
+        raise ArtefactError(f"{folder}: holds a {known!r}, which a {kind!r} does not replace; {cure}")
+    return True
 
 
 @contextmanager
@@ -115,15 +160,15 @@ def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifes
     with disk_errors(folder), lock(folder):
         old = open_artefact(folder, kind=kind, format=format)
         work = folder / "made" / ".work-amended"  # no build's name: none goes on from it
-        _sweep(folder)
-        work.mkdir(parents=True)
-        for name in old.files:
-            (work / name).parent.mkdir(parents=True, exist_ok=True)
-            _linked(old.path / name, work / name)
-        draft = Draft(work, dict(old.facts))
-        yield old, draft
-        kept = {n: s for n, s in old.files.items() if _same(old.path / n, work / n)}
-        known.commit(folder, old.recipe, old.data, draft, kept)
+        builds.sweep(folder, {old.build})
+        with builds.working(work):
+            for name in old.files:
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+                builds.linked(old.path / name, work / name)
+            draft = Draft(work, dict(old.facts))
+            yield old, draft
+            kept = {n: s for n, s in old.files.items() if builds.same(old.path / n, work / n)}
+            known.commit(folder, old.recipe, old.data, draft, kept)
 
 
 @dataclass(frozen=True)
@@ -159,7 +204,7 @@ class _Known:
         fsync(made)
         with write(folder / "manifest.json") as f:
             json.dump({**plain, "checksum": digest(plain)}, f, indent=1, sort_keys=True, ensure_ascii=False)
-        _sweep(folder, keep=build)
+        builds.sweep(folder, {build})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -251,39 +296,8 @@ def cure(folder: Path, manifest: Manifest | None = None) -> str:
     return f"build it again from its documents{then}"
 
 
-def _sweep(folder: Path, keep: str = "") -> None:
-    """Remove builds that no manifest names: older ones, and what killed writers left."""
+def _named(folder: Path) -> str:
+    """The build that the manifest names; "" if there is none."""
     with suppress(ArtefactError):
-        keep += " " + read_manifest(folder).build
-    for left in (folder / "made").glob("*"):
-        if left.name not in keep.split():
-            shutil.rmtree(left, ignore_errors=True)
-    for left in folder.glob(".manifest.json.*.part"):
-        left.unlink()
-
-
-def _take_up(folder: Path, work: Path) -> None:
-    """Make an interrupted build ready to go on, also one killed just before its manifest; torn files away."""
-    named = ""
-    with suppress(ArtefactError):
-        named = read_manifest(folder).build
-    key = work.name.removeprefix(".work-")
-    whole = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
-    if whole and not work.exists():
-        os.rename(whole[0], work)
-    for torn in work.rglob(".*.part"):
-        torn.unlink()
-
-
-def _linked(old: Path, new: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
-    try:
-        os.link(old, new)
-    except OSError as error:
-        if error.errno not in NO_LINKS:
-            raise
-        shutil.copyfile(old, new)
-
-
-def _same(old: Path, new: Path) -> bool:
-    return new.exists() and old.samefile(new)
+        return read_manifest(folder).build
+    return ""

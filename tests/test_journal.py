@@ -6,7 +6,7 @@ import pytest
 
 from rankpipe import Doc, Hit, Query, Ranking, Step
 from rankpipe.errors import ArtefactError, DataError, DiskError
-from rankpipe.journal import Kept, Replayed, Totals, note
+from rankpipe.journal import Kept, Replayed, Source, Totals, note, noted
 from rankpipe.rerank.ltr import LearnedRanker
 from rankpipe.stage import Reranker
 
@@ -71,11 +71,23 @@ def test_scores_are_in_the_key_of_a_stage_that_reads_them(
 
 
 def test_what_a_stage_gave_is_replayed(tmp_path: Path) -> None:
-    made = Turn().apply(rankings())
-    note(tmp_path / "n.jsonl", rankings(), made)
+    made, source = Turn().apply(rankings()), Source.of(Path("a.trec"), rankings())
+    note(tmp_path / "n.jsonl", source, rankings(), made)
+    assert noted(tmp_path / "n.jsonl") == source
+    assert noted(tmp_path / "none.jsonl") is None
     assert Replayed(tmp_path / "n.jsonl").apply(rankings()[::-1]) == made[::-1]
     with pytest.raises(DataError, match=r"n\.jsonl: nothing of query '0' with these hits"):
         Replayed(tmp_path / "n.jsonl").apply(rankings(text="u"))
+
+
+def test_rankings_are_known_by_what_is_asked_and_shown() -> None:
+    """Not by their scores, which the same hits may have others of in another file, nor by the order of the queries."""
+    whole = Source.of(Path("a.trec"), rankings())
+    lower = [replace(r, hits=tuple(replace(h, score=h.score - 1) for h in r.hits)) for r in rankings()]
+    turned = [replace(r, hits=tuple(replace(h, score=0.0) for h in r.hits[::-1])) for r in rankings()]
+    assert Source.of(Path("a.trec"), lower[::-1]) == whole
+    for other in (rankings()[:-1], turned, rankings(text="u")):
+        assert Source.of(Path("a.trec"), other).checksum != whole.checksum
 
 
 def test_what_is_forgotten_is_made_again(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import pytest
 
 from rankpipe import Query, Ranking, recipe
-from rankpipe.errors import DataError
+from rankpipe.errors import ArtefactError, DataError, MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.stage import Retriever, Top
 
 HERE = "tests.test_recipe"
@@ -94,6 +94,36 @@ def test_all_faults_at_once_each_with_its_place() -> None:
         "pipeline[1].part: top: argument 'k' is missing",
         f"pipeline[1]: {HERE}:Finder: k: 'x' is a str, expected int",
     ]
+
+
+class Refusing:
+    """Refuses by the name of an error."""
+
+    def __init__(self, kind: str) -> None:
+        kinds = {"extra": MissingExtra, "artefact": ArtefactError, "data": DataError, "recipe": RecipeError}
+        raise kinds[kind]([kind])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "error"),
+    [
+        (["extra"], MissingExtra),
+        (["extra", "extra"], MissingExtra),
+        (["artefact"], ArtefactError),
+        (["recipe"], RecipeError),
+        (["data"], RecipeError),
+        (["extra", "artefact"], RecipeError),
+        (["extra", "recipe"], RecipeError),
+    ],
+)
+def test_faults_of_one_kind_are_errors_of_that_kind(kinds: list[str], error: type[RankpipeError]) -> None:
+    faults = recipe.check({"stages": [{"use": f"{HERE}:Refusing", "kind": kind} for kind in kinds]})
+    assert len(faults) == len(kinds)
+    with pytest.raises(RankpipeError) as told:
+        refuse(placed("eval/x", faults))
+    assert type(told.value) is error
+    assert all(f"eval/x: stages[{i}]: {HERE}:Refusing: " in str(told.value) for i in range(len(kinds)))
+    refuse([])
 
 
 def test_a_build_is_checked_like_a_call() -> None:

@@ -4,14 +4,26 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from rankpipe.disk import lock, write
-from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.errors import ArtefactError, DataError, DiskError
 from rankpipe.provenance import commit, digest
-from rankpipe.store import Data, damages, open_artefact, publish, read_manifest, staleness
+from rankpipe.store import (
+    Data,
+    amend,
+    claim,
+    damages,
+    open_artefact,
+    publish,
+    read_manifest,
+    replacing,
+    staleness,
+)
 
 DATA = Data("docs", "abc")
 
@@ -72,6 +84,82 @@ def test_work_is_resumed_only_for_the_same_recipe_and_data(tmp_path: Path) -> No
     with pytest.raises(KeyError):
         begin("a", True)
     assert begin("b", False) == []
+
+
+def test_work_is_left_only_where_a_build_goes_on_from_it(tmp_path: Path) -> None:
+    def fail(folder: Path, resume: object, error: type[Exception]) -> list[str]:
+        kept = publish(folder, kind="thing", recipe={}, data=DATA, resume=resume)
+        with pytest.raises(error), kept as draft:
+            (draft.folder / "half.txt").write_text("half")
+            raise error
+        return [p.name for p in folder.rglob("half.txt")]
+
+    new = tmp_path / "some" / "new"
+    assert (fail(new, None, KeyError), list(tmp_path.iterdir())) == ([], [])
+    assert (fail(new, True, DataError), list(tmp_path.iterdir())) == ([], [])  # the next would meet it, too
+    assert fail(new, True, KeyError) == ["half.txt"]
+    make(tmp_path / "old")
+    before = sorted(tmp_path.rglob("old/**/*"))
+    assert fail(tmp_path / "old", None, KeyError) == []
+    with pytest.raises(KeyError), amend(tmp_path / "old", kind="thing"):
+        raise KeyError
+    assert sorted(tmp_path.rglob("old/**/*")) == before
+    (tmp_path / "mine").mkdir()
+    fail(tmp_path / "mine", None, KeyError)
+    assert list((tmp_path / "mine").iterdir()) == []  # the folder was there before
+
+
+def test_an_artefact_of_another_kind_is_replaced_only_where_that_is_said(tmp_path: Path) -> None:
+    def other() -> None:
+        with publish(tmp_path, kind="other", recipe={}, data=DATA):
+            pass
+
+    make(tmp_path)
+    for allowed in (nullcontext(), replacing(False)):
+        with allowed, pytest.raises(ArtefactError, match="holds a 'thing', which a 'other' does not replace"):
+            other()
+    assert content(tmp_path) == "one"
+    with replacing():
+        other()
+    assert read_manifest(tmp_path).kind == "other"
+    with pytest.raises(ArtefactError, match="holds a 'other', which a 'thing' does not replace; name"):
+        make(tmp_path)
+
+
+def test_a_folder_of_somebody_else_is_not_claimed(tmp_path: Path) -> None:
+    def left(name: str, *files: str) -> Path:
+        for file in files:
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text("{}")
+        return tmp_path / name
+
+    with pytest.raises(KeyError), publish(tmp_path / "begun", kind="thing", recipe={}, data=DATA, resume=1) as draft:
+        (draft.folder / "a").touch()
+        raise KeyError
+    make(tmp_path / "whole")
+    make(tmp_path / "damaged")
+    (tmp_path / "damaged" / "manifest.json").write_text("{")
+    (tmp_path / "empty").mkdir()
+    for folder in ("begun", "whole", "damaged", "empty", "none"):
+        claim(tmp_path / folder, "thing")
+    with pytest.raises(ArtefactError, match="holds a 'thing', which a 'other' does not replace; cure"):
+        claim(tmp_path / "whole", "other", "cure")
+    for somebodys, holds in (
+        (left("a", "corpus.jsonl"), "corpus.jsonl"),
+        (left("b", "manifest.json"), "manifest.json"),  # of a web page, perhaps
+        (left("c", "recipe.yaml"), "recipe.yaml"),
+        (left("d", "made/a", "b"), "b"),
+    ):
+        with replacing(), pytest.raises(ArtefactError, match=f"{somebodys.name}: holds {holds}, and nothing"):
+            claim(somebodys, "thing")
+
+
+def test_only_builds_are_swept(tmp_path: Path) -> None:
+    (tmp_path / "made" / "photos").mkdir(parents=True)
+    make(tmp_path)
+    make(tmp_path)
+    assert len(list((tmp_path / "made").iterdir())) == 2
+    assert (tmp_path / "made" / "photos").exists()
 
 
 @pytest.mark.parametrize("harm", ["truncate", "flip", "remove"])
@@ -142,6 +230,25 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with lock(tmp_path):
         pass
     make(tmp_path)
+
+
+def test_who_waits_for_a_lock_gets_one_that_holds(tmp_path: Path) -> None:
+    """Though the folder was removed with the lock, since nothing was written."""
+    folder = tmp_path / "new"
+
+    def wait() -> bool:
+        with lock(folder, wait=True):
+            refused = pytest.raises(ArtefactError, match="another process is writing here")
+            with refused, lock(folder):
+                pass
+            return (folder / ".lock").exists()
+
+    with ThreadPoolExecutor(1) as threads:
+        with lock(folder):
+            told = threads.submit(wait)
+            time.sleep(0.05)
+        assert told.result()
+    assert not folder.exists()
 
 
 KILLED = """

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from rankpipe import disk, journal
 from rankpipe.cli import show
 from rankpipe.data import Ranking
-from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.errors import ArtefactError, DataError, DiskError, ModelError
+from rankpipe.journal import Source
 from rankpipe.stage import Reranker
 
 RUN = "run"  # what says, among the answers, how they were asked for
@@ -47,15 +49,17 @@ class Work:
             kept.only(noted(self.windows))  # another run may have begun a draft of its own meanwhile
         return kept
 
-    def answered(self, node: dict[str, Any], lm: Any) -> None:
+    def answered(self, node: dict[str, Any], source: Source, lm: Any) -> None:
         """The run is written; its windows stay, and the answers: all that :func:`replayed` needs.
 
+        :param source: what was reranked.
         :param lm: what ``keeping`` made of the node's; it answers no more.
         """
         from rankpipe.lm.book import Row
         from rankpipe.lm.cache import Cached
 
-        lm.book.write([Row(RUN, "", RUN, {"node": node, "identity": lm.identity})], again=True)
+        told = {"node": node, "identity": lm.identity, "source": asdict(source)}
+        lm.book.write([Row(RUN, "", RUN, told)], again=True)
         while isinstance(lm, Cached):
             lm.book.close()
             lm = lm.lm  # one inside may have this very run's answers open
@@ -66,9 +70,9 @@ class Work:
             scores(self.out).unlink(missing_ok=True)
             self._clear()
 
-    def scored(self, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
+    def scored(self, source: Source, took: Sequence[Ranking], gave: Sequence[Ranking]) -> None:
         """The run is written; its windows stay, and of a reranker without a language model what it gave."""
-        journal.note(scores(self.out), took, gave)
+        journal.note(scores(self.out), source, took, gave)
         self._ledgered()
         with disk.disk_errors(self.out):
             _remove(answers(self.out))
@@ -102,10 +106,7 @@ def writable(out: Path | None) -> None:
         return
     if out.is_dir():
         raise DiskError(f"{out}: a folder; name a file in it")
-    with disk.disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=out.parent):
-            pass
+    disk.writable(out)
 
 
 def ledger(out: Path) -> Path:
@@ -128,17 +129,67 @@ def replayed(run: Path) -> dict[str, Any]:
     runs it.
 
     :raises ArtefactError: If there are none.
+    :raises DataError: If there is no such run.
     """
-    from rankpipe.lm.book import Book
-
     if scores(run).exists():
         return {"use": "rankpipe.journal:Replayed", "path": str(scores(run))}
+    if not (told := _told(run)):
+        raise ArtefactError(f"{run}: no answers were kept of it, to make it again from. {_why(run)}")
+    absent = {"use": "rankpipe.lm.cache:Absent", "identity": told["identity"]}
+    return {**told["node"], "lm": {"use": "cache", "lm": absent, "path": str(answers(run)), "offline": True}}
+
+
+@contextmanager
+def replaying(run: Path, source: Callable[[], Source]) -> Iterator[None]:
+    """Inside, a run is made again; an error says so if it was made from something else than is given.
+
+    :param source: says what is given.
+    :raises DataError: If it was.
+    """
+    try:
+        yield
+    except (DataError, ModelError) as error:
+        was, given = journal.noted(scores(run)), source()
+        if was is None and (told := _told(run).get("source")):
+            was = Source(**told)
+        if was is None or was.checksum == given.checksum:
+            raise
+        raise DataError(f"{run} was made from {was}, but {given} is given; give it the same") from error
+
+
+def windows(run: Path) -> Path:
+    """Where the windows of a run are.
+
+    :raises DataError: If there are none, or no such run.
+    """
+    if not ledger(run).exists():
+        raise DataError(f"{run}: no windows were kept of it. {_why(run)}")
+    return ledger(run)
+
+
+def _told(run: Path) -> dict[str, Any]:
+    """How a run was asked for, by the answers beside it; {} if there are none."""
+    from rankpipe.lm.book import Book
+
     path = answers(run)
-    told = Book(path, read_only=True).read([RUN]) if path.exists() else {}
-    if not told:
-        raise ArtefactError(f"{path}: no answers of a run; make it again with: rankpipe rerank --ledger --out {run}")
-    absent = {"use": "rankpipe.lm.cache:Absent", "identity": told[RUN]["identity"]}
-    return {**told[RUN]["node"], "lm": {"use": "cache", "lm": absent, "path": str(path), "offline": True}}
+    return dict(Book(path, read_only=True).read([RUN]).get(RUN, {})) if path.exists() else {}
+
+
+def _why(run: Path) -> str:
+    """Why nothing lies beside a run, and what to do.
+
+    :raises DataError: If there is no such run.
+    """
+    from rankpipe.catalog import CATALOG, find
+
+    if not run.exists():
+        raise DataError(f"{run}: no such file")
+    found = {name: find(name) for name, entry in CATALOG.items() if entry.target.startswith("rankpipe.rerank.")}
+    silent = [n for n, c in found.items() if isinstance(c, type) and issubclass(c, Reranker) and not c.tells]
+    return (
+        f"A reranker whose model is shown passages and replies keeps them with: rankpipe rerank --ledger --out {run}. "
+        f"Others ({', '.join(silent)}) have none: all that they say of a passage is its score, and that is in the run"
+    )
 
 
 def _remove(path: Path) -> None:

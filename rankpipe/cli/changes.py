@@ -12,7 +12,7 @@ import typer
 from rankpipe.cli import options, show
 from rankpipe.cli.index import Folder, index
 from rankpipe.cli.search import opened_index
-from rankpipe.errors import DataError, RecipeError
+from rankpipe.errors import ArtefactError, CommandError, DataError
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.index import Change, Index
@@ -55,7 +55,7 @@ def delete(
     """
     doomed = [*(ids or ()), *(_ids(file) if file else ())]
     if not doomed:
-        raise DataError("say which documents: their ids, or a file of them with --ids")
+        raise CommandError(["say which documents: their ids, or a file of them with --ids"])
     _change(folder, lambda living: living.delete(doomed))
 
 
@@ -111,7 +111,7 @@ def _living(folder: Path) -> Index:
 
     opened = opened_index(folder, 1)
     if not isinstance(opened, Index):
-        raise RecipeError([f"{folder}: an index of the kind {type(opened).__name__} cannot be changed; build it again"])
+        raise ArtefactError(f"{folder}: an index of the kind {type(opened).__name__} cannot be changed; build it again")
     return opened
 
 

@@ -12,7 +12,7 @@ import typer
 from rankpipe.cli import app, show
 
 
-@show.verb(app, "demo", bare=True)
+@show.verb(app, "demo", bare=True, recipe=True)
 def demo(
     folder: Annotated[Path, typer.Option(help="Where the demo's house is built.")] = Path("rankpipe-demo"),
 ) -> None:

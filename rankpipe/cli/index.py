@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rankpipe.cli import app, options, show
-from rankpipe.errors import ArtefactError, DataError
+from rankpipe.cli import app, guard, options, show
+from rankpipe.errors import ArtefactError, CommandError
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.forecast import Forecast
@@ -23,7 +23,7 @@ app.add_typer(index, name="index")
 Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
 
-@show.verb(index, "build")
+@show.verb(index, "build", recipe=True)
 def build(
     folder: Annotated[Path, typer.Argument(help="The index: a folder to make, or one with a recipe.yaml.")],
     data: options.DataOrNone = None,
@@ -37,7 +37,9 @@ def build(
     recall: Annotated[
         float | None, typer.Option("--recall", help="Search by HNSW or IVF, tuned to find so much of the 10 nearest.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Build even if it is current.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Build even if it is current, in the place of whatever was built there.")
+    ] = False,
     engine: options.Engine = options.Engines.local,
     address: options.Address = None,
     gpus: options.Gpus = 0,
@@ -54,6 +56,7 @@ def build(
     rankpipe index build indexes/pydocs-bm25
     rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
+    from rankpipe import store
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
@@ -68,19 +71,17 @@ def build(
     }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
-        node = options.component(use, settings, method="build", given=shelf.GIVEN)
-        source = str(Path(data).resolve()) if Path(data).exists() else data
-        policy = {**({"split": split} if split != "test" else {}), **({"titles": titles.value} if titles else {})}
-        tree = {"data": source, **policy, "index": node}
-        _refuse_other(written, tree, force)
-        with _going_on():
+        with guard.spelled(), store.replacing(force), _going_on():
+            node = options.component(use, settings, method="build", given=shelf.GIVEN)
+            tree = {**_collection(data, split, titles), "index": node}
+            _refuse_other(written, tree, force)
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
         with _going_on():
             why = shelf.ensure(folder, **how)
     else:
-        raise DataError(f"{folder}: no recipe.yaml here; name a collection with --data")
+        raise CommandError([f"{folder}: no recipe.yaml here; name a collection with --data"])
     _tell(folder, why, foreseen)
 
 
@@ -172,10 +173,23 @@ def _going_on() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
+def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> dict[str, Any]:
+    """A collection as the recipe of an index has it."""
+    source = str(Path(data).resolve()) if Path(data).exists() else data
+    return {
+        "data": source,
+        **({"split": split} if split != "test" else {}),
+        **({"titles": titles.value} if titles else {}),
+    }
+
+
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
     from rankpipe import recipe
 
-    if path.exists() and not force and recipe.load(path) != tree:
+    written = recipe.load(path) if path.exists() else tree
+    if "index" not in written:
+        raise ArtefactError(f"{path}: is no recipe of an index; name another folder")
+    if written != tree and not force:
         raise ArtefactError(f"{path}: says something else; build by it without --data, or replace it with --force")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe import recipe
-from rankpipe.errors import DataError, RecipeError
+from rankpipe.errors import CommandError, RecipeError, refuse
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
@@ -111,24 +111,25 @@ def judged(
 ) -> Dataset:
     """The collection, with judgements.
 
-    :raises DataError: If neither ``--data`` nor ``--qrels`` is given, or something is not there or malformed.
+    :raises CommandError: If neither ``--data`` nor ``--qrels`` is given.
+    :raises DataError: If something is not there or malformed.
     """
     if data is None and qrels is None:
-        raise DataError("no judgements: name a data set with --data, or a file with --qrels")
+        raise CommandError(["no judgements: name a data set with --data, or a file with --qrels"])
     return collection(data, topics, qrels, split, self_match)
 
 
 def engine(name: Engines, address: str | None, gpus: float = 0) -> Ray | None:
     """What ``--engine``, ``--address`` and ``--gpus`` name together; None for this process.
 
-    :raises RecipeError: If a cluster's options are given to this process.
+    :raises CommandError: If a cluster's options are given to this process.
     """
     from rankpipe.engine import Ray
 
     if name is Engines.ray:
         return Ray(address, gpus=gpus)
     if address or gpus:
-        raise RecipeError(["--address and --gpus are those of a cluster: add --engine ray"])
+        raise CommandError(["--address and --gpus are those of a cluster: add --engine ray"])
     return None
 
 
@@ -173,8 +174,8 @@ def checked(node: dict[str, Any], method: str | None = None, given: tuple[str, .
     """The node, if it can be built (or ``method`` of its component be called).
 
     :raises RecipeError: If not, with every fault.
+    :raises RankpipeError: Of another kind, if it is only for that: MissingExtra, ArtefactError.
     """
-    inner = [v for k, v in node.items() if k != "use"]
-    if faults := [*recipe.check(inner), *recipe.bind(node, "", method, given)] if method else recipe.check(node):
-        raise RecipeError(faults)
+    inner = {k: v for k, v in node.items() if k != "use"}
+    refuse([*recipe.check(inner), *recipe.bind(node, "", method, given)] if method else recipe.check(node))
     return node

@@ -8,12 +8,20 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, options, show
-from rankpipe.errors import DataError, RecipeError
+from rankpipe.errors import DataError, refuse
+from rankpipe.recipe import SHELVES
 
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
 
 
-@show.verb(app, "check")
+def _there(recipe: Path) -> None:
+    """:raises DataError: If there is no recipe."""
+    if not recipe.exists():
+        ours = "; rankpipe's own come with a clone of its repository" if recipe.parts[0] in SHELVES else ""
+        raise DataError(f"{recipe}: no such recipe here{ours}. Name the path of one; rankpipe demo writes some to copy")
+
+
+@show.verb(app, "check", recipe=True)
 def check(recipe: RecipePath) -> None:
     """Report every fault of a recipe at once, each with its place; build nothing.
 
@@ -23,14 +31,14 @@ def check(recipe: RecipePath) -> None:
     from rankpipe.measure.experiment import Experiment
     from rankpipe.retrieve import shelf
 
+    _there(recipe)
     tree = recipes.load(recipe)
     faults = shelf.check(tree) if "index" in tree else Experiment(recipe).check()
-    if faults:
-        raise RecipeError(faults)
+    refuse(faults)
     show.emit({"recipe": str(recipe), "faults": []}, lambda: show.out.print(f"{recipe}: no faults"))
 
 
-@show.verb(app, "run")
+@show.verb(app, "run", recipe=True)
 def run(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Forget what is kept of earlier runs.")] = False,
@@ -49,6 +57,7 @@ def run(
     from rankpipe.measure.experiment import Experiment
 
     cluster = options.engine(engine, address, gpus)
+    _there(recipe)
     broken = experiment(Experiment(recipe), report=report, force=force, engine=cluster, block=block)
     if broken:
         raise typer.Exit(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ def rerank(
     """
     from rankpipe import recipe
     from rankpipe.errors import RecipeError
-    from rankpipe.journal import Replayed
+    from rankpipe.journal import Replayed, Source
     from rankpipe.measure.identity import identity
     from rankpipe.rerank import ledger as windows
     from rankpipe.stage import Top
@@ -44,8 +45,6 @@ def rerank(
         raise RecipeError(["--ledger: it lies beside the run; say with --out where that is to be"])
     work = beside.Work(out) if out else None
     node = _node(by, replay)
-    if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
-        raise RecipeError(faults)
     asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
     if ledger:
         _telling(node, replay)
@@ -62,15 +61,17 @@ def rerank(
             show.remark(f"going on where it stopped: {len(known)} rankings are done")
     reranker.batch = stage.batch
     remark(rankings, stage)
-    with windows.kept(work.windows, keys, known) if work and ledger else nullcontext():
+    source = partial(Source.of, given.run, rankings)
+    told = windows.kept(work.windows, keys, known) if work and ledger else nullcontext()
+    with told, beside.replaying(replay, source) if replay else nullcontext():
         label = f"replay {replay}" if replay else f"rerank with {by.name}"
         made = list(track(reranker(rankings), label, len(rankings)))
     asked = stage.lm if resumed else stage.lm.lm if keeps else reranker if known else stage
     rankings_out.tell(made, out, ledger=ledger, asked=asked)
     if work and ledger and keeps:
-        work.answered(node, stage.lm)
+        work.answered(node, source(), stage.lm)
     elif work and ledger:
-        work.scored(rankings, made)
+        work.scored(source(), rankings, made)
     elif work:
         work.done()
 
@@ -91,11 +92,18 @@ def _telling(node: dict[str, Any], replay: Path | None) -> None:
 
 
 def _node(by: By, replay: Path | None) -> dict[str, Any]:
-    """The reranker: the one that is asked for, or that of the run that is replayed."""
+    """The reranker: the one that is asked for, or that of the run that is replayed.
+
+    :raises RecipeError: If it is none, or both are asked for.
+    """
+    from rankpipe import recipe
     from rankpipe.errors import RecipeError
 
     if replay is None:
-        return by.node()
+        node = by.node()
+        if faults := recipe.misjoined([{"use": "bm25"}, node], "a retriever, then "):
+            raise RecipeError(faults)
+        return node
     if by != By():
         raise RecipeError([f"--replay {replay}: what was asked, and whom, is that run's; leave the other options out"])
     return beside.replayed(replay)

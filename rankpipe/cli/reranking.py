@@ -27,16 +27,17 @@ class Given:
     def rankings(self) -> list[Ranking]:
         """Each query with its hits and their texts.
 
+        :raises CommandError: If nothing says where the texts are.
         :raises DataError: If something is not there or malformed.
         """
         from rankpipe.datasets import rankings, read_requests
-        from rankpipe.errors import DataError
+        from rankpipe.errors import CommandError
         from rankpipe.trec import read_run
 
         if self.run.name.removesuffix(".gz").endswith(".jsonl"):
             return list(read_requests(self.run))
         if self.data is None:
-            raise DataError(f"{self.run}: a TREC run has no texts; say where they are with --data")
+            raise CommandError([f"{self.run}: a TREC run has no texts; say where they are with --data"])
         read = read_run(self.run)
         for oddity in read.oddities:
             show.warn(oddity)

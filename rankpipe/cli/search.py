@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.errors import ArtefactError, CommandError, DataError
 from rankpipe.stage import Retriever
 
 PREBUILT = "prebuilt:"
@@ -73,9 +73,9 @@ def search(
     from rankpipe.retrieve.shards import Spread
 
     if (question is None) == (data is None and topics is None):
-        raise DataError("say what to search for: either a question, or many by --data or --topics")
+        raise CommandError(["say what to search for: either a question, or many by --data or --topics"])
     if how.weights and not how.others:
-        raise DataError(f"--weights {how.weights}: there is nothing to fuse; name another index with --with")
+        raise CommandError([f"--weights {how.weights}: there is nothing to fuse; name another index with --with"])
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     folders = [index, *(how.others or ())]
@@ -90,6 +90,8 @@ def search(
     if where is not None:
         retriever = _filtered(retriever, opened, where)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
+    if not queries:
+        raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
 
@@ -110,7 +112,8 @@ def _numbers(weights: str | None) -> list[float] | None:
     try:
         return [float(weight) for weight in weights.split(",")] if weights else None
     except ValueError:
-        raise DataError(f"--weights {weights}: expected numbers with commas between them, such as 2,1") from None
+        said = f"--weights {weights}: expected numbers with commas between them, such as 2,1"
+        raise CommandError([said]) from None
 
 
 def _kind(folder: Path) -> str:
@@ -133,7 +136,7 @@ def _kind(folder: Path) -> str:
 def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
     """For each index, by its kind, those of the settings that it takes.
 
-    :raises RecipeError: If none takes one.
+    :raises CommandError: If none takes one.
     """
     from rankpipe import recipe
     from rankpipe.catalog import near
@@ -143,7 +146,7 @@ def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
     known = [*dict.fromkeys(chain.from_iterable(takes))]
     there = f"there are {', '.join(known)}" if known else f"{' and '.join(kinds)} has nothing to set"
     if lost := [name for name in names if name not in known]:
-        raise RecipeError([f"--set {name}: no such argument{near(name, known) or '; ' + there}" for name in lost])
+        raise CommandError([f"--set {name}: no such argument{near(name, known) or '; ' + there}" for name in lost])
     return [[one for one, name in zip(settings, names, strict=True) if name in taken] for taken in takes]
 
 

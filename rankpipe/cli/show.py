@@ -30,10 +30,12 @@ from rich.progress import (
 from rich.text import Text
 
 from rankpipe import progress
+from rankpipe.cli.guard import guarded
 from rankpipe.cli.layout import laid
 from rankpipe.errors import RankpipeError
 
 T = TypeVar("T")
+Verb = Callable[..., Any]
 PATIENCE_S = 2.0  # work shorter than this shows no progress
 FIRST_S, EVERY_S = 10.0, 30.0  # off a terminal: when the first line comes, and how often others
 
@@ -59,15 +61,16 @@ COMMON = {  # the options that every verb has, typed once
 }
 
 
-def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def verb(app: typer.Typer, name: str, *, bare: bool = False, recipe: bool = False) -> Callable[[Verb], Verb]:
     """Register a command with the common options; errors end it with their exit code and without a traceback.
 
     An argument that is a dataclass stands for options that verbs share: each of its fields is one.
 
     :param bare: the command makes sense without arguments; others then show their help.
+    :param recipe: it reads a recipe; in others faults of components are those of the command line.
     """
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+    def register(function: Verb) -> Verb:
         signature = inspect.signature(function, eval_str=True)
         groups: dict[str, Any] = {
             p.name: p.annotation for p in signature.parameters.values() if is_dataclass(p.annotation)
@@ -79,7 +82,7 @@ def verb(app: typer.Typer, name: str, *, bare: bool = False) -> Callable[[Callab
                 setattr(manner, option, arguments.pop(option))
             for given, group in groups.items():
                 arguments[given] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
-            with errors_told(), progress.listening(Shown()):
+            with errors_told(), progress.listening(Shown()), guarded(arguments, recipe):
                 function(**arguments)
 
         common = [_option(n, a, False) for n, a in COMMON.items()]
@@ -112,8 +115,7 @@ def errors_told() -> Iterator[None]:
     except RankpipeError as error:
         if manner.debug:
             err.print_exception()
-        kind = type(error).__name__
-        _refused(kind, str(error), faults=getattr(error, "faults", None))
+        _refused(type(error).__name__, str(error), faults=getattr(error, "faults", None))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         sys.stderr.close()

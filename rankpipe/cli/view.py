@@ -34,9 +34,7 @@ def view(
     from rankpipe.errors import DataError
     from rankpipe.rerank import ledger
 
-    path = beside.ledger(run)
-    if not path.exists():
-        raise DataError(f"{path}: there is none; make the run again with: rankpipe rerank --ledger --out {run}")
+    path = beside.windows(run)
     entries, ended = ledger.read(path), ledger.ended(path)
     if query is None:
         if window is not None:

@@ -80,6 +80,16 @@ def _opened(spec: str | Path, split: str) -> Dataset:
     )
 
 
+def sources(spec: str) -> list[Path]:
+    """The files on this machine that :func:`open_dataset` may read for this; none of what it fetches."""
+    path, root = Path(spec.removeprefix("hf:")), os.environ.get("RANKPIPE_DATA")
+    if not path.exists() and root and spec in spellings():
+        path = Path(root, spellings()[spec][0].folder)
+    beir = [*path.glob("corpus.jsonl*"), *path.glob("queries.jsonl*"), *path.glob("qrels/**/*")]
+    parts = [*path.glob("*"), *path.glob("*/*")]  # the second as in repositories of the hub
+    return beir or [part for part in parts if part.name.endswith(files.ENDINGS)] or [path]
+
+
 def open_files(
     *, corpus: Path | None = None, queries: Path | None = None, qrels: Path | None = None, name: str = ""
 ) -> Dataset:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 from zlib import crc32
 
+from rankpipe import disk
 from rankpipe.disk import disk_errors
 from rankpipe.errors import ArtefactError, DiskError
 
@@ -40,6 +41,7 @@ class Book:
     """Keys and answers. Each ``write`` is one transaction of a write-ahead log: when the call ends it is there for
     good, whatever happens to the process, and readers are never in its way.
 
+    :param path: of the file; the first ``write`` makes it if there is none.
     :param read_only: there must be a file, and nothing is written.
     :raises ArtefactError: If the file is damaged or something else; says the cure.
     :raises DiskError: If it cannot be opened or written.
@@ -47,7 +49,10 @@ class Book:
 
     def __init__(self, path: Path, *, read_only: bool) -> None:
         self.path, self.read_only = path, read_only
-        self._lock, self._pid, self._open = RLock(), os.getpid(), self._opened()
+        self._lock, self._pid = RLock(), os.getpid()
+        self._open = self._opened() if read_only or path.exists() else None
+        if self._open is None:
+            disk.writable(path)
 
     def read(self, keys: Sequence[str]) -> dict[str, Any]:
         """The answers to those keys that have one."""
@@ -70,14 +75,17 @@ class Book:
 
     def size(self, model: str, kind: str) -> int:
         """How many answers of a model there are, of one kind."""
-        return int(self._run("SELECT count(*) FROM answers WHERE model = ? AND kind = ?", model, kind)[0][0])
+        return sum(n for [n] in self._run("SELECT count(*) FROM answers WHERE model = ? AND kind = ?", model, kind))
 
     def close(self) -> None:
         """Fold the log into the file, which then is whole by itself. Nothing is asked of the book any more."""
         with self._lock:
-            self._open.close()
+            if self._open:
+                self._open.close()
 
     def _run(self, statement: str, *values: str) -> list[tuple[Any, ...]]:
+        if self._open is None and not self.path.exists():
+            return []
         with self._db() as db:
             return db.execute(statement, values).fetchall()
 
@@ -85,7 +93,7 @@ class Book:
     def _db(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time; a forked process opens its own, as SQLite wants it."""
         with self._lock:
-            if self._pid != os.getpid():
+            if self._open is None or self._pid != os.getpid():
                 self._pid, self._open = os.getpid(), self._opened()
             with self._errors():
                 yield self._open

@@ -24,7 +24,7 @@ from rankpipe import lines, recipe, store, trec
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Engine
-from rankpipe.errors import RankpipeError, RecipeError
+from rankpipe.errors import Fault, MissingExtra, RankpipeError, placed, refuse
 from rankpipe.journal import Kept
 from rankpipe.measure.identity import identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
@@ -36,6 +36,7 @@ from rankpipe.retrieve import shelf
 from rankpipe.retrieve.docs import lean
 from rankpipe.stage import Reranker, Stage, Top
 
+RUNS = "runs"  # the kind of artefact that an experiment makes
 SEED = 0  # of samples of queries, and of bootstrap intervals
 BLOCK = 64  # queries that go through all systems together; bounds the memory that rankings take
 
@@ -137,7 +138,7 @@ class Experiment:
             faults += recipe.misjoined(list(system.stages), place)
         for index in self.indexes:
             if (index / "recipe.yaml").exists():
-                faults += [f"{index}: {f}" for f in shelf.check(recipe.load(index))]
+                faults += placed(str(index), shelf.check(recipe.load(index)))
             elif not (index / "manifest.json").exists():
                 faults.append(f"{index}: no index here, and no recipe to build one by")
         return faults
@@ -155,10 +156,11 @@ class Experiment:
             here. The run is the same.
         :param block: queries that go through all systems together. Stages whose numbers depend on what else is in their
             batch (torch's, in the last bits) give the same for the same size.
-        :raises RecipeError: If ``check`` finds faults.
+        :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
+        :raises ArtefactError: If something else was built in the recipe's folder.
         """
-        if faults := self.check():
-            raise RecipeError(faults)
+        refuse(self.check())
+        store.refuse_other(self.folder, RUNS)
         for folder in self.indexes:
             if (folder / "recipe.yaml").exists():
                 shelf.ensure(folder, engine=engine)
@@ -244,7 +246,7 @@ class Experiment:
         return self._built[key]
 
     def _publish(self, outcomes: list[Outcome], dropped: int) -> None:
-        with store.publish(self.folder, kind="runs", recipe=self.tree, data=self.data.data) as draft:
+        with store.publish(self.folder, kind=RUNS, recipe=self.tree, data=self.data.data) as draft:
             for outcome in outcomes:
                 file = draft.folder / f"{outcome.system.name}.trec"
                 lowered = trec.write_run(file, outcome.rankings, tag=outcome.system.name)
@@ -285,6 +287,8 @@ def _flat(stages: list[Any]) -> Iterator[dict[str, Any]]:
 def _refusal(place: str, call: Callable[..., Any], *arguments: Any) -> list[str]:
     try:
         call(*arguments)
+    except MissingExtra as error:
+        return [Fault(f"{place}: {error}", type(error))]
     except RankpipeError as error:
         return [f"{place}: {error}"]
     return []

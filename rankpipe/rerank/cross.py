@@ -10,7 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from rankpipe import st, weights
-from rankpipe.catalog import need, require
+from rankpipe.catalog import need
 from rankpipe.data import Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel, read_json
@@ -62,8 +62,7 @@ class CrossEncoder(Reranker):
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
         if budget.tokens is not None and max_length is None:
             raise RecipeError(["budget.tokens: say with max_length how many a pair may have"])
-        if not weights.is_onnx(model):
-            require("sentence_transformers", name=f"the cross-encoder {model}", extra="st")
+        weights.require_runner(model, "cross-encoder")
         self.model, self.depth, self.max_length, self.budget = model, depth, max_length, budget
 
     @cached_property

@@ -7,7 +7,6 @@ from functools import cached_property
 from time import perf_counter
 
 from rankpipe import weights
-from rankpipe.catalog import require
 from rankpipe.colbert import TokenEncoder, Vectors, token_encoder
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
@@ -48,8 +47,7 @@ class Late(Reranker):
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
         if budget.tokens is not None:
             raise RecipeError(["budget.tokens: how many a query has is known when it has been read; limit the calls"])
-        if not weights.is_onnx(model):
-            require("sentence_transformers", name=f"the late interaction model {model}", extra="st")
+        weights.require_runner(model, "late interaction model")
         self.model, self.depth, self.max_length, self.budget = model, depth, max_length, budget
 
     @cached_property

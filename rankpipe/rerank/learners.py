@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.catalog import need, require
-from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.onnx import cores
 
 Matrix = NDArray[np.float64]  # (hits, features)
@@ -34,7 +34,10 @@ class Learner(Protocol):
     file: ClassVar[str]
 
     def fit(self, examples: Examples, path: Path) -> dict[str, float]:
-        """Learn, write the file, and say how much each feature was of use, in shares of 1."""
+        """Learn, write the file, and say how much each feature was of use, in shares of 1.
+
+        :raises DataError: If nothing is learned.
+        """
         ...
 
     def open(self, path: Path, features: Sequence[str]) -> Scorer:
@@ -75,7 +78,10 @@ class LambdaMART:
         require("lightgbm", name="LambdaMART", extra="ltr")
 
     def fit(self, examples: Examples, path: Path) -> dict[str, float]:
-        """Learn, write the file, and say how much each feature was of use: the share of all splits' gains."""
+        """Learn, write the file, and say how much each feature was of use: the share of all splits' gains.
+
+        :raises DataError: If no tree splits.
+        """
         lightgbm = need("lightgbm", name="LambdaMART", extra="ltr")
         options = {
             "objective": "lambdarank", "num_leaves": self.leaves, "learning_rate": self.learning_rate,
@@ -89,7 +95,8 @@ class LambdaMART:
         )  # fmt: skip
         made = lightgbm.train(options, data, num_boost_round=self.trees)
         path.write_text(made.model_to_string(), "utf-8")
-        return _shares(examples.features, made.feature_importance("gain").tolist())
+        why = f"no tree was split with min_leaf={self.min_leaf} hits or more in each leaf; take a smaller one, or more"
+        return _shares(examples, made.feature_importance("gain").tolist(), f"{why} judged rankings")
 
     def open(self, path: Path, features: Sequence[str]) -> Scorer:
         """What was learned.
@@ -126,7 +133,10 @@ class YetiRank:
         require("catboost", name="YetiRank", extra="catboost")
 
     def fit(self, examples: Examples, path: Path) -> dict[str, float]:
-        """Learn, write the file, and say how much each feature was of use, in CatBoost's way."""
+        """Learn, write the file, and say how much each feature was of use, in CatBoost's way.
+
+        :raises DataError: If no feature was.
+        """
         catboost = need("catboost", name="YetiRank", extra="catboost")
         made = catboost.CatBoost(
             {
@@ -142,7 +152,8 @@ class YetiRank:
             )
         )
         made.save_model(str(path))
-        return _shares(examples.features, made.get_feature_importance(type="PredictionValuesChange").tolist())
+        gains = made.get_feature_importance(type="PredictionValuesChange").tolist()
+        return _shares(examples, gains, "no feature was of use; take more judged rankings")
 
     def open(self, path: Path, features: Sequence[str]) -> Scorer:
         """What was learned.
@@ -170,6 +181,12 @@ def _same(path: Path, learned: Sequence[str], features: Sequence[str]) -> None:
         raise ArtefactError(f"{path}: learned from {', '.join(learned)}, but is told of {', '.join(features)}")
 
 
-def _shares(features: Sequence[str], gains: Sequence[float]) -> dict[str, float]:
-    total = sum(gains) or 1.0
-    return {name: round(gain / total, 4) for name, gain in zip(features, gains, strict=True)}
+def _shares(examples: Examples, gains: Sequence[float], otherwise: str) -> dict[str, float]:
+    """How much each feature was of use.
+
+    :param otherwise: why none was, and the cure.
+    :raises DataError: If none was.
+    """
+    if not (total := sum(gains)):
+        raise DataError(f"nothing was learned from {len(examples.grades)} hits: {otherwise}")
+    return {name: round(gain / total, 4) for name, gain in zip(examples.features, gains, strict=True)}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rankpipe import disk, lines
 from rankpipe.lm import Chat
@@ -82,15 +83,18 @@ def kept(draft: Path, keys: Mapping[str, str] | None = None, known: Container[st
     :param keys: query (its id) -> what decides all that is said of it.
     :param known: keys that are not asked for again; what the draft says of them stays, and nothing else does.
     """
-    old = [line for key, line in _keyed(draft) if key in known]
-    with disk.write(draft, "wb") as f:
-        f.writelines(old)
-    with disk.disk_errors(draft), open(draft, "ab") as f:
+    if old := [line for key, line in _keyed(draft) if key in known]:
+        with disk.write(draft, "wb") as f:
+            f.writelines(old)
+    else:
+        draft.unlink(missing_ok=True)
+    with disk.disk_errors(draft), ExitStack() as stack:
+        appended = cache(lambda: stack.enter_context(_appended(draft)))  # not before there is something to write
 
         def write(entry: Entry | Ended) -> None:
             told = json.dumps(asdict(entry), ensure_ascii=False)
-            f.write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
-            f.flush()
+            appended().write(f"{(keys or {}).get(entry.query, '')} {told}\n".encode())
+            appended().flush()
 
         with written(write, write):
             yield
@@ -105,7 +109,7 @@ def publish(draft: Path, path: Path) -> None:
     """A draft becomes a ledger that can be read."""
     with disk.write(path, "wb") as f:
         f.writelines(line.partition(b" ")[2] for _, line in _keyed(draft))
-    draft.unlink()
+    draft.unlink(missing_ok=True)
 
 
 def read(path: Path) -> list[Entry]:
@@ -134,6 +138,11 @@ def kinds(entries: Iterable[Entry]) -> dict[str, int]:
 def _rows(path: Path) -> list[dict[str, Any]]:
     window, end = ([f.name for f in fields(kind)] for kind in (Entry, Ended))
     return lines.read(path, window, "rerank again with --ledger", end)
+
+
+def _appended(draft: Path) -> IO[bytes]:
+    draft.parent.mkdir(parents=True, exist_ok=True)
+    return open(draft, "ab")
 
 
 def _keyed(draft: Path) -> Iterator[tuple[str, bytes]]:

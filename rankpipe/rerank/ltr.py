@@ -20,10 +20,10 @@ from rankpipe.progress import track
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.features import Statistics, chosen, unknown
 from rankpipe.rerank.learners import LEARNERS, Examples, LambdaMART, Learner, Scorer
-from rankpipe.rerank.scores import rescored
+from rankpipe.rerank.scores import apart, rescored
 from rankpipe.rerank.signals import BATCH, Signals, identities
 from rankpipe.stage import Reranker
-from rankpipe.store import Data, open_artefact, publish
+from rankpipe.store import Data, claim, open_artefact, publish
 from rankpipe.trec import Qrels
 
 KIND = "ltr"
@@ -32,9 +32,9 @@ KIND = "ltr"
 class LearnedRanker(Reranker):
     """Scores hits by what was learned from rankings like theirs: from the same first stage, of the same collection.
 
-    Scores compare within a query. Hits after ``depth``, and those that the budget did not allow, stay below in their
-    old order, with scores that fall on from the last one's by 1 a rank. What a hit is known by, its
-    features, ``rankpipe ls`` lists (:mod:`~rankpipe.rerank.features`).
+    Scores compare within a query; hits that the trees cannot tell apart stay in their order. Hits after ``depth``, and
+    those that the budget did not allow, stay below in their old order, with scores that fall on from the last one's by
+    1 a rank. What a hit is known by, its features, ``rankpipe ls`` lists (:mod:`~rankpipe.rerank.features`).
 
     :param folder: made by :meth:`fit`.
     :param depth: hits of a ranking that are scored; as many as were learned from by default.
@@ -99,7 +99,8 @@ class LearnedRanker(Reranker):
         :param cross: a cross-encoder, for the feature cross_score.
         :param depth: hits of a ranking that are learned from.
         :param name: what the manifest calls the data.
-        :raises DataError: If no ranking teaches anything.
+        :raises DataError: If no ranking teaches anything, or nothing is learned.
+        :raises ArtefactError: If something else is in the folder.
         :raises RecipeError: If there is no such learner or feature, or its model is not given.
         """
         _positive(depth)
@@ -107,6 +108,7 @@ class LearnedRanker(Reranker):
         settings = _spelled(learner)
         models = {"encoder": encoder, "cross": cross}
         names = chosen(features, models)
+        claim(folder, KIND)
         teaching = [r for r in rankings if len(set(_grades(r, qrels, depth))) > 1]
         if not teaching:
             raise DataError(
@@ -148,7 +150,7 @@ class LearnedRanker(Reranker):
 
         spend(self.budget, spent, [_head(r, self.depth) for r in batch], lambda q, place: ((q, place), 0), ask)
         return [
-            rescored(r, rated, self.name).noting(cost.step(self.name))
+            rescored(r, apart(rated), self.name).noting(cost.step(self.name))
             for r, rated, cost in zip(batch, scores, spent, strict=True)
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isfinite
+from math import inf, isfinite, nan, nextafter
 
 from rankpipe.data import Hit, Ranking
 from rankpipe.errors import ModelError
@@ -27,3 +27,13 @@ def rescored(ranking: Ranking, scores: Sequence[float | None], judge: str) -> Ra
     last = head[-1].score if head else 0.0
     rest = (h.doc for h in ranking.hits if h.doc.id not in known)
     return replace(ranking, hits=(*head, *(Hit(doc, last - i) for i, doc in enumerate(rest, 1))))
+
+
+def apart(scores: Sequence[float]) -> list[float]:
+    """The scores, of equal ones each the least step below the one before it, so that they stay in their order."""
+    made, last = list(scores), nan  # which nothing is as large as
+    for place in sorted(range(len(made)), key=lambda i: -scores[i]):
+        if scores[place] >= last:
+            made[place] = nextafter(last, -inf)
+        last = made[place]
+    return made

@@ -8,12 +8,12 @@ from time import perf_counter
 from typing import Any
 
 from rankpipe import st, weights
-from rankpipe.catalog import need, require
+from rankpipe.catalog import need
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.scores import rescored
-from rankpipe.splade import Splade
+from rankpipe.splade import Splade, require_libraries
 from rankpipe.stage import Reranker
 
 
@@ -47,8 +47,7 @@ class Sparse(Reranker):
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
         if budget.tokens is not None and max_length is None:
             raise RecipeError(["budget.tokens: say with max_length how many a passage may have"])
-        for module in ("torch", "transformers"):
-            require(module, name=f"the sparse model {model}", extra="lm")
+        require_libraries(model)
         self.model, self.depth, self.max_length, self.budget = model, depth, max_length, budget
 
     @cached_property

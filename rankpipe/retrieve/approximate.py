@@ -198,7 +198,7 @@ def gpu(device: str) -> int | None:
     if name != "cuda" or not (number or "0").isdecimal():
         raise RecipeError([f"device: {device!r}; expected cpu, cuda or cuda:NUMBER"])
     if not hasattr(faiss := _faiss(), "StandardGpuResources"):
-        raise MissingExtra(f"device={device}", "faiss-gpu", "gpu")
+        raise MissingExtra.of(f"device={device}", "faiss-gpu", "gpu")
     if int(number or 0) >= faiss.get_num_gpus():
         raise RecipeError([f"device: {device}: FAISS sees {faiss.get_num_gpus()} GPUs here"])
     return int(number or 0)

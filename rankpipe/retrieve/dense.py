@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
+from rankpipe import weights
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -181,6 +182,14 @@ class Dense(Encoded[Encoder]):
             faults.append(f"train: {train} documents; expected 1 or more")
         if faults:
             raise RecipeError(faults)
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If it needs sentence-transformers, which is not installed.
+        """
+        weights.require_runner(model, "encoder")
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> Encoder:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe import weights
 from rankpipe.colbert import Read, TokenEncoder, token_encoder
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -113,6 +114,14 @@ class ColBERT(Encoded[TokenEncoder]):
         """
         if bits not in (2, 4, WHOLE):
             raise RecipeError([f"bits: {bits}; expected 2, 4 or {WHOLE}"])
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If it needs sentence-transformers, which is not installed.
+        """
+        weights.require_runner(model, "late interaction model")
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> TokenEncoder:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rankpipe import java
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
@@ -108,6 +109,14 @@ class Lucene(Index):
         if unknown := {*settings.fields} - {*FIELDS}:
             raise RecipeError([f"fields: {', '.join(sorted(unknown))}; there are {', '.join(FIELDS)}"])
         return settings
+
+    @staticmethod
+    def needs(**_: Any) -> None:
+        """Refuse it where it cannot run.
+
+        :raises MissingExtra: If Pyserini is not installed, or there is no Java.
+        """
+        java.needed()
 
     def _open(self) -> None:
         self._built = Settings.of({k: v for k, v in self.manifest.recipe.items() if k != "use"})

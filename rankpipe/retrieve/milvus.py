@@ -59,6 +59,7 @@ class Milvus(Living):
     kind = "milvus"
     apart = False  # Milvus has the vectors of all segments together
     counts = (*Living.counts, "truncated_texts")
+    needs = staticmethod(options.needs)
 
     def __init__(
         self,

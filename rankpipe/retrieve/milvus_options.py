@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from rankpipe import weights
+from rankpipe.catalog import require
 from rankpipe.retrieve.collection import DENSE, SPARSE
+from rankpipe.splade import require_libraries
 
 METRICS = ("IP", "COSINE", "L2")
 LITE = {"index": ("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "sparse_index": ("SPARSE_INVERTED_INDEX",)}
@@ -27,6 +30,19 @@ def faults(recipe: dict[str, Any]) -> list[str]:
     if not recipe["timeout_s"] > 0:
         found.append(f"timeout_s: {recipe['timeout_s']}; expected more than 0")
     return found
+
+
+def needs(*, model: str | None, sparse: str | None, uri: str | None, **_: Any) -> None:
+    """Refuse what cannot run here.
+
+    :raises MissingExtra: If pymilvus is not installed, or Milvus Lite, without ``uri``; or what a model needs.
+    """
+    for module in ("pymilvus", *(() if uri else ("milvus_lite",))):
+        require(module, name="the index milvus", extra="milvus")
+    if model:
+        weights.require_runner(model, "encoder")
+    if sparse:
+        require_libraries(sparse)
 
 
 def kinds(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:

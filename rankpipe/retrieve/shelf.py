@@ -18,7 +18,7 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
-from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
@@ -41,19 +41,28 @@ def check(tree: dict[str, Any]) -> list[str]:
     if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
         return [*faults, "index: missing; for example {use: bm25}"]
     faults += recipe.bind(tree["index"], "index", method="build", given=GIVEN)
-    return faults or [f"index: {f}" for f in _refused(tree["index"])]
+    return faults or placed("index", _refused(tree["index"]))
 
 
 def _refused(index: dict[str, Any]) -> list[str]:
-    """What the kind of index refuses of its arguments' values, if it can tell before building."""
-    kind = find(index["use"])
-    if not hasattr(kind, "check"):
-        return []
-    try:
-        kind.check(**{k: v for k, v in full(kind, index).items() if k not in ("use", *Common.__annotations__)})
-    except RecipeError as error:
-        return error.faults
-    return []
+    """What the kind of index refuses of its arguments' values, and the extras it lacks, if it can tell before
+    building.
+    """
+    kind, faults = find(index["use"]), list[str]()
+    for ask in ("check", "needs"):
+        try:
+            if hasattr(kind, ask):
+                getattr(kind, ask)(**_own(full(kind, index)))
+        except MissingExtra as error:
+            faults.append(Fault(str(error), type(error)))
+        except RecipeError as error:
+            faults += error.faults
+    return faults
+
+
+def _own(index: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that no other kind need have."""
+    return {k: v for k, v in index.items() if k not in ("use", *Common.__annotations__)}
 
 
 def ensure(folder: Path, **how: Any) -> str | None:
@@ -61,12 +70,12 @@ def ensure(folder: Path, **how: Any) -> str | None:
 
     :param engine: as :func:`build`; also ``shard``.
     :return: why it was built; None if it was current.
-    :raises RecipeError: If the recipe has faults.
+    :raises RecipeError: If the recipe has faults; MissingExtra if they are only of extras.
     """
     tree = recipe.load(folder)
-    if faults := check(tree):
-        raise RecipeError([f"{folder}: {fault}" for fault in faults])
-    return build(opened(tree), folder, tree["index"], **how)
+    refuse(placed(str(folder), check(tree)))
+    with store.replacing():  # the recipe says what is to be here
+        return build(opened(tree), folder, tree["index"], **how)
 
 
 def outdated(folder: Path) -> bool:
@@ -104,11 +113,17 @@ def build(
     :param told: is told what it will take, before it is done.
     :param engine: builds shards of the collection, which become segments; None builds one segment here.
     :param shard: documents of a shard; also without an engine.
-    :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away.
+    :raises ArtefactError: If documents were added to it or deleted from it since, which only ``force`` throws away; or
+        if something else is there (:func:`rankpipe.store.claim`).
+    :raises MissingExtra: If what would build it is not installed.
     :raises RecipeError: If it will take more memory or disk than there is.
     """
     kind = find(index["use"])
     written = full(kind, index)
+    if not (folder / "recipe.yaml").exists():
+        store.claim(folder, index["use"], "name another folder, or --force replaces it")
+    if hasattr(kind, "needs"):
+        kind.needs(**_own(written))
     form = getattr(kind, "format", 1)
     why = (
         "asked for"
@@ -137,8 +152,7 @@ def build(
         elif memory:
             raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
         else:
-            if faults := _refused(index):
-                raise RecipeError(faults)
+            refuse(_refused(index))
             shards.build(kind, data, folder, written, engine or Local(), shard)
     return why
 

@@ -23,7 +23,7 @@ from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.vectors import Columns
-from rankpipe.splade import SparseEncoder, Weighed, sparse_encoder
+from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
 SHARD = 256  # documents encoded between two savings
 
@@ -100,6 +100,14 @@ class SparseIndex(Encoded[SparseEncoder]):
         """
         if steps is not None and steps < 1:
             raise RecipeError([f"steps: {steps}; expected 1 or more"])
+
+    @staticmethod
+    def needs(*, model: str, **_: Any) -> None:
+        """Refuse a model that cannot run here.
+
+        :raises MissingExtra: If torch or transformers is not installed.
+        """
+        require_libraries(model)
 
     @classmethod
     def opened(cls, model: str, max_length: int | None) -> SparseEncoder:

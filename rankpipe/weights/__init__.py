@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from rankpipe import disk, store
-from rankpipe.catalog import near
+from rankpipe.catalog import near, require
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import working
 from rankpipe.store import Manifest
@@ -26,8 +26,8 @@ from rankpipe.weights.quiet import quiet
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
-    "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "resolve", "state",
-    "whole",
+    "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "require_runner",
+    "resolve", "state", "whole",
 ]  # fmt: skip
 
 KIND = "weights"
@@ -95,7 +95,20 @@ def is_onnx(name: str) -> bool:
     folder, model = Path(name).expanduser(), find(name)
     if folder.is_dir():
         return by_onnx(folder)
-    return bool(model and model.is_onnx and (name == model.alias or not hub.cached(name)))
+    copy = hub.cached(name) if hub.is_id(name) else None
+    return by_onnx(copy) if copy else bool(model and model.is_onnx)
+
+
+def require_runner(name: str, what: str) -> None:
+    """Refuse a model that ONNX Runtime does not run, if sentence-transformers is not installed. Fetches nothing.
+
+    Anybody's own (``package.module:Class``) is taken as it is.
+
+    :param what: it is, for the error.
+    :raises MissingExtra: If it is not.
+    """
+    if ":" not in name and not is_onnx(name):
+        require("sentence_transformers", name=f"the {what} {name}", extra="st")
 
 
 def identity(folder: Path) -> str:

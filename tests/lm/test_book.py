@@ -46,6 +46,21 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     book.write([])
 
 
+def test_there_is_no_file_before_there_is_something_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.sqlite"
+    book, other = Book(path, read_only=False), Book(path, read_only=False)
+    assert (book.read(["k"]), book.size("m", "count")) == ({}, 0)
+    book.close()
+    assert not path.parent.exists()
+    book.write([Row("k", "m", "count", 3)])
+    assert (other.read(["k"]), other.size("m", "count")) == ({"k": 3}, 1)
+
+
+def test_where_it_could_not_be_written_is_said_at_once() -> None:
+    with pytest.raises(DiskError, match=r"/dev/null/a\.sqlite: cannot be written"):
+        Book(Path("/dev/null/a.sqlite"), read_only=False)
+
+
 def overwrite(at: int, size: int) -> Callable[[Path], None]:
     def act(path: Path) -> None:
         with open(path, "r+b") as f:

@@ -340,6 +340,7 @@ from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Noisy
 from tests.lm.test_cache import chat
 cached = Cached(Noisy(), Path(sys.argv[1]))
+cached.complete([chat(0)], max_tokens=9)
 inherited = cached.book._open
 child = os.fork()
 for i in range(200):
@@ -378,5 +379,8 @@ def test_the_first_answer_is_given_to_all(tmp_path: Path) -> None:
 def test_written_in_a_recipe(tmp_path: Path) -> None:
     node = {"use": "listwise", "lm": {"use": "cache", "path": "kept/c.sqlite", "lm": {"use": "fake"}}}
     assert recipe.check(node) == []
-    assert recipe.build(node, tmp_path).lm.book.path == tmp_path / "kept" / "c.sqlite"
+    made = recipe.build(node, tmp_path).lm
+    assert made.book.path == tmp_path / "kept" / "c.sqlite"
+    assert not os.listdir(tmp_path)  # before anything is asked
+    made.complete([chat(1)], max_tokens=9)
     assert os.listdir(tmp_path / "kept")

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from math import isnan, log
+from dataclasses import replace
+from math import isnan, log, nextafter
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,8 +22,9 @@ from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.features import NEEDS, TABLE, Statistics, chosen, described
 from rankpipe.rerank.learners import LambdaMART, Learner, YetiRank
 from rankpipe.rerank.ltr import LearnedRanker
+from rankpipe.rerank.scores import apart
 from rankpipe.rerank.signals import Signals
-from rankpipe.trec import Qrels
+from rankpipe.trec import Qrels, ordered, to_run
 
 SMALL = {"trees": 30, "min_leaf": 5}
 LEARNERS: dict[str, Callable[..., Learner]] = {
@@ -231,6 +233,43 @@ def test_other_features_are_refused(learner: Callable[..., Learner], tmp_path: P
     changed(folder, features=["covered", "page_rank"])
     with pytest.raises(ArtefactError, match="knows the features page_rank, which this version does not"):
         LearnedRanker(folder)
+
+
+def test_nothing_learned_is_an_error(tmp_path: Path) -> None:
+    """26 hits are too few for two leaves of 20."""
+    pytest.importorskip("lightgbm")
+    rankings, qrels = judged()
+    few = [replace(r, hits=r.hits[:13]) for r in rankings]
+    few = [r for r in few if len({qrels[r.query.id][h.doc.id] for h in r.hits}) > 1][:2]
+    with pytest.raises(DataError, match=r"nothing was learned from 26 hits: .* min_leaf=20"):
+        LearnedRanker.fit(few, qrels, tmp_path / "ltr")
+    assert not (tmp_path / "ltr").exists()
+    LearnedRanker.fit(few, qrels, tmp_path / "ltr", learner=LambdaMART(min_leaf=1))
+
+
+def test_equal_scores_are_set_apart() -> None:
+    assert apart([]) == []
+    assert apart([1.0, 3.0, 2.0]) == [1.0, 3.0, 2.0]
+    made = apart([1.0, 2.0, 1.0, 2.0, 1.0])
+    assert sorted(range(5), key=lambda i: -made[i]) == [1, 3, 0, 2, 4]
+    assert len(set(made)) == 5
+    assert made == pytest.approx([1.0, 2.0, 1.0, 2.0, 1.0], abs=1e-12)
+    close = apart([1.0, 1.0, nextafter(1.0, 0.0)])
+    assert close[0] > close[1] > close[2]
+
+
+def test_hits_that_cannot_be_told_apart_stay_in_their_order(tmp_path: Path) -> None:
+    pytest.importorskip("lightgbm")
+    rankings, qrels = judged()
+    coarse = LambdaMART(trees=2, leaves=2)
+    ranker = LearnedRanker.fit(rankings, qrels, tmp_path / "ltr", learner=coarse, features=["covered"])
+    for given, made in zip(rankings, ranker(rankings), strict=True):
+        ids = [h.doc.id for h in given.hits]
+        raw = dict(zip(ids, ranker.scorer(ranker.signals.of([given], [range(20)])[0].matrix), strict=True))
+        assert len(set(raw.values())) <= 4
+        order = sorted(ids, key=lambda doc: -raw[doc])
+        assert [h.doc.id for h in made.hits] == order
+        assert ordered(to_run([made])[given.query.id]) == order  # as trec_eval sees it, too
 
 
 def test_nothing_to_learn(tmp_path: Path) -> None:

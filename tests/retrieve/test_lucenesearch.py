@@ -7,6 +7,7 @@ import pytest
 
 from rankpipe.datasets import Dataset
 from rankpipe.errors import MissingExtra, RecipeError
+from rankpipe.retrieve import shelf
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.lucenesearch import RM3, Settings
 
@@ -49,3 +50,5 @@ def test_without_pyserini_nothing_is_begun(tiny: Dataset, tmp_path: Path) -> Non
     with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[java\]'"):
         Lucene.build(tiny, tmp_path / "index")
     assert not (tmp_path / "index").exists()
+    [fault] = shelf.check({"data": "pydocs", "index": {"use": "lucene"}})
+    assert fault == "index: lucene needs 'pyserini', which is not installed: pip install 'rankpipe[java]'"

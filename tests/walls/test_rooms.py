@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "device", "disk", "lines", "where", "threads", "engine", "aside",
+    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -20,7 +20,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "catalog": {"errors"},
     "recipe": {"catalog", "errors", "provenance"},
     "disk": {"errors"},
-    "store": {"disk", "errors", "progress", "provenance"},
+    "builds": {"errors"},
+    "store": {"builds", "disk", "errors", "progress", "provenance"},
     "provenance": set(),
     "aside": set(),
     "engine": {"aside", "catalog", "disk", "errors"},

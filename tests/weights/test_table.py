@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from rankpipe import weights
-from rankpipe.errors import MissingWeights
+from rankpipe.catalog import installed
+from rankpipe.errors import MissingExtra, MissingWeights
+from rankpipe.retrieve import shelf
 
 
 def test_every_model_can_be_had_somewhere() -> None:
@@ -45,6 +47,21 @@ def test_a_folder_is_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not weights.is_onnx("mine")
     (tmp_path / "mine" / "model.onnx").touch()
     assert weights.is_onnx("mine")
+
+
+@pytest.mark.parametrize("model", ["bge-small", "minilm-l12", "colbert-small", "package.module:Class"])
+def test_what_needs_no_torch(model: str) -> None:
+    weights.require_runner(model, "model")
+
+
+@pytest.mark.skipif(installed("sentence_transformers"), reason="sentence-transformers is installed")
+@pytest.mark.parametrize("model", ["minilm", "bge-base", "owner/unknown"])
+def test_what_needs_torch_is_refused_without_it(model: str) -> None:
+    with pytest.raises(MissingExtra, match=rf"the encoder {model} needs 'sentence_transformers'.*rankpipe\[st\]"):
+        weights.require_runner(model, "encoder")
+    if "/" not in model:
+        [fault] = shelf.check({"data": "pydocs", "index": {"use": "dense", "model": model}})
+        assert fault.startswith(f"index: the encoder {model} needs")
 
 
 def test_which_of_two_forms_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

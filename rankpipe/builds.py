@@ -1,0 +1,72 @@
+"""What lies in the folder ``made/`` of an artefact: its build, perhaps one that is being made, and what was left of
+others.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rankpipe.errors import DataError
+
+OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+
+
+def sweep(folder: Path, keep: Collection[str]) -> None:
+    """Remove builds that no manifest names: older ones, and what killed writers left."""
+    for left in (folder / "made").glob("*"):
+        if OURS.fullmatch(left.name) and left.name not in keep:
+            shutil.rmtree(left, ignore_errors=True)
+    for torn in folder.glob(".manifest.json.*.part"):
+        torn.unlink()
+
+
+def take_up(folder: Path, work: Path, named: str) -> None:
+    """Make an interrupted build ready to go on, also one killed just before its manifest; torn files away.
+
+    :param named: by the manifest; nothing goes on from this build.
+    """
+    key = work.name.removeprefix(".work-")
+    whole = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
+    if whole and not work.exists():
+        os.rename(whole[0], work)
+    for torn in work.rglob(".*.part"):
+        torn.unlink()
+
+
+@contextmanager
+def working(work: Path, *, goes_on: bool = False) -> Iterator[None]:
+    """A folder to work in, which is left behind after an error only for a build that goes on from it.
+
+    :param goes_on: whether one does; never after an error in the data, which another build would meet, too.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException as error:
+        if not goes_on or isinstance(error, DataError) or not any(p.is_file() for p in work.rglob("*")):
+            shutil.rmtree(work, ignore_errors=True)
+        with suppress(OSError):
+            work.parent.rmdir()  # if there is nothing else
+        raise
+
+
+def linked(old: Path, new: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
+    try:
+        os.link(old, new)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        shutil.copyfile(old, new)
+
+
+def same(old: Path, new: Path) -> bool:
+    """Whether they are one file."""
+    return new.exists() and old.samefile(new)
