@@ -80,6 +80,57 @@ CATALOG: dict[str, Entry] = {
     "ray": Entry("rankpipe.lm.ray:Ray", "hf or vllm in several processes, GPUs or machines", extra="ray"),
     "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
+    # losses of training
+    "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
+    "weighted-ranknet": Entry(
+        "rankpipe.train.losses:WeightedRankNet", "each pair in its order, those at the top more", extra="train"
+    ),
+    "lambdaloss": Entry(
+        "rankpipe.train.losses:LambdaLoss", "pairs by what is at stake for nDCG (NDCGLoss2++)", extra="train"
+    ),
+    "approx-ndcg": Entry("rankpipe.train.losses:ApproxNDCG", "nDCG of soft ranks", extra="train"),
+    "neural-ndcg": Entry("rankpipe.train.losses:NeuralNDCG", "nDCG of a soft permutation", extra="train"),
+    "listnet": Entry("rankpipe.train.losses:ListNet", "softmax of scores like that of labels", extra="train"),
+    "listmle": Entry("rankpipe.train.losses:ListMLE", "how likely the whole order is", extra="train"),
+    "p-listmle": Entry("rankpipe.train.losses:PListMLE", "the same, the top counts more", extra="train"),
+    "softmax-ce": Entry("rankpipe.train.losses:SoftmaxCE", "what is relevant among all items", extra="train"),
+    "infonce": Entry("rankpipe.train.losses:InfoNCE", "what is relevant among what is not", extra="train"),
+    "in-batch": Entry("rankpipe.train.losses:InBatch", "infonce over all documents of a batch", extra="train"),
+    "margin-mse": Entry("rankpipe.train.losses:MarginMSE", "score differences like a teacher's", extra="train"),
+    "kl": Entry("rankpipe.train.losses:KL", "softmax of scores like that of a teacher's", extra="train"),
+    "adr-mse": Entry("rankpipe.train.losses:ADRMSE", "soft ranks like the ranks of labels", extra="train"),
+    "permutation-lm": Entry("rankpipe.train.losses:PermutationLM", "the tokens of the written order", extra="train"),
+    "sum": Entry("rankpipe.train.losses:Sum", "several, each with a name and a weight", extra="train"),
+    "first-loss": Entry(
+        "rankpipe.train.losses:first_loss", "permutation-lm + weight * weighted-ranknet (FIRST)", extra="train"
+    ),
+    # optimizers; with underscores, by transformers' names
+    "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
+    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),
+    "adamw_torch": Entry("rankpipe.train.optimizers.adamw:AdamWTorch", "AdamW, not fused", extra="train"),
+    "adafactor": Entry("rankpipe.train.optimizers.adafactor:Adafactor", "one number a row and a column", extra="train"),
+    "adam8bit": Entry("rankpipe.train.optimizers.adam8bit:Adam8bit", "AdamW, moments in eight bits", extra="train"),
+    "adamw_8bit": Entry("rankpipe.train.optimizers.adam8bit:BitsAndBytes", "AdamW8bit (bitsandbytes)", extra="bnb"),
+    "adamw_bnb_8bit": Entry("rankpipe.train.optimizers.adam8bit:BitsAndBytes", "the same", extra="bnb"),
+    "paged_adamw_8bit": Entry("rankpipe.train.optimizers.adam8bit:PagedBitsAndBytes", "the same, paged", extra="bnb"),
+    "galore": Entry("rankpipe.train.optimizers.galore:GaLore", "all weights, few directions (GaLore)", extra="train"),
+    "galore_adamw": Entry("rankpipe.train.optimizers.galore:GaLore", "the same", extra="train"),
+    "galore_adamw_8bit": Entry("rankpipe.train.optimizers.galore:GaLore8bit", "the same, eight bits", extra="train"),
+    "galore_adafactor": Entry("rankpipe.train.optimizers.galore:GaLoreAdafactor", "GaLore, Adafactor", extra="train"),
+    "galore_adamw_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLore", "GaLore, a layer at a time", extra="train"
+    ),
+    "galore_adamw_8bit_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLore8bit", "the same, eight bits", extra="train"
+    ),
+    "galore_adafactor_layerwise": Entry(
+        "rankpipe.train.optimizers.galore:LayerWiseGaLoreAdafactor", "the same, Adafactor", extra="train"
+    ),
+    "apollo": Entry("rankpipe.train.optimizers.apollo:Apollo", "channels as fast as Adam's (APOLLO)", extra="train"),
+    "apollo_adamw": Entry("rankpipe.train.optimizers.apollo:Apollo", "the same", extra="train"),
+    "apollo_adamw_layerwise": Entry(
+        "rankpipe.train.optimizers.apollo:LayerWiseApollo", "APOLLO, a layer at a time", extra="train"
+    ),
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages
@@ -94,6 +145,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules
     "ltr": ("lightgbm",),
     "catboost": ("catboost",),
     "train": ("torch", "transformers", "peft", "datasets", "accelerate"),
+    "bnb": ("bitsandbytes",),
 }
 
 
@@ -120,7 +172,7 @@ def find(name: str) -> Any:
 
     :raises RecipeError: If there is none; says the nearest names.
     """
-    target = CATALOG[name].target if name in CATALOG else plugins().get(name, name)
+    target = CATALOG[name].target if name in CATALOG else name if ":" in name else plugins().get(name, name)
     if ":" not in target:
         raise RecipeError([f"no component {name!r}{near(name, [*CATALOG, *plugins()])}"])
     module, attr = target.split(":", 1)

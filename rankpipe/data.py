@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import isfinite
-from operator import lt
+from operator import attrgetter, lt
 from typing import Any
+
+_ID, _SCORE = attrgetter("doc.id"), attrgetter("score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,8 @@ class Ranking:
     @classmethod
     def scored(cls, query: Query, hits: Iterable[Hit], k: int | None = None, steps: tuple[Step, ...] = ()) -> Ranking:
         """Sort by score; equal scores by document id, falling, as trec_eval does. Keep the first ``k``."""
-        by_id = sorted(hits, key=lambda h: h.doc.id, reverse=True)
-        return cls(query, tuple(sorted(by_id, key=lambda h: h.score, reverse=True)[:k]), steps)
+        by_id = sorted(hits, key=_ID, reverse=True)
+        return cls(query, tuple(sorted(by_id, key=_SCORE, reverse=True)[:k]), steps)
 
     def reordered(self, order: Sequence[int]) -> Ranking:
         """The same hits in another order; scores become 1/rank, so that they fall with it.

@@ -6,10 +6,11 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir, mkdtemp
 from typing import IO, Any
 
 from rankpipe.errors import ArtefactError, DiskError
@@ -89,6 +90,45 @@ def _locked(folder: Path, wait: bool) -> tuple[IO[str], list[Path]]:
             if os.fstat(file.fileno()).st_nlink:
                 return file, new
             file.close()
+
+
+@contextmanager
+def scratch(prefix: str) -> Iterator[Path]:
+    """A temporary folder. Those that processes left that were killed are removed, for nobody holds them any more."""
+    for left in Path(gettempdir()).glob(f"{prefix}*"):
+        with suppress(BlockingIOError, FileNotFoundError, PermissionError), _held(left):
+            shutil.rmtree(left)
+    with ExitStack() as stack:
+        while True:
+            folder = Path(mkdtemp(prefix=prefix))
+            with suppress(BlockingIOError, FileNotFoundError):  # another took it for one that was left, and removes it
+                stack.enter_context(_held(folder))
+                if folder.exists():
+                    break
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A folder that is there, for this process alone."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def damage(path: Path, size: int, checksum: str, look: bool) -> str | None:
+    """What is wrong with a file: not there, of another size or (if looked at) of another checksum."""
+    if not path.exists():
+        return f"{path} is missing"
+    if path.stat().st_size != size:
+        return f"{path} has {path.stat().st_size} bytes, the manifest says {size}"
+    if look and sha256(path) != checksum:
+        return f"{path} is damaged: its sha256 is not the manifest's"
+    return None
 
 
 def cache_folder() -> Path:

@@ -11,7 +11,8 @@ RankpipeError            1
 ├── DiskError            8  a file could not be written; nothing was changed
 └── ClusterError         9  machines that were to do the work cannot be reached, or cannot do it
 
-The numbers are the exit codes of the command line. 10 is a regression found by ``compare``.
+The numbers are the exit codes of the command line. 10 is a regression found by ``compare``, 130 an interruption by the
+user.
 """
 
 from collections.abc import Iterable, Sequence

@@ -12,7 +12,7 @@ from typing import Any
 from rankpipe import lines
 from rankpipe.data import Hit, Ranking, Step
 from rankpipe.errors import DataError
-from rankpipe.progress import track
+from rankpipe.progress import counting
 from rankpipe.stage import Reranker
 
 FIELDS = ("key", "hits", "steps")  # of a result
@@ -60,19 +60,24 @@ class Kept(Reranker):
         if not aside:
             lines.mend(path)
         self.known = _load(path, "delete the file to do its work again")
-        self.totals = Totals()
+        self.totals, self.counts = Totals(), inner.counts
 
     @property
     def name(self) -> str:
         """The inner stage's."""
         return self.inner.name
 
+    @property
+    def begun(self) -> bool:
+        """Whether any result is known."""
+        return bool(self.known)
+
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Ask for what is missing, a few queries at a time, writing each answer down at once."""
         keys = [self.key(r) for r in batch]
         missing = {k: r for k, r in zip(keys, batch, strict=True) if k not in self.known}
         chunks = [list(missing.items())[i : i + self.inner.batch] for i in range(0, len(missing), self.inner.batch)]
-        for chunk in track(chunks, f"{self.name}, {self.inner.batch} queries at a time") if chunks else ():
+        for chunk in chunks:
             made = self.inner.apply([r for _, r in chunk])
             self._append([_row(k, took, gave) for (k, took), gave in zip(chunk, made, strict=True)])
         known, asked = self.totals.known + len(batch) - len(missing), self.totals.asked + len(missing)
@@ -81,7 +86,17 @@ class Kept(Reranker):
 
     def apply(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """As ``run``: the steps say what the work cost when it was done, not what looking it up costs."""
-        return self.run(batch)
+        with counting(f"{self.name}: {self.counts}", sum(map(self.work, batch))):
+            return self.run(batch)
+
+    def work(self, ranking: Ranking) -> int:
+        """None for a ranking that is known."""
+        return 0 if self.key(ranking) in self.known else self.inner.work(ranking)
+
+    def refuse(self, ranking: Ranking) -> None:
+        """As the inner stage does, what is not known."""
+        if self.key(ranking) not in self.known:
+            self.inner.refuse(ranking)
 
     def key(self, ranking: Ranking) -> str:
         """What its result is known by."""

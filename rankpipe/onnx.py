@@ -95,6 +95,11 @@ class OnnxModel:
         )
         return side_by_side(self._forward, read, self.threads)
 
+    def length(self, text: str) -> int:
+        """The tokens of a text, however many they are; without special ones."""
+        read = self._tokenizer.encode(text, add_special_tokens=False)
+        return sum(len(part.ids) for part in (read, *read.overflowing))
+
     def token(self, text: str) -> int:
         """The one token that is written so.
 

@@ -7,23 +7,24 @@ Recipes live on shelves, ``HOUSE/{indexes,models,eval}/NAME/recipe.yaml``; paths
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from operator import rshift
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
-from rankpipe.catalog import find, is_known, near
+from rankpipe.catalog import find, is_known
 from rankpipe.errors import DataError, Fault, MissingExtra, RankpipeError, RecipeError, placed
 from rankpipe.provenance import digest
+from rankpipe.signature import defaults, misfits, parameters, shared, spelled, spelling, spread
 
 __all__ = [
     "bind",
     "build",
     "check",
+    "defaults",
     "digest",
     "house",
     "load",
@@ -168,7 +169,7 @@ def bind(node: dict[str, Any], place: str, method: str | None = None, given: Seq
     if method and not inspect.ismethod(getattr(call, method, None)):  # of the class
         return [f"{where}{node['use']}: cannot {method}"]
     arguments = {k: v for k, v in node.items() if k != "use"}
-    return [f"{where}{node['use']}: {f}" for f in _misfits(getattr(call, method) if method else call, arguments, given)]
+    return [f"{where}{node['use']}: {f}" for f in misfits(getattr(call, method) if method else call, arguments, given)]
 
 
 def build(node: Any, root: Path) -> Any:
@@ -189,8 +190,8 @@ def _built(node: Any, root: Path) -> Any:
 
 def _called(call: Callable[..., Any], made: dict[str, Any], root: Path) -> Any:
     made = rooted(call, made, root)
-    spread = [value for name in _spread(call) for value in made.pop(name, ())]
-    return call(*spread, **made)
+    values = [value for name in spread(call) for value in made.pop(name, ())]
+    return call(*values, **made)
 
 
 def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def rooted(call: Callable[..., Any], arguments: dict[str, Any], root: Path) -> d
 
 def paths(call: Callable[..., Any]) -> list[str]:
     """The arguments that a component declares as ``Path``."""
-    return [name for name, p in parameters(call).items() if _spelled(p).startswith("Path")]
+    return [name for name, p in parameters(call).items() if spelling(p).startswith("Path")]
 
 
 def pipeline(stages: list[dict[str, Any]], root: Path) -> Any:
@@ -225,73 +226,3 @@ def misjoined(stages: list[dict[str, Any]], place: str) -> list[str]:
             faults.append(f"{place}[{i}]: {node['use']} takes {takes.__name__}, but is given {wanted}")
         gives = kind.gives
     return faults
-
-
-def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequence[str]) -> list[str]:
-    takes = {k: p for k, p in parameters(call).items() if k not in given}
-    spread = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    unknown = [] if spread else [k for k in arguments if k not in takes]
-    faults = [f"no argument {k!r}{near(k, [*takes]) or '; it takes ' + ', '.join(takes)}" for k in unknown]
-    for name, p in takes.items():
-        if name in arguments and name in _spread(call):
-            faults += [] if isinstance(arguments[name], list) else [f"{name}: expected a list"]
-        elif name in arguments:
-            faults += [f"{name}: {f}" for f in _wrong_kind(_spelled(p), arguments[name])]
-        elif p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD:
-            faults.append(f"argument {name!r} is missing")
-    return faults
-
-
-def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of a component, those among them that several share (``**common: Unpack[Common]``, PEP 692); these
-    are None by default.
-    """
-    made = dict(inspect.signature(call).parameters)
-    for name, group in shared(call).items():
-        del made[name]
-        for own, kind in get_type_hints(group).items():
-            made[own] = inspect.Parameter(own, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-    return made
-
-
-def shared(call: Callable[..., Any]) -> dict[str, Any]:
-    """The groups of arguments (a TypedDict each) that a component shares with others."""
-    grouped = [name for name, p in inspect.signature(call).parameters.items() if "Unpack[" in str(p.annotation)]
-    return {name: get_args(get_type_hints(call)[name])[0] for name in grouped}
-
-
-def spelled(name: str) -> dict[str, str]:
-    """The arguments of a component, and each one's kind as its source has it.
-
-    :raises RecipeError: If there is no such component.
-    """
-    return {k: _spelled(p) for k, p in parameters(find(name)).items()}
-
-
-def _spelled(parameter: inspect.Parameter) -> str:
-    """A parameter's annotation as written in its source, without the names of modules."""
-    kind = parameter.annotation
-    return re.sub(r"\b[a-z_]+\.", "", kind if isinstance(kind, str) else inspect.formatannotation(kind))
-
-
-def _spread(call: Callable[..., Any]) -> list[str]:
-    """The argument that takes any number of values, ``*name``: a recipe gives it a list."""
-    return [name for name, p in inspect.signature(call).parameters.items() if p.kind is p.VAR_POSITIONAL]
-
-
-def _wrong_kind(annotation: str, value: Any) -> list[str]:
-    """Check plain values against plain annotations; anything richer is left to the constructor."""
-    if isinstance(value, dict | list):
-        return []
-    kinds = {"int": int, "float": (int, float), "str": str, "bool": bool, "Path": str, "None": type(None)}
-    if choices := re.fullmatch(r"Literal\[(.*)\]", annotation):
-        known = ast.literal_eval(f"[{choices[1]}]")
-        return [] if value in known else [f"{value!r} is not one of {', '.join(map(str, known))}"]
-    parts = annotation.split(" | ")
-    if not all(part in kinds for part in parts):
-        return []
-    fits = any(
-        isinstance(value, kinds[part]) and (not isinstance(value, bool) or part == "bool")  # type: ignore[arg-type]
-        for part in parts
-    )
-    return [] if fits else [f"{value!r} is a {type(value).__name__}, expected {annotation}"]

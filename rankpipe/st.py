@@ -52,16 +52,17 @@ def measured(model: Any, texts: Sequence[T]) -> Measured[T]:
     """Count tokens and texts that are too long; shorten a book to what could be read of it before that costs much."""
     most = model.max_seq_length
     if not texts or most is None:
-        return Measured(list(texts), _lengths(model, texts), [False] * len(texts))
+        return Measured(list(texts), tokens_of(model, texts), [False] * len(texts))
     heads = [head(t, most) for t in texts]
-    lengths = _lengths(model, heads)
+    lengths = tokens_of(model, heads)
     for i, text in enumerate(texts):
         if heads[i] != text and lengths[i] <= most:  # few tokens in many characters: read all of them
-            heads[i], [lengths[i]] = text, _lengths(model, [text])
+            heads[i], [lengths[i]] = text, tokens_of(model, [text])
     return Measured(heads, [min(n, most) for n in lengths], [n > most for n in lengths])
 
 
-def _lengths(model: Any, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[int]:
+def tokens_of(model: Any, texts: Sequence[str] | Sequence[tuple[str, str]]) -> list[int]:
+    """The tokens of texts, however many they are; special ones included."""
     if not texts:
         return []
     return [len(ids) for ids in model.tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from rankpipe.data import Answer, Query, Ranking, Step
 from rankpipe.errors import RecipeError
+from rankpipe.progress import counting
 
 if TYPE_CHECKING:
     from rankpipe.where import Filter
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 I = TypeVar("I")  # noqa: E741  what a stage takes
 O = TypeVar("O")  # noqa: E741  what it gives
 P = TypeVar("P")
-FILTERS = ("bm25", "dense", "sparse", "colbert")  # kinds that can
+FILTERS = ("bm25", "dense", "sparse", "colbert", "lucene", "milvus")  # kinds that can
 
 
 class Stage(ABC, Generic[I, O]):
@@ -158,6 +159,26 @@ class Reranker(Stage[Ranking, Ranking]):
     takes, gives = Ranking, Ranking
     tells: ClassVar[bool] = False  # whether it notes what a model was shown and said (rerank/ledger.py)
     reads_scores: ClassVar[bool] = False  # whether what it gives depends on the scores it is given (journal.py)
+    counts: str = "queries"  # what its work is counted in, for progress
+
+    def work(self, ranking: Ranking) -> int:  # noqa: ARG002
+        """How many of these a ranking takes, at most."""
+        return 1
+
+    def apply(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        """Counted, checked and timed: see :meth:`Stage.apply`."""
+        with counting(f"{self.name}: {self.counts}", sum(map(self.work, batch))):
+            return super().apply(batch)
+
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse what could not be reranked, if that is cheap to know."""
+
+    def through(self, rankings: Sequence[Ranking], label: str) -> list[Ranking]:
+        """Rerank them all, and count that as one piece of work; but none, if one is refused."""
+        for ranking in rankings:
+            self.refuse(ranking)
+        with counting(f"{label}: {self.counts}", sum(map(self.work, rankings))):
+            return list(self(rankings))
 
 
 class Generator(Stage[Ranking, Answer]):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe import builds
-from rankpipe.disk import disk_errors, fsync, lock, sha256, write
+from rankpipe.disk import damage, disk_errors, fsync, lock, sha256, write
 from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
@@ -258,17 +258,7 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
 def damages(manifest: Manifest, *, checksums: bool = True) -> list[str]:
     """Every file that is missing, of another size or (if asked) of another checksum."""
     with working(f"checksums of {manifest.folder}"):
-        return [f for name, known in manifest.files.items() if (f := _damage(manifest.path / name, *known, checksums))]
-
-
-def _damage(path: Path, size: int, checksum: str, look: bool) -> str | None:
-    if not path.exists():
-        return f"{path} is missing"
-    if path.stat().st_size != size:
-        return f"{path} has {path.stat().st_size} bytes, the manifest says {size}"
-    if look and sha256(path) != checksum:
-        return f"{path} is damaged: its sha256 is not the manifest's"
-    return None
+        return [f for name, known in manifest.files.items() if (f := damage(manifest.path / name, *known, checksums))]
 
 
 def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data) -> str | None:

@@ -5,11 +5,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from contextvars import copy_context
+from typing import Any, TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
 AHEAD = 8  # items a thread that are taken before they are needed
+
+
+class Pool(ThreadPoolExecutor):
+    """Threads in whose work all is as where it was begun: who listens, until when an answer is wanted."""
+
+    def __exit__(self, kind: type[BaseException] | None, *more: Any) -> None:
+        """Wait for all, but not where the user interrupts."""
+        self.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=kind is not None)
+
+    def submit(self, work: Callable[..., Any], /, *given: Any, **more: Any) -> Future[Any]:
+        """Begin it."""
+        return super().submit(copy_context().run, work, *given, **more)
 
 
 def side_by_side(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -61,6 +63,24 @@ def race(runners: Mapping[str, Runner[T]], times: int) -> dict[str, Timed[T]]:
             before = done[name].seconds if name in done else ()
             done[name] = Timed(made, (*before, seconds))
     return done
+
+
+def peak_mb() -> int:
+    """The largest memory of this process so far; of a forked one, on systems without ``/proc``, its parent's too."""
+    if (status := Path("/proc/self/status")).exists():
+        return round(int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
+
+
+def alone(work: Callable[..., T], *given: Any) -> T:
+    """What work gives in a process of its own."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(work, given)
+
+
+def weight(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
 
 
 def version_in(python: Path, package: str) -> str:

@@ -1,4 +1,4 @@
-"""Pyserini's side of ``scifact.py``, run by the interpreter that has it: reads a verb a line, answers in JSON.
+"""Pyserini's side of ``scifact.py`` and ``index.py``, run by the interpreter that has it; answers in JSON.
 
 python eval/bench/lucene.py CORPUS_FOLDER QUERIES.json WORK_FOLDER
 """
@@ -14,12 +14,11 @@ from time import perf_counter
 from rankpipe.java import start
 
 Run = dict[str, dict[str, float]]
-K = 1000
 KEEP = {"ids": [], "texts": ["-storeRaw"]}  # what a hit brings with it
 
 
 def main() -> None:
-    """Start the JVM, answer with the seconds that took, then do what is asked: ``index texts``, ``search ids``."""
+    """Start the JVM, answer with the seconds that took, then do as asked: ``index texts 0``, ``search ids 1000``."""
     corpus, queries, work = map(Path, sys.argv[1:])
     asked = json.loads(queries.read_text("utf-8"))
     folders: dict[str, Path] = {}
@@ -29,12 +28,12 @@ def main() -> None:
         start()
         print(json.dumps([perf_counter() - begun, {}]), file=answers)
         for number, line in enumerate(sys.stdin):
-            verb, kept = line.split()
+            verb, kept, k = line.split()
             if verb == "index":
-                folders[kept] = work / f"lucene-{number}"
+                folders[kept] = work / f"lucene-{kept}-{number}"
                 answer = index(corpus, folders[kept], KEEP[kept])
             else:
-                answer = search(folders[kept], asked)
+                answer = search(folders[kept], asked, int(k))
             print(json.dumps(answer), file=answers)
 
 
@@ -48,12 +47,12 @@ def index(corpus: Path, folder: Path, keep: list[str]) -> tuple[float, Run]:
     return perf_counter() - begun, {}
 
 
-def search(folder: Path, asked: dict[str, str]) -> tuple[float, Run]:
+def search(folder: Path, asked: dict[str, str], k: int) -> tuple[float, Run]:
     """Open the index and search with one thread: seconds, and the run."""
     from pyserini.search.lucene import LuceneSearcher
 
     begun = perf_counter()
-    found = LuceneSearcher(str(folder)).batch_search([*asked.values()], [*asked], k=K, threads=1)
+    found = LuceneSearcher(str(folder)).batch_search([*asked.values()], [*asked], k=k, threads=1)
     seconds = perf_counter() - begun
     return seconds, {query: {hit.docid: hit.score for hit in hits} for query, hits in found.items()}
 

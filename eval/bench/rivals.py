@@ -49,11 +49,18 @@ def bm25s_search(index: Any, queries: Sequence[Query], k: int) -> Any:
     return index.retrieve(words([q.text for q in queries]), k=k, show_progress=False)
 
 
-def bm25s_load(folder: Path) -> Any:
-    """bm25s from a folder, with its documents."""
+def bm25s_saved(corpus: Path, folder: Path, *, texts: bool) -> None:
+    """bm25s from the raw file into a folder, with its documents or without."""
+    index = bm25s_index(corpus, folder if texts else None)
+    if not texts:
+        index.save(folder, show_progress=False)
+
+
+def bm25s_load(folder: Path, *, texts: bool) -> Any:
+    """bm25s from a folder, with its documents or without."""
     import bm25s
 
-    return bm25s.BM25.load(folder, load_corpus=True, show_progress=False)
+    return bm25s.BM25.load(folder, load_corpus=texts, show_progress=False)
 
 
 def bm25s_run(found: Any, queries: Sequence[Query], ids: Sequence[str]) -> Run:
@@ -74,12 +81,12 @@ class Pyserini:
         self._process, self._said = process, said
         self.start_s, _ = self._answer()
 
-    def runners(self, verb: str) -> dict[str, Runner[Run]]:
-        """Do ``verb``, index or search, with ids alone and with texts: its seconds, and the run."""
+    def runners(self, verb: str, k: int = 0) -> dict[str, Runner[Run]]:
+        """Do ``verb``, index or search (for ``k`` hits), with ids alone and with texts: its seconds, and the run."""
 
         def run(kept: str) -> tuple[float, Run]:
             assert self._process.stdin
-            print(verb, kept, file=self._process.stdin, flush=True)
+            print(verb, kept, k, file=self._process.stdin, flush=True)
             return self._answer()
 
         return {"Pyserini, ids": partial(run, "ids"), "Pyserini, texts": partial(run, "texts")}

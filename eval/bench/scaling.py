@@ -18,18 +18,18 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from math import ceil
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import process_time
 from typing import Any
 
 import numpy as np
-from common import HERE, Row, file
+from common import HERE, Row, alone, file, peak_mb, weight
 
 from rankpipe import BM25, Query, open_dataset
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.facts import collections
 from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
@@ -46,7 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bm25": {"use": "bm25"},
     "dense": {"use": "dense", "model": "scaling:Drawn", "store": "int8"},  # all but the encoding
 }
-SEGMENTS = 113_520_750  # of MS MARCO v2.1, as TREC RAG 2024 cut it
+SEGMENTS = collections()["msmarco-segment-v2.1"].documents  # of MS MARCO v2.1, as TREC RAG 2024 cut it
 SHARD = 1 << 18  # documents of a segment, in the plan
 WORKERS = 64  # in the plan, a core each
 PRICE = 0.05  # dollars for a core and an hour, in the plan
@@ -90,20 +90,20 @@ def main() -> None:
 def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Query]) -> Iterator[Row]:
     """Each in a process of its own; what grows with the documents for two sizes."""
     data = collection(scratch)
-    yield {"stage": "encode", "kind": MODEL, "documents": encoded, **alone(partial(encoding, data, encoded))}
+    yield {"stage": "encode", "kind": MODEL, "documents": encoded, **costs(partial(encoding, data, encoded))}
     for size in (documents // 8, documents):
         sent = len(pickle.dumps(next(shards.dealt(data, size))))
         row = {"stage": "read and send", "kind": "any", "documents": size, "bytes_each": round(sent / size)}
-        yield row | alone(partial(dealing, data, size))
+        yield row | costs(partial(dealing, data, size))
         for kind, node in KINDS.items():
             folder = scratch / f"{kind}-{size}"
             row = {"stage": "make a shard", "kind": kind, "documents": size}
-            row |= alone(partial(making, node, data, size, folder))
+            row |= costs(partial(making, node, data, size, folder))
             yield row | {"bytes_each": round(weight(folder) / size)}
             published(node, folder)
-            search = alone(partial(searching, node, folder, queries))
+            search = costs(partial(searching, node, folder, queries))
             yield {"stage": "search", "kind": kind, "documents": size, **search}
-    look = alone(partial(looking, scratch / f"bm25-{documents}", queries))
+    look = costs(partial(looking, scratch / f"bm25-{documents}", queries))
     yield {"stage": "look words up", "kind": "bm25", "documents": documents, **look}
 
 
@@ -169,15 +169,9 @@ def looking(folder: Path, queries: Sequence[Query]) -> Work:
     return look
 
 
-def weight(folder: Path) -> int:
-    """Bytes of all files."""
-    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-
-
-def alone(ready: Callable[[], Work]) -> Row:
+def costs(ready: Callable[[], Work]) -> Row:
     """Processor time for each document or query, in a process of its own, and that process's largest memory."""
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_clocked, (ready,))
+    return alone(_clocked, ready)
 
 
 def _clocked(ready: Callable[[], Work]) -> Row:
@@ -185,8 +179,7 @@ def _clocked(ready: Callable[[], Work]) -> Row:
     start = process_time()
     done = work()
     seconds = process_time() - start
-    told = Path("/proc/self/status").read_text()  # ru_maxrss would have what the process that started this one had
-    return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": round(int(told.split("VmHWM:")[1].split()[0]) / 1024)}
+    return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": peak_mb()}
 
 
 def planned(rows: Sequence[Row]) -> Iterator[Row]:

@@ -128,9 +128,11 @@ def sparse(data: Dataset, scratch: Path, lucene: rivals.Pyserini | None, times: 
     searching = {
         OURS: clocked(lambda: [*BM25(built[OURS].made, k)(queries)]),
         "bm25s, ids": clocked(lambda: rivals.bm25s_search(built["bm25s, ids"].made, queries, k)),
-        "bm25s, texts": clocked(lambda: rivals.bm25s_search(rivals.bm25s_load(scratch / "bm25s"), queries, k)),
+        "bm25s, texts": clocked(
+            lambda: rivals.bm25s_search(rivals.bm25s_load(scratch / "bm25s", texts=True), queries, k)
+        ),
     }
-    found = race(searching | (lucene.runners("search") if lucene else {}), times)
+    found = race(searching | (lucene.runners("search", k) if lucene else {}), times)
     runs = {name: as_run(timed.made, queries, ids) for name, timed in found.items()}
     rows = [
         *against(READ, reading, size),

@@ -23,7 +23,8 @@ def experiment(made: Experiment, *, report: bool = True, examples: int = 0, **ho
     :param how: it is run; see :meth:`Experiment.run`.
     :return: the recipe's bounds that are broken.
     """
-    outcomes = made.run(**how)
+    with show.going_on(f"what is done is kept in {made.folder}; to go on from there"):
+        outcomes = made.run(**how)
     result, evaluations = made.measure(outcomes)
     filed = file(result, made.folder)
     runs = store.read_manifest(made.folder).path

@@ -15,6 +15,8 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
     "plan": ("rankpipe.rerank.plans", "Plans of listwise, first and icr (--set plan='{use: NAME}')"),
     "reranker": ("rankpipe.rerank", "Rerankers (--use NAME), and parts of them"),
     "lm": ("rankpipe.lm", "Language models (--set lm='{use: NAME}'), and parts of them"),
+    "loss": ("rankpipe.train.losses", "Losses (loss: {use: NAME})"),
+    "optimizer": ("rankpipe.train.optimizers", "Optimizers (optimizer: {use: NAME})"),
     "stage": ("rankpipe.stage", "For any pipeline"),
     "plugin": ("", "Of other packages"),
 }

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +17,7 @@ if TYPE_CHECKING:
 
 index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
 app.add_typer(index, name="index")
+GO_ON = "to go on after the last whole shard"
 Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
 
@@ -60,25 +58,21 @@ def build(
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
-
-    def told(forecast: Forecast) -> None:
-        foreseen.append(forecast)
-        show.remark(f"{folder}: {forecast}")
-
     written = folder / "recipe.yaml"
     how: dict[str, Any] = {
-        "force": force, "memory": memory, "told": told, "engine": options.engine(engine, address, gpus), "shard": shard,
+        "force": force, "memory": memory, "told": foreseen.append, "shard": shard,
+        "engine": options.engine(engine, address, gpus),
     }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
-        with guard.spelled(), store.replacing(force), _going_on():
+        with guard.spelled(), store.replacing(force), show.going_on(GO_ON):
             node = options.component(use, settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
             _refuse_other(written, tree, force)
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        with _going_on():
+        with show.going_on(GO_ON):
             why = shelf.ensure(folder, **how)
     else:
         raise CommandError([f"{folder}: no recipe.yaml here; name a collection with --data"])
@@ -161,16 +155,6 @@ def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
     show.out.print(said, highlight=False)
     if wanted is not None and found < wanted:
         show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
-
-
-@contextmanager
-def _going_on() -> Iterator[None]:
-    """Tell who interrupts the work how to go on with it."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        show.warn(f"interrupted; to go on after the last whole shard: rankpipe {shlex.join(sys.argv[1:])}")
-        raise typer.Exit(130) from None
 
 
 def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> dict[str, Any]:

@@ -140,6 +140,17 @@ def _train() -> str:
     return f"peft {peft.__version__} tunes an adapter; accelerate {accelerate.__version__}"
 
 
+def _bnb() -> str:
+    import bitsandbytes
+    import torch
+
+    weight = torch.nn.Parameter(torch.ones(64, 64))
+    weight.grad = torch.ones(64, 64)
+    bitsandbytes.optim.AdamW8bit([weight], lr=0.1).step()
+    assert (weight < 1).all()
+    return f"bitsandbytes {bitsandbytes.__version__} steps on the CPU"
+
+
 def _datasets() -> str:
     import datasets
     import ir_datasets
@@ -273,6 +284,7 @@ PARTS: dict[str, Part] = {
     "ray": Part("ray", {"ray": "ray"}, _ray),
     "milvus": Part("milvus", {"pymilvus": "pymilvus", "milvus_lite": "milvus-lite"}, _milvus),
     "train": Part("train", TRAIN, _train),
+    "bnb": Part("bnb", {"bitsandbytes": "bitsandbytes"}, _bnb),
     "ltr": Part("ltr", {"lightgbm": "lightgbm"}, _lightgbm),
     "catboost": Part("catboost", {"catboost": "catboost"}, _catboost),
 }

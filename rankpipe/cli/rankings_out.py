@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 from rankpipe import trec
@@ -98,16 +97,22 @@ def write(path: Path, rankings: Sequence[Ranking]) -> int:
 def hits(ranking: Ranking, count: int = 10, fields: Sequence[str] = ()) -> None:
     """One query's best hits, with their texts."""
     rows = [
-        (rank, h.doc.id, f"{h.score:.4f}", *_cells(h.doc, fields), shorten(h.doc.contents, 200, placeholder=" ..."))
+        (rank, h.doc.id, f"{h.score:.4f}", *_cells(h.doc, fields), _short(h.doc.contents, 200))
         for rank, h in enumerate(ranking.hits[:count], 1)
     ]
     columns = ("#", "document", "score", *fields, "text")
-    show.table(f"{ranking.query.text}", columns, rows, text=("document", *fields, "text"))
+    show.table(_short(ranking.query.text, 100), columns, rows, text=("document", *fields, "text"))
+
+
+def _short(text: str, most: int) -> str:
+    """Its beginning, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 4].rsplit(" ", 1)[0] + " ..."
 
 
 def _cells(doc: Doc, fields: Sequence[str]) -> list[str]:
     values = _shown(doc, fields)
-    return [shorten(", ".join(map(str, values[name])), 60, placeholder=" ...") for name in fields]
+    return [_short(", ".join(map(str, values[name])), 60) for name in fields]
 
 
 def _shown(doc: Doc, fields: Sequence[str]) -> dict[str, list[Any]]:

@@ -11,7 +11,8 @@ import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.cli.reranking import By, Given, remark
-from rankpipe.progress import track
+
+KEPT = "what is done is kept beside {}; to go on from there"
 
 
 @show.verb(app, "rerank")
@@ -62,10 +63,11 @@ def rerank(
     reranker.batch = stage.batch
     remark(rankings, stage)
     source = partial(Source.of, given.run, rankings)
+    kept = reranker if reranker is not stage else getattr(stage, "lm", None)
+    going_on = show.going_on(KEPT.format(by.cache or out), lambda: getattr(kept, "begun", False))
     told = windows.kept(work.windows, keys, known) if work and ledger else nullcontext()
-    with told, beside.replaying(replay, source) if replay else nullcontext():
-        label = f"replay {replay}" if replay else f"rerank with {by.name}"
-        made = list(track(reranker(rankings), label, len(rankings)))
+    with going_on, told, beside.replaying(replay, source) if replay else nullcontext():
+        made = reranker.through(rankings, f"replay {replay}" if replay else f"rerank with {by.name}")
     asked = stage.lm if resumed else stage.lm.lm if keeps else reranker if known else stage
     rankings_out.tell(made, out, ledger=ledger, asked=asked)
     if work and ledger and keeps:

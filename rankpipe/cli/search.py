@@ -98,11 +98,11 @@ def search(
 
 def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:
     """Filter, and tell what is odd about it."""
-    from rankpipe.retrieve.living import Living
+    from rankpipe.retrieve.index import Index
 
     filtered = retriever.filtered(where)
     for index in opened:
-        if isinstance(index, Living):
+        if isinstance(index, Index):
             for odd in index.told(where):
                 show.warn(f"{index.folder}: {odd}")
     return filtered
@@ -117,20 +117,18 @@ def _numbers(weights: str | None) -> list[float] | None:
 
 
 def _kind(folder: Path) -> str:
-    """Which component opens an index.
+    """The component that searches an index.
 
-    :raises ArtefactError: If what is there is none.
+    :raises ArtefactError: If none does.
     """
     from rankpipe import store
     from rankpipe.catalog import find, is_known
 
-    if str(folder).startswith(PREBUILT):
-        return "anserini"
-    made = store.read_manifest(folder).kind
-    component = find(made) if is_known(made) else None
+    kind = "anserini" if str(folder).startswith(PREBUILT) else store.read_manifest(folder).kind
+    component = find(kind) if is_known(kind) else None
     if not (isinstance(component, type) and issubclass(component, Retriever)):
-        raise ArtefactError(f"{folder}: holds a {made!r}, which is no index")
-    return made
+        raise ArtefactError(f"{folder}: holds a {kind!r}, which is no index")
+    return kind
 
 
 def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:

@@ -1,43 +1,31 @@
-"""What a person sees: tables and progress, on a terminal or in a log; or JSON, for machines."""
+"""What a person sees: tables, remarks, errors; or JSON, for machines."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import json as jsonlib
+import os
+import shlex
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from threading import Timer
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import click
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from rankpipe import progress
 from rankpipe.cli.guard import guarded
 from rankpipe.cli.layout import laid
+from rankpipe.cli.shown import Shown, screen
 from rankpipe.errors import RankpipeError
 
-T = TypeVar("T")
 Verb = Callable[..., Any]
-PATIENCE_S = 2.0  # work shorter than this shows no progress
-FIRST_S, EVERY_S = 10.0, 30.0  # off a terminal: when the first line comes, and how often others
+INTERRUPTED = 130  # as shells have it
 
 
 @dataclass
@@ -51,7 +39,7 @@ class Manner:
 
 
 manner = Manner()
-out, err = (Console(stderr=s, width=None if Console(stderr=s).is_terminal else 120) for s in (False, True))
+out, err = screen(stderr=False), screen(stderr=True)
 
 COMMON = {  # the options that every verb has, typed once
     "json": Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")],
@@ -82,7 +70,8 @@ def verb(app: typer.Typer, name: str, *, bare: bool = False, recipe: bool = Fals
                 setattr(manner, option, arguments.pop(option))
             for given, group in groups.items():
                 arguments[given] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
-            with errors_told(), progress.listening(Shown()), guarded(arguments, recipe):
+            heard = nullcontext() if manner.quiet else progress.listening(Shown(err))
+            with errors_told(), heard, guarded(arguments, recipe):
                 function(**arguments)
 
         common = [_option(n, a, False) for n, a in COMMON.items()]
@@ -120,6 +109,8 @@ def errors_told() -> Iterator[None]:
     except BrokenPipeError:
         sys.stderr.close()
         raise typer.Exit(0) from None
+    except KeyboardInterrupt:
+        _interrupted("nothing is half-written")
     except (typer.Exit, typer.Abort, click.ClickException):
         raise
     except Exception as error:
@@ -127,6 +118,28 @@ def errors_told() -> Iterator[None]:
             raise
         _refused(type(error).__name__, f"{error} (a bug in rankpipe, or in what it calls; --debug shows where)")
         raise typer.Exit(RankpipeError.exit_code) from None
+
+
+@contextmanager
+def going_on(kept: str, begun: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Tell who interrupts the work what is kept of it, and that the same command goes on from there.
+
+    :param begun: whether there is anything to go on from.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not begun():
+            raise
+        _interrupted(f"{kept}: rankpipe {shlex.join(sys.argv[1:])}")
+
+
+def _interrupted(said: str) -> NoReturn:
+    warn(f"interrupted; {said}")
+    if any(not t.daemon for t in threading.enumerate() if t is not threading.main_thread()):
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # else they would be waited for: one may hang on a server
+    raise typer.Exit(INTERRUPTED)
 
 
 def _refused(kind: str, said: str, **more: Any) -> None:
@@ -174,117 +187,3 @@ def costs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     kept = [i for i in range(len(columns)) if i == 0 or any(str(row[i]).strip("0.") for row in rows)]
     if len(kept) > 1:
         table("", [columns[i] for i in kept], [[row[i] for i in kept] for row in rows])
-
-
-class Shown:
-    """Progress on standard error: bars on a terminal; elsewhere a line now and then, and one at the end of long work.
-
-    :param console: another than standard error.
-    :param patience_s: shorter work shows nothing.
-    :param clock: tells the time, in seconds.
-    """
-
-    def __init__(
-        self, console: Console = err, patience_s: float = PATIENCE_S, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.console, self.patience_s, self.clock = console, patience_s, clock
-        self.bars: Progress | None = None
-
-    def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        """Pass the items on, showing how many have passed, at what rate, and the time left."""
-        if manner.quiet:
-            return iter(items)
-        return self._bar(items, label, total) if self.console.is_terminal else self._lines(items, label, total)
-
-    @contextmanager
-    def working(self, label: str) -> Iterator[None]:
-        """Show for how long something has been going on."""
-        if manner.quiet:
-            yield
-        elif self.console.is_terminal:
-            with self._task(label, None, uncounted=True) as (bars, task):
-                timer = Timer(self.patience_s, bars.update, (task,), {"visible": True})
-                timer.daemon = True
-                timer.start()
-                try:
-                    yield
-                finally:
-                    timer.cancel()
-                    bars.update(task, total=1, completed=1)
-        else:
-            started = self.clock()
-            yield
-            if (seconds := self.clock() - started) > self.patience_s:
-                self._tell(label, f"{seconds:.0f} s")
-
-    def _bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        with self._task(label, total) as (bars, task):
-            started = self.clock()
-            for item in items:
-                yield item
-                bars.update(task, advance=1, visible=self.clock() - started > self.patience_s)
-
-    @contextmanager
-    def _task(self, label: str, total: int | None, **fields: bool) -> Iterator[tuple[Progress, TaskID]]:
-        """A bar among those that are shown; the outermost starts and stops showing them."""
-        outermost, file = self.bars is None, self.console._file
-        bars = self.bars = self.bars or _bars(self.console)
-        if outermost:
-            self.console.file = self.console.file  # held to, for libraries' own bars are silenced by another sys.stderr
-            bars.start()
-        task = bars.add_task(label, total=total, visible=False, **fields)
-        try:
-            yield bars, task
-        finally:
-            bars.stop_task(task)
-            if outermost:
-                bars.stop()
-                self.bars, self.console._file = None, file
-
-    def _lines(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        started, count, told = self.clock(), 0, 0
-        due = started + FIRST_S
-        for item in items:
-            yield item
-            count += 1
-            if (now := self.clock()) >= due:
-                self._tell(label, _rate(count, total, now - started))
-                due, told = now + EVERY_S, count
-        if (seconds := self.clock() - started) > self.patience_s and told < count:
-            self._tell(label, _rate(count, total, seconds))
-
-    def _tell(self, label: str, said: str) -> None:
-        self.console.print(f"[dim]{escape(label)}: {said}[/]", highlight=False, soft_wrap=True)
-
-
-class _Count(MofNCompleteColumn):
-    def render(self, task: Task) -> Text:
-        return Text() if task.fields.get("uncounted") else super().render(task)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = None if task.fields.get("uncounted") else task.finished_speed or task.speed
-        return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
-
-
-class _Left(TimeRemainingColumn):
-    """The time left; of what cannot be counted, the time gone."""
-
-    def render(self, task: Task) -> Text:
-        if task.fields.get("uncounted"):
-            return Text(f"{task.elapsed or 0:.0f} s", style="progress.elapsed")
-        return super().render(task)
-
-
-def _bars(console: Console) -> Progress:
-    label = TextColumn("{task.description}", markup=False)
-    return Progress(label, BarColumn(), _Count(), _Rate(), _Left(), console=console)
-
-
-def _rate(count: int, total: int | None, seconds: float) -> str:
-    of, left = "", ""
-    if total is not None:
-        of = f"/{total}"
-        left = f", {(total - count) * seconds / count:.0f} s left" if 0 < count < total else ""
-    return f"{count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s{left}"

@@ -19,6 +19,7 @@ class Completion:
     tokens_in: int
     tokens_out: int  # the stop token included
     seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
+    late: bool = False  # there is no answer, for it was not there in time (rankpipe/lm/due.py)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Choice:
     logprobs: tuple[float, ...]  # natural logarithms, in the order asked; -inf where the model does not say
     tokens_in: int
     seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
+    late: bool = False  # as of a completion
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class Likelihood:
     tokens: int  # of the reply
     tokens_in: int
     seconds: float | None = field(default=None, compare=False)  # that it took when it was asked: a cache remembers
+    late: bool = False  # as of a completion
 
 
 class LM(Protocol):

@@ -21,6 +21,7 @@ A = TypeVar("A", Completion, Choice, Likelihood)
 Told = Callable[[int, Any], None]  # (which chat, its answer)
 ANSWERS = ("complete", "choose", "likelihood")
 SHOWN = 200  # characters of a chat that is missing
+LATE = " late"  # after the key of an answer that was not there in time
 
 
 @runtime_checkable
@@ -58,7 +59,7 @@ class Cached:
     the same time both ask, and the answer that was first is given to both.
 
     Answers given are those of the file, tokens and the seconds they took and all, so that a replay equals the run that
-    it replays.
+    it replays. An answer that was not there in time is noted for a replay only: else it is asked for again.
     ``context``, ``thinking``, ``count`` and ``is_token`` are always the model's own, except offline: then they are what
     it said last. The model is loaded when it is first asked, and that is in no answer's seconds.
 
@@ -167,6 +168,10 @@ class Cached:
         keys: list[str] = [self._key(kind, question) for question in asked]
         known = self.book.read(keys)
         missing = {key: i for i, key in reversed([*enumerate(keys)]) if key not in known}  # key: the first who asks
+        late: dict[str, A] = {}
+        if missing and self.offline:
+            late = {key[: -len(LATE)]: made(**row) for key, row in self.book.read([k + LATE for k in missing]).items()}
+            missing = {key: i for key, i in missing.items() if key not in late}
         if missing and self.offline:
             first = _shown(asked[min(missing.values())])
             raise self._lacking(kind, f"{len(missing)} of {len(asked)} answers, the first to {first}")
@@ -174,13 +179,15 @@ class Cached:
         unknown = sorted(missing.values())
         for i in range(0, len(unknown), self.at_once):
             places = unknown[i : i + self.at_once]
-            self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
+            late |= self._ask(kind, [keys[i] for i in places], partial(ask, places=places))
         if missing:
             known = self.book.read(keys)  # not what was just said, so that all who ask get the same
-        return [made(**known[key]) for key in keys]
+        return [made(**known[key]) if key in known else late[key] for key in keys]
 
-    def _ask(self, kind: str, keys: Sequence[str], ask: Callable[[LM], Sequence[Any]]) -> None:
-        """Ask the model, and keep each answer as early as it can be had, with the seconds that it took."""
+    def _ask(self, kind: str, keys: Sequence[str], ask: Callable[[LM], Sequence[A]]) -> dict[str, A]:
+        """Ask the model, and keep each answer as early as it can be had, with the seconds that it took; gives those
+        that were not there in time.
+        """
         prepare(self.lm)
         lap = _Lap()
 
@@ -193,9 +200,13 @@ class Cached:
             if isinstance(self.lm, Telling)
             else self.lm
         )
-        share_s = lap() / len(keys)
-        self.book.write([row(i, answer, share_s) for i, answer in enumerate(answers)])
-        self._note(asked=len(keys))
+        late = [i for i, answer in enumerate(answers) if answer.late]
+        share_s = lap() / (len(late) or len(keys))
+        rows = [row(i, answer, share_s) for i, answer in enumerate(answers)]
+        self.book.write([one for i, one in enumerate(rows) if i not in late])
+        self.book.write([rows[i]._replace(key=keys[i] + LATE, kind="late") for i in late], again=True)
+        self._note(asked=len(keys) - len(late))
+        return {keys[i]: replace(answers[i], seconds=rows[i].answer["seconds"]) for i in late}
 
     def _note(self, known: int = 0, asked: int = 0) -> None:
         with self._lock:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property, partial
 from http.client import HTTPConnection, HTTPResponse, HTTPSConnection
 from io import BufferedReader, RawIOBase
+from socket import SHUT_RDWR, socket
 from threading import Lock
 from time import monotonic
 from typing import Any, NamedTuple
@@ -75,6 +76,7 @@ class Connections:
         self.reached = False  # whether the server has ever taken one
         self._url, self._connect_s = url, connect_s
         self._lock, self._idle = Lock(), list[Idle]()
+        self._sockets, self._cuts = weakref.WeakSet[Any](), 0
         weakref.finalize(self, _close, self._idle)
 
     @contextmanager
@@ -92,11 +94,13 @@ class Connections:
 
         def ask(connection: HTTPConnection) -> HTTPResponse:
             connection.sock.settimeout(left(deadline))
+            with self._lock:
+                self._sockets.add(connection.sock)
             connection.response_class = partial(Reply, deadline=deadline)  # type: ignore[assignment]
             connection.request(method, path, data, dict(headers))
             return connection.getresponse()
 
-        connection, response = self._answered(ask)
+        connection, response = self._answered(ask, deadline)
         whole = False
         try:
             with response:
@@ -108,11 +112,22 @@ class Connections:
             else:
                 connection.close()
 
-    def _answered(self, ask: Ask) -> tuple[HTTPConnection, HTTPResponse]:
+    def cut(self) -> None:
+        """End all requests that are under way, for nobody waits for them any more."""
+        with self._lock:
+            self._cuts += 1
+            for one in self._sockets:
+                with suppress(OSError):  # of one that is closed
+                    socket.shutdown(one, SHUT_RDWR)
+
+    def _answered(self, ask: Ask, deadline: float) -> tuple[HTTPConnection, HTTPResponse]:
+        cuts = self._cuts
         if used := self._taken():
             with suppress(*STALE):
                 return used, _or_closed(used, ask)
-        new = self._made()
+            if self._cuts > cuts:
+                raise ConnectionAbortedError
+        new = self._made(deadline)
         return new, _or_closed(new, ask)
 
     def _taken(self) -> HTTPConnection | None:
@@ -129,8 +144,8 @@ class Connections:
         with self._lock:
             self._idle.append(Idle(os.getpid(), monotonic(), connection))
 
-    def _made(self) -> HTTPConnection:
-        host, port, timeout_s = self._url.hostname or "", self._url.port, self._connect_s
+    def _made(self, deadline: float) -> HTTPConnection:
+        host, port, timeout_s = self._url.hostname or "", self._url.port, min(self._connect_s, left(deadline))
         if self._url.scheme == "https":
             connection: HTTPConnection = HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
         else:

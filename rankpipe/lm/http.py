@@ -16,7 +16,8 @@ from rankpipe.catalog import near
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Choice, Completion, thoughts
 from rankpipe.lm.sizes import Sizes
-from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
+from rankpipe.lm.wire import Fault, Manners, Refusal, Wire
+from rankpipe.lm.words import words
 
 A = TypeVar("A", Completion, Choice)
 OURS = {"model", "messages", "max_tokens", "max_completion_tokens", "logprobs", "stream", "n"}
@@ -96,7 +97,7 @@ class Http:
 
     @property
     def _served(self) -> int:
-        served = self.wire.ask("models", None, _models, Event())
+        served = self.wire.ask("models", None, _models, Event(), probe=True)
         if self.model not in served:
             hint = near(self.model, [*served])
             raise ModelError(f"{self.wire.url} has no model {self.model!r}{hint} ({', '.join(served)})")
@@ -146,7 +147,8 @@ class Http:
             What is under way then is still waited for.
         """
         fields = {**self.parameters, "top_logprobs": None, self.limit: max_tokens + self.thinking}
-        return self._all([self._body(chat, fields) for chat in chats], self._completion)
+        bodies = [self._body(chat, fields) for chat in chats]
+        return self._all(bodies, self._completion, Completion("", 0, 0, late=True))
 
     def is_token(self, text: str, *, begin: str = "") -> bool:
         """Whether ``text`` is a single token after ``begin``; taken on trust where nobody can say.
@@ -171,7 +173,8 @@ class Http:
         if begin:
             fields |= {"continue_final_message": True, "add_generation_prompt": False}
         bodies = [self._body([*chat, *start], fields) for chat in chats]
-        return self._all(bodies, partial(self._choice, tuple(choices), begin))
+        unrated = Choice((-inf,) * len(choices), 0, late=True)
+        return self._all(bodies, partial(self._choice, tuple(choices), begin), unrated)
 
     def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> NoReturn:  # noqa: ARG002
         """Chat completions do not tell how likely a given text is.
@@ -184,8 +187,8 @@ class Http:
         told = {k: v for k, v in fields.items() if v is not None}
         return {"model": self.model, "messages": list(chat), **told}
 
-    def _all(self, bodies: Sequence[dict[str, Any]], read: Callable[[Any], tuple[A, int]]) -> list[A]:
-        """Every answer in order."""
+    def _all(self, bodies: Sequence[dict[str, Any]], read: Callable[[Any], tuple[A, int]], late: A) -> list[A]:
+        """Every answer in order; ``late`` for one that is not there in time."""
 
         def one(place: int, stop: Event) -> A:
             answer, tokens_out = self.wire.ask("chat/completions", bodies[place], read, stop)
@@ -194,7 +197,7 @@ class Http:
                 self._told(place, answer)
             return answer
 
-        return self.wire.together(len(bodies), one, self.model)
+        return [answer or late for answer in self.wire.together(len(bodies), one, self.model)]
 
     def _pay(self, tokens_in: int, tokens_out: int) -> None:
         with self._lock:

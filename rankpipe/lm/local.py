@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
-from rankpipe.progress import track
+from rankpipe.progress import counting, done
 from rankpipe.weights import quiet
 
 T = TypeVar("T")
@@ -90,13 +90,15 @@ def in_batches(
         for group in groups or [range(len(texts))]
         for batch in batched([len(texts[i]) for i in group], more, batch_tokens, a_pass)
     ]
-    for batch in track(batches, f"{name}: batches"):
-        try:
-            with quiet(), torch.inference_mode():
-                made.update(zip(batch, work(batch), strict=True))
-        except torch.OutOfMemoryError as error:
-            raise ModelError(
-                f"{name}: {len(batch)} texts of up to {len(texts[batch[0]])} tokens do not fit into the memory; "
-                f"lower batch_tokens (now {batch_tokens})"
-            ) from error
+    with counting(f"{name}: texts", len(texts)):
+        for batch in batches:
+            try:
+                with quiet(), torch.inference_mode():
+                    made.update(zip(batch, work(batch), strict=True))
+            except torch.OutOfMemoryError as error:
+                raise ModelError(
+                    f"{name}: {len(batch)} texts of up to {len(texts[batch[0]])} tokens do not fit into the memory; "
+                    f"lower batch_tokens (now {batch_tokens})"
+                ) from error
+            done(len(batch))
     return [made[i] for i in range(len(texts))]

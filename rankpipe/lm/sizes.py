@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Event, Lock
@@ -14,10 +15,11 @@ from unicodedata import normalize
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat
-from rankpipe.lm.wire import Fault, Refusal, Wire, words
+from rankpipe.lm.wire import Fault, Refusal, Wire
+from rankpipe.lm.words import words
 
 TEMPLATE = ("chat_template", "chat_template_kwargs", "add_special_tokens")  # parameters that decide how a chat is shown
-NOT_HERE = {400, 403, 404, 405, 410, 421, 422, 501}  # what servers say that do not know the path, or the question
+NOT_HERE = {200, 400, 403, 404, 405, 410, 421, 422, 501}  # of servers that do not know the path, or the question
 CHAT_TOKENS, MESSAGE_TOKENS = 100, 16  # allowed for what a template adds: system prompts of its own; marks of a message
 
 
@@ -37,7 +39,8 @@ class Sizes:
         self.wire, self.model, self.tokenizer = wire, model, tokenizer
         self.template = {k: parameters[k] for k in TEMPLATE if k in parameters}
         self.estimated = 0  # chats that were not counted by the server
-        self._asks = True  # until the server says that it does not count
+        self._asks, self._counted = True, False  # until the server says that it does not count; whether it ever has
+        self._first = Lock()  # who asks while it has not: one at a time, for it may never answer
         self._lock, self._chats = Lock(), dict[str, int]()
         self._ids = cache(self._looked_up)
 
@@ -105,18 +108,19 @@ class Sizes:
 
         :raises Refusal: If it may be one, and says no.
         """
-        if not self._asks:
-            return None
-        try:
-            ids = self.wire.ask("/tokenize", {"model": self.model, **body}, _tokens, Event())
-        except Refusal as refusal:
-            if refusal.status not in NOT_HERE:
-                raise
-            ids = None
-        except ModelError:  # whether it fails to answer as well, will be seen
-            ids = None
-        self._asks = ids is not None
-        return ids
+        with nullcontext() if self._counted else self._first:
+            if not self._asks:
+                return None
+            try:
+                ids = self.wire.ask("/tokenize", {"model": self.model, **body}, _tokens, Event(), probe=True)
+            except Refusal as refusal:
+                if refusal.status not in NOT_HERE:
+                    raise
+                ids = None
+            except ModelError:  # whether it fails to answer as well, will be seen
+                ids = None
+            self._asks = self._counted = ids is not None
+            return ids
 
 
 def _bytes(text: str) -> int:

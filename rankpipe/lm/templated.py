@@ -86,7 +86,7 @@ class Templated:
         if (first := text.find(whole)) < 0:
             raise ModelError(f"{self.model}: its chat template changes what a message says")
         ends = list(accumulate(map(len, said), initial=first))
-        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         ids, more = self._begun(told["input_ids"])
         places = [more + bisect_left(told["offset_mapping"], end, key=lambda offsets: offsets[0]) for end in ends]
         return ids, [range(*ends) for ends in pairwise(places)]
@@ -116,7 +116,7 @@ class Templated:
                 )
 
     def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]  # no warning
         return ids
 
     def _labels(self, choices: Sequence[str], begin: str) -> list[int]:

@@ -13,11 +13,10 @@ import re
 import socket
 import ssl
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
 from threading import BoundedSemaphore, Event, Lock
 from time import monotonic
@@ -26,12 +25,13 @@ from urllib.parse import urlsplit
 
 from rankpipe.errors import ModelError, RankpipeError, RecipeError
 from rankpipe.lm.connections import Connections, Unreached
-from rankpipe.progress import track
+from rankpipe.lm.due import patience
+from rankpipe.lm.words import astray, is_page, refused, words
+from rankpipe.progress import counting, done, notice
+from rankpipe.threads import Pool
 
 T = TypeVar("T")
 PASSING = {408, 409, 429, *range(500, 600)} - {501}  # what may go better the next time
-WORDS = 300  # characters of a server's words that are shown
-ERRORS = ("error", "message", "detail")  # where servers say what is wrong
 NOBODY = (ConnectionRefusedError, socket.gaierror)  # the host has no such server, or nobody knows the host
 CHUNK_BYTES = 1 << 16
 MOST_BYTES = 1 << 26  # of a reply: the tokens of a chat of a million are 10 MB
@@ -44,6 +44,7 @@ class Manners:
     :param parallel: requests at once, at most.
     :param connect_s: how long a connection may take.
     :param whole_s: how long one request may take, from the connection's start to the reply's last byte.
+    :param probe_s: the same for a question beside the work: which models there are, how many tokens a text has.
     :param tries: requests for one reply, the first included.
     :param wait_s: before the second; twice as long before each further one. Up to half of it is left to chance, so
         that clients do not come back all at once.
@@ -56,6 +57,7 @@ class Manners:
     parallel: int = 8
     connect_s: float = 10
     whole_s: float = 600
+    probe_s: float = 10
     tries: int = 6
     wait_s: float = 1
     longest_s: float = 60
@@ -65,7 +67,7 @@ class Manners:
 
     def __post_init__(self) -> None:
         least = min(self.parallel, self.tries)
-        if least < 1 or min(self.connect_s, self.whole_s) <= 0 or min(self.wait_s, self.longest_s) < 0:
+        if least < 1 or min(self.connect_s, self.whole_s, self.probe_s) <= 0 or min(self.wait_s, self.longest_s) < 0:
             raise RecipeError([f"{self}: at least one request, one try, some time, and no wait below 0"])
 
     def wait(self, failures: int, asked_s: float) -> float:
@@ -114,12 +116,13 @@ class Wire:
         self._connections, self._slots = Connections(parts, manners.connect_s), BoundedSemaphore(manners.parallel)
         self._lock, self.requests = Lock(), 0
 
-    def ask(self, path: str, body: Any, read: Callable[[Any], T], stop: Event) -> T:
+    def ask(self, path: str, body: Any, read: Callable[[Any], T], stop: Event, *, probe: bool = False) -> T:
         """What ``read`` makes of the reply to ``body`` (of a GET if it is None), after as many tries as it takes.
 
         :param path: below the URL; beside its ``/v1`` if it begins with a slash.
         :param read: raises :class:`Fault` if it cannot make sense of the reply, which counts as a failed try.
         :param stop: once it is set nothing is asked any more.
+        :param probe: a question beside the work, for which nobody waits long; a reply that is no JSON is a refusal.
         :raises ModelError: If every try failed, with what was wrong the last time.
         :raises Refusal: If the server refused.
         """
@@ -131,16 +134,17 @@ class Wire:
                 with self._slots:
                     if stop.is_set():
                         raise ModelError(f"{url}: not asked any more, because another request failed for good")
-                    return read(self._once(url, data))
+                    return read(self._once(url, data, probe))
             except Fault as fault:
                 failures += 1
                 self._pause(f"{url}: {fault}", failures, fault.asked_s, stop)
 
-    def together(self, n: int, one: Callable[[int, Event], T], name: str) -> list[T]:
-        """What ``one`` makes of each of ``n`` places, in order; as many at once as the manners allow.
+    def together(self, n: int, one: Callable[[int, Event], T], name: str) -> list[T | None]:
+        """What ``one`` makes of each of ``n`` places, in order; as many at once as the manners allow. None for all that
+        is still under way when nothing has come for as long as is worth waiting (:mod:`rankpipe.lm.due`).
 
         The first failure is raised, and no more is begun or tried again after it. What is under way then is still
-        waited for.
+        waited for; but not where the user interrupts.
 
         :param one: is given the place, and the event for :meth:`ask`.
         """
@@ -154,17 +158,39 @@ class Wire:
                 stop.set()
                 raise
 
-        pool = ThreadPoolExecutor(min(self.manners.parallel, n or 1))
+        pool = Pool(min(self.manners.parallel, n or 1))
         try:
             futures = [pool.submit(tried, place) for place in range(n)]
-            for future in track(as_completed(futures), f"{name}: requests", n):
-                future.result()
-            return [future.result() for future in futures]
+            waiting, came = set(futures), set(futures)
+            with counting(f"{name}: requests", n):
+                while waiting and came:
+                    came, waiting = wait(waiting, patience(), FIRST_COMPLETED)
+                    for future in came:
+                        future.result()
+                        done()
+            if waiting:
+                self._give_up(len(waiting), n, stop)
+            return [None if future in waiting else future.result() for future in futures]
         except RankpipeError:
             raise failed[0] from None  # the others may be what it led to
+        except KeyboardInterrupt:
+            self._end(stop)
+            raise
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+    def _give_up(self, late: int, n: int, stop: Event) -> None:
+        notice(
+            f"{self.url}: {late} of {n} requests were not answered in the {patience():.3g} s that their queries have "
+            "left, and count as empty replies"
+        )
+        self._end(stop)
+
+    def _end(self, stop: Event) -> None:
+        """Wait for nothing any more."""
+        stop.set()
+        self._connections.cut()
 
     def _pause(self, what: str, failures: int, asked_s: float, stop: Event) -> None:
         manners = self.manners
@@ -175,9 +201,12 @@ class Wire:
             raise ModelError(
                 f"{what} ({tried}; it asks to wait {asked_s:.0f} s, and longest_s is {manners.longest_s:g})"
             )
-        manners.sleep(stop, manners.wait(failures, asked_s))
+        wait_s = manners.wait(failures, asked_s)
+        if not stop.is_set():
+            notice(f"{what}; asking again in {wait_s:.0f} s (try {failures + 1} of {manners.tries})")
+        manners.sleep(stop, wait_s)
 
-    def _once(self, url: str, data: bytes | None) -> Any:
+    def _once(self, url: str, data: bytes | None, probe: bool) -> Any:
         """One request.
 
         :raises Fault: If it may go better the next time.
@@ -185,21 +214,25 @@ class Wire:
         """
         with self._lock:
             self.requests += 1
-        status, content, after = self._exchange(url, data, self._secret())
+        within_s = min(self.manners.probe_s, self.manners.whole_s) if probe else self.manners.whole_s
+        status, content, after = self._exchange(url, data, self._secret(), within_s)
         if status in PASSING:
-            raise Fault(_said(status, content), _seconds(after))
+            raise Fault(refused(status, content), _seconds(after))
         if not 200 <= status < 300:
-            raise Refusal(f"{url}: {_said(status, content)}", status)
+            raise Refusal(f"{url}: {refused(status, content)}{astray(self.url, status, content)}", status)
         try:
             return json.loads(content)
         except ValueError:
-            raise Fault(f"the reply is no JSON: {words(content)!r}") from None
+            said = f"the reply is no JSON: {words(content) if is_page(content) else repr(words(content))}"
+            if probe:
+                raise Refusal(f"{url}: {said}{astray(self.url, status, content)}", status) from None
+            raise Fault(said) from None
 
-    def _exchange(self, url: str, data: bytes | None, key: str) -> tuple[int, bytes, str]:
+    def _exchange(self, url: str, data: bytes | None, key: str, within_s: float) -> tuple[int, bytes, str]:
         """Status, body and Retry-After; the key, should the server have said it, is crossed out."""
         headers = {"Content-Type": "application/json", "User-Agent": "rankpipe"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
-        method, deadline = "GET" if data is None else "POST", monotonic() + self.manners.whole_s
+        method, deadline = "GET" if data is None else "POST", monotonic() + within_s
         try:
             with self._connections.asked(method, urlsplit(url).path, data, headers, deadline) as response:
                 content = _content(response, url)
@@ -207,7 +240,7 @@ class Wire:
         except Unreached:
             raise Fault(f"no connection within {self.manners.connect_s:g} s") from None
         except TimeoutError:
-            raise Fault(f"no whole reply within {self.manners.whole_s:g} s") from None
+            raise Fault(f"no whole reply within {within_s:g} s") from None
         except ssl.SSLCertVerificationError as error:
             raise Refusal(f"{url}: {error.verify_message}") from None
         except (OSError, HTTPException) as error:
@@ -226,24 +259,6 @@ class Wire:
         if not secret or not secret.isascii() or not secret.isprintable():
             raise Refusal(f"the environment variable {self.key} is to hold the key of {self.url}, and does not")
         return secret
-
-
-def words(said: Any) -> str:
-    """What a server said, in one short line: its error message, if it says one where others do."""
-    if isinstance(said, bytes):
-        try:
-            said = json.loads(said)
-        except ValueError:
-            said = said.decode("utf-8", "replace")
-    while isinstance(said, dict) and (inner := next((said[k] for k in ERRORS if said.get(k)), None)):
-        said = inner
-    line = " ".join((said if isinstance(said, str) else json.dumps(said)).split())
-    return line[:WORDS] + "..." if len(line) > WORDS else line
-
-
-def _said(status: int, content: bytes) -> str:
-    phrase = next((s.phrase for s in HTTPStatus if s.value == status), "")
-    return f"{status} {phrase}: {words(content) if content else 'without a word'}"
 
 
 def _crossed_out(said: bytes, key: bytes) -> bytes:

@@ -170,7 +170,8 @@ class Experiment:
         queries = self.data.queries
         blocks = [queries[i : i + block] for i in range(0, len(queries), block)]
         dropped = 0
-        for one in self._done(blocks, engine) if engine else map(self.through, blocks):
+        label = f"{self.name}: blocks of {block} queries"
+        for one in track(self._done(blocks, engine) if engine else map(self.through, blocks), label, len(blocks)):
             for name, rankings in one.rankings.items():
                 made[name] += rankings
             dropped += one.dropped
@@ -181,8 +182,7 @@ class Experiment:
     def _done(self, blocks: Sequence[Sequence[Query]], engine: Engine) -> Iterator[Block]:
         """Blocks that others have put through all systems."""
         engine.sees(self.folder, *(store.read_manifest(index).path for index in self.indexes))
-        label = f"{self.name}, {len(blocks[0]) if blocks else 0} queries at a time"
-        for one in track(engine.map(Apart(self.path, self.tree), blocks), label, len(blocks)):
+        for one in engine.map(Apart(self.path, self.tree), blocks):
             for name, rows in one.rows.items():
                 lines.append(self.folder / "kept" / name, rows)
             yield one

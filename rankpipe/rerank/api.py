@@ -11,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
-from rankpipe.lm.wire import Fault, Manners, Wire, words
+from rankpipe.lm.wire import Fault, Manners, Wire
+from rankpipe.lm.words import words
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces
 from rankpipe.rerank.parse import Reply
@@ -101,6 +102,7 @@ class Api(Reranker):
 
     batch = 8
     tells = True
+    counts = "requests"
 
     def __init__(
         self,
@@ -138,6 +140,10 @@ class Api(Reranker):
         """What was asked and paid so far."""
         answers, tokens, billed = self._spent
         return Totals(answers, self.wire.requests, tokens, billed, billed * self.price / self.dialect.per)
+
+    def work(self, ranking: Ranking) -> int:
+        """The requests that its hits take."""
+        return self.budget.most(-(-min(len(ranking.hits), self.depth) // self.dialect.at_once))
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Send all requests of the batch, as many at once as ``manners`` allow.
@@ -179,7 +185,8 @@ class Api(Reranker):
             self._pay(told)
             return told._replace(cut=self.limit.cut(query, texts, stop)) if self.limit else told
 
-        return self.wire.together(len(asked), ask, self.model or self.wire.url)
+        answers = self.wire.together(len(asked), ask, self.model or self.wire.url)
+        return [answer or Told({}, 0, 0, 0.0) for answer in answers]
 
     def _asked(self, q: int, ranking: Ranking) -> list[Asked]:
         if not ranking.query.text.strip():

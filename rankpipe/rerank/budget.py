@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from rankpipe.data import Step
 from rankpipe.errors import RecipeError
+from rankpipe.lm.due import within
+from rankpipe.progress import counting
 
 T = TypeVar("T")  # what a query waits for
 P = TypeVar("P")  # the same, ready to be asked
@@ -21,9 +23,10 @@ class Budget:
 
     Calls and tokens are never exceeded. Seconds are foreseen from what the query's calls took so far. What the first
     one takes is not known, so that it is asked alone; then they are looked at again after a few calls. They may be
-    exceeded by the first call, and by what others take longer than those before them. They are a batch's, shared out
-    evenly, without those in which the model is loaded; an answer that a cache gives is paid with the seconds it took
-    when it was asked, so that a replay ends where the run ended (docs/decisions).
+    exceeded by the first call, and by what others take longer than those before them; but a server that says nothing
+    for as long as a query has left is not waited for, and what it has not answered counts as an empty reply. They are a
+    batch's, shared out evenly, without those in which the model is loaded; an answer that a cache gives is paid with
+    the seconds it took when it was asked, so that a replay ends where the run ended (docs/decisions).
 
     :param seconds: a query's share of what its batch takes.
     :param calls: of the model: windows, passages or pairs.
@@ -48,6 +51,14 @@ class Budget:
             and (self.tokens is None or spent.tokens + tokens <= self.tokens)
             and (self.seconds is None or (expected_s <= self.seconds and self.seconds > 0))
         )
+
+    def left(self, spent: Iterable[Spent]) -> float | None:
+        """The seconds that the query has left that has most, of those that are asked about; None if all it likes."""
+        return None if self.seconds is None else max(self.seconds - one.seconds for one in spent)
+
+    def most(self, calls: int) -> int:
+        """How many of so many calls it allows, as far as they are limited."""
+        return calls if self.calls is None else min(calls, self.calls)
 
     def next(
         self, spent: Spent, waiting: Sequence[T], make: Callable[[T], tuple[P, int]], at_once: int = SLICE
@@ -132,5 +143,7 @@ def spend(
         spent[q].skipped = 0 if made else len(rest)
         return made
 
-    while asked := [one for q in range(len(waiting)) for one in next_of(q)]:
-        ask(asked)
+    while asked := {q: made for q in range(len(waiting)) if (made := next_of(q))}:
+        calls = [one for made in asked.values() for one in made]
+        with counting("calls", len(calls)), within(budget.left(spent[q] for q in asked)):
+            ask(calls)

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 from rankpipe import st, weights
 from rankpipe.catalog import need
 from rankpipe.data import Ranking
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import OnnxModel, read_json
-from rankpipe.progress import track, working
+from rankpipe.progress import counting, done, notice, working
 from rankpipe.rerank.budget import Budget, Spent, spend
-from rankpipe.rerank.scores import rescored
-from rankpipe.stage import Reranker
+from rankpipe.rerank.fit import MUCH
+from rankpipe.rerank.scores import ByScore, rescored
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,15 @@ class Scored:
 Scorer = Callable[[Sequence[tuple[str, str]]], Sequence[Scored]]
 
 
-class CrossEncoder(Reranker):
+class Loaded(NamedTuple):
+    """A model that is ready."""
+
+    scorer: Scorer
+    length: Callable[[str], int]  # the tokens of a query
+    most: int | None  # tokens that it reads of a pair; None if it knows no limit
+
+
+class CrossEncoder(ByScore):
     """Scores each (question, title and text) pair of the first ``depth`` hits, and sorts them by it.
 
     Scores are the model's raw logits, so they compare across queries. Hits after ``depth``, and those that the budget
@@ -48,8 +57,6 @@ class CrossEncoder(Reranker):
     :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens without ``max_length``.
     :raises MissingExtra: If the model needs sentence-transformers, which is not installed.
     """
-
-    batch = 8
 
     def __init__(
         self,
@@ -67,11 +74,15 @@ class CrossEncoder(Reranker):
 
     @cached_property
     def scorer(self) -> Scorer:
-        """The loaded model.
+        """How the loaded model scores.
 
         :raises MissingWeights: If it cannot be had.
         :raises ModelError: If it gives more than one number for a pair, or cannot read ``max_length`` tokens.
         """
+        return self._loaded.scorer
+
+    @cached_property
+    def _loaded(self) -> Loaded:
         folder = weights.resolve(self.model)
         kind = _onnx if weights.by_onnx(folder) else _torch
         with working(f"loading {self.model}"):
@@ -79,6 +90,8 @@ class CrossEncoder(Reranker):
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Score the pairs of all rankings together."""
+        for ranking in batch:
+            self._look_at(ranking)
         spent = [Spent() for _ in batch]
         scores: list[list[float]] = [[] for _ in batch]
 
@@ -100,20 +113,35 @@ class CrossEncoder(Reranker):
             for r, rated, cost in zip(batch, scores, spent, strict=True)
         ]
 
+    def _look_at(self, ranking: Ranking) -> None:
+        """Tell which query is so long that it may be shortened, too."""
+        query = ranking.query
+        if len(query.text) < MUCH or not ranking.hits or (most := self._loaded.most) is None:
+            return
+        if (tokens := self._loaded.length(query.text)) > most // 2:
+            notice(
+                f"query {query.id!r}: {tokens} tokens, but {self.model} reads {most} of query and passage together: "
+                "its end may be left out"
+            )
 
-def _onnx(folder: Path, max_length: int | None) -> Scorer:
+
+def _onnx(folder: Path, max_length: int | None) -> Loaded:
     model = OnnxModel(folder, max_length)
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
-        rows = list(track(model.run(pairs), "cross-encoder pairs", len(pairs)))
+        rows = []
+        with counting("cross-encoder: pairs", len(pairs)):
+            for row in model.run(pairs):
+                rows.append(row)
+                done()
         if (shape := rows[0].values.shape) != (1,):
             raise ModelError(f"{folder}: gives numbers of shape {shape} for a pair, a cross-encoder gives one")
         return [Scored(float(row.values[0]), row.tokens, row.cut) for row in rows]
 
-    return score
+    return Loaded(score, model.length, model.max_length)
 
 
-def _torch(folder: Path, max_length: int | None) -> Scorer:
+def _torch(folder: Path, max_length: int | None) -> Loaded:
     """In single precision: eight bits would make ties of good passages."""
     made = read_json(folder / "config.json").get("architectures") or ["no architecture"]
     if not (folder / "modules.json").exists() and not re.fullmatch(r"\w+For(SequenceClassification|CausalLM)", made[0]):
@@ -128,4 +156,4 @@ def _torch(folder: Path, max_length: int | None) -> Scorer:
         logits = model.predict(told.texts, activation_fn=identity, show_progress_bar=False).tolist()  # sorts by length
         return [Scored(*row) for row in zip(logits, told.tokens, told.cut, strict=True)]
 
-    return score
+    return Loaded(score, lambda text: st.tokens_of(model, [text])[0], model.max_seq_length)

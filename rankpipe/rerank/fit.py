@@ -18,6 +18,7 @@ from rankpipe.rerank.prompts import Wording
 WORD = re.compile(r"\S+")
 LONG = 40  # characters
 SLACK = 4  # tokens
+MUCH = 1000  # characters of a query that may leave no room for passages
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Query
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.hf import HF
-from rankpipe.progress import track
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.clean import clean, harmless, unlabelled
 from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
@@ -116,7 +115,7 @@ class InContext(Planned[Read]):
 
     def ask(self, windows: Sequence[Read]) -> Sequence[Said]:
         """Look at one window after the other."""
-        return [self._judged(window) for window in track(windows, f"{self.lm.model}: windows")]
+        return [self._judged(window) for window in windows]
 
     def _judged(self, window: Read) -> Said:
         """Its passages, best first; of equal ones the better one so far, which was shown later."""

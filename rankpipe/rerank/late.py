@@ -10,15 +10,14 @@ from rankpipe import weights
 from rankpipe.colbert import TokenEncoder, Vectors, token_encoder
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
-from rankpipe.progress import track
+from rankpipe.progress import done
 from rankpipe.rerank.budget import Budget, Spent, spend
-from rankpipe.rerank.scores import rescored
-from rankpipe.stage import Reranker
+from rankpipe.rerank.scores import ByScore, rescored
 
 QUERY = -1  # the place of what is read before a ranking's hits
 
 
-class Late(Reranker):
+class Late(ByScore):
     """Encodes query and passages apart, and sums over the query's tokens how near the passage's nearest token is.
 
     The score is the sum of cosines, at most one for each token of the query, [MASK] tokens included; it compares
@@ -33,8 +32,6 @@ class Late(Reranker):
     :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens: a model fills queries up as it likes.
     :raises MissingExtra: If the model needs sentence-transformers, which is not installed.
     """
-
-    batch = 8
 
     def __init__(
         self,
@@ -59,6 +56,10 @@ class Late(Reranker):
         """
         return token_encoder(self.model, self.max_length)
 
+    def work(self, ranking: Ranking) -> int:
+        """The query, and the hits that are scored."""
+        return self.budget.most(min(len(ranking.hits), self.depth) + bool(ranking.hits))
+
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Encode the queries, and all passages in one stream: no more vectors are held than the model is making."""
         spent = [Spent() for _ in batch]
@@ -68,7 +69,7 @@ class Late(Reranker):
         def ask(asked: list[tuple[int, int]]) -> None:
             encoder, start = self.encoder, perf_counter()  # loading it is in no query's seconds
             texts = [batch[q].hits[place].doc.contents for q, place in asked if place != QUERY]
-            docs = iter(track(encoder.docs(texts), f"{self.model}: passages", len(texts)) if texts else ())
+            docs = iter(encoder.docs(texts) if texts else ())
             for q, place in asked:
                 if place == QUERY:
                     one = encoder.query(batch[q].query.text)
@@ -78,6 +79,7 @@ class Late(Reranker):
                     scores[q].append(maxsim(queries[q], one.vectors))
                     spent[q].cut.update([place] * one.cut)
                 spent[q].pay(0.0, one.tokens)
+                done()
             share_s = (perf_counter() - start) / len(asked)
             for q, _ in asked:
                 spent[q].seconds += share_s

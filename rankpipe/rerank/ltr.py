@@ -20,16 +20,15 @@ from rankpipe.progress import track
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.features import Statistics, chosen, unknown
 from rankpipe.rerank.learners import LEARNERS, Examples, LambdaMART, Learner, Scorer
-from rankpipe.rerank.scores import apart, rescored
+from rankpipe.rerank.scores import ByScore, apart, rescored
 from rankpipe.rerank.signals import BATCH, Signals, identities
-from rankpipe.stage import Reranker
 from rankpipe.store import Data, claim, open_artefact, publish
 from rankpipe.trec import Qrels
 
 KIND = "ltr"
 
 
-class LearnedRanker(Reranker):
+class LearnedRanker(ByScore):
     """Scores hits by what was learned from rankings like theirs: from the same first stage, of the same collection.
 
     Scores compare within a query; hits that the trees cannot tell apart stay in their order. Hits after ``depth``, and

@@ -41,6 +41,8 @@ def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, A
     :raises RecipeError: If the reranker takes no model, or ``lm`` runs none.
     """
     served = "://" in lm
+    if not served:
+        _refuse_unknown(lm)  # first: what is no server could pass for a wrong model
     base, more = (model, {}) if served else _adapted(model)
     known = weights.find(base)
     own = known.rerank.get("use") if known else None  # with its prompt
@@ -61,10 +63,19 @@ def _run_by(lm: str, model: dict[str, str]) -> dict[str, Any]:
     """The node of a language model."""
     if "://" in lm:
         return {"use": "http", "url": lm, **model}
-    takes = inspect.signature(find(lm)).parameters if is_known(lm) and hasattr(find(lm), "complete") else {}
-    if not {"lm", "model"} & takes.keys():
-        raise RecipeError([f"--lm {lm}: expected hf, vllm, ray, or the URL of a server (http://127.0.0.1:8000/v1)"])
+    takes = inspect.signature(find(lm)).parameters
     return {"use": lm, "lm": {"use": "hf", **model}} if "lm" in takes else {"use": lm, **model}
+
+
+def _refuse_unknown(lm: str) -> None:
+    """Refuse what runs no language model."""
+    runs: Any = find(lm) if is_known(lm) else None
+    if hasattr(runs, "complete") and {"lm", "model"} & inspect.signature(runs).parameters.keys():
+        return
+    said = f"--lm {lm}: expected hf, vllm, ray, or the URL of a server (http://127.0.0.1:8000/v1)"
+    if host := re.fullmatch(r"(localhost|[\w-]+(\.[\w-]+)+|\[[\da-f:]+\]|[\w-]+(?=:\d))(:\d+)?(/.*)?", lm):
+        said = f"--lm {lm}: a host, whose scheme is missing: --lm http://{lm}" + ("" if host[4] else "/v1")
+    raise RecipeError([said])
 
 
 def guess(model: str, lm: str = "hf") -> str:

@@ -14,13 +14,12 @@ from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import LM, prepare
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import harmless
-from rankpipe.rerank.fit import Fitted, choice_tokens, fit, reply_tokens
+from rankpipe.rerank.fit import MUCH, Fitted, choice_tokens, fit, reply_tokens
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.prompts import PointPrompt, chosen
 from rankpipe.rerank.said import Said, ended, settle
-from rankpipe.rerank.scores import rescored
+from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.rerank.template import PointAnswer
-from rankpipe.stage import Reranker
 
 UNRATED = -10_000.0  # a log-probability that no model gives
 
@@ -41,7 +40,7 @@ class Asked(NamedTuple):
     prompt: Fitted
 
 
-class OneByOne(Reranker):
+class OneByOne(ByScore):
     """Shows a model each of the first ``depth`` passages by itself, and sorts them by what it says.
 
     A score does not depend on the other passages, and compares across queries as far as the model's sense of it does.
@@ -57,7 +56,6 @@ class OneByOne(Reranker):
     :param budget: the most that one query may cost; its lowest hits are not rated when it is spent.
     """
 
-    batch = 8
     tells = True
     answer: ClassVar[PointAnswer]
 
@@ -86,13 +84,8 @@ class OneByOne(Reranker):
         rooms = cache(lambda q: self.room(batch[q].query))
 
         def make(q: int, place: int) -> tuple[Asked, int]:
-            ranking, room = batch[q], rooms(q)
-            docs = [ranking.hits[place].doc]
-            exact = self.budget.tokens is not None
-            prompt = fit(
-                self.prompt, self.lm, ranking.query, docs, max_words=self.max_words, max_tokens=room, exact=exact
-            )
-            return Asked(q, place, ranking.query, prompt), prompt.tokens + room
+            prompt = self._fit(batch[q], place, room := rooms(q))
+            return Asked(q, place, batch[q].query, prompt), prompt.tokens + room
 
         def ask(asked: list[Asked]) -> None:
             prepare(self.lm)
@@ -109,6 +102,19 @@ class OneByOne(Reranker):
             rescored(r, rated, self.name).noting(cost.step(self.name))
             for r, rated, cost in zip(batch, scores, spent, strict=True)
         ]
+
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse a query too long for the first passage.
+
+        :raises ModelError: If it is.
+        """
+        if len(ranking.query.text) >= MUCH and ranking.hits:
+            self._fit(ranking, 0, self.room(ranking.query))
+
+    def _fit(self, ranking: Ranking, place: int, room: int) -> Fitted:
+        """The prompt for one hit."""
+        query, docs, exact = ranking.query, [ranking.hits[place].doc], self.budget.tokens is not None
+        return fit(self.prompt, self.lm, query, docs, max_words=self.max_words, max_tokens=room, exact=exact)
 
 
 class Pointwise(OneByOne):

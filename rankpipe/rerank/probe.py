@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from itertools import combinations
@@ -15,7 +15,6 @@ from rankpipe.data import Ranking
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.lm import LM, Chat, Choice, Completion, Likelihood
 from rankpipe.lm.cache import Cached
-from rankpipe.progress import track
 from rankpipe.rerank import ledger
 from rankpipe.stage import Reranker
 
@@ -99,9 +98,10 @@ def batch_invariance(reranker: Reranker, rankings: Sequence[Ranking]) -> BatchIn
     lm = getattr(reranker, "lm", None)
     while isinstance(lm, Cached):
         lm = lm.lm
-    together, judged = _heard(_asking(reranker, lm)(rankings), "together", len(rankings))
-    single = _asking(reranker, _Alone(lm) if lm else None)
-    alone, judged_alone = _heard((made for r in rankings for made in single.apply([r])), "alone", len(rankings))
+    together, judged = _heard(_asking(reranker, lm), rankings, "together")
+    single = copy(_asking(reranker, _Alone(lm) if lm else None))
+    single.batch = 1
+    alone, judged_alone = _heard(single, rankings, "alone")
     ids = [([h.doc.id for h in a.hits], [h.doc.id for h in b.hits]) for a, b in zip(together, alone, strict=True)]
     unlike = [Unlike(r.query.id, _parting(a, b)) for r, (a, b) in zip(rankings, ids, strict=True) if a != b]
     windows = judged.keys() & judged_alone.keys()
@@ -130,7 +130,7 @@ def position_bias(reranker: Reranker, rankings: Sequence[Ranking], shuffles: int
     if not several:
         raise DataError(f"none of {len(rankings)} rankings has two hits whose order could change")
     shown = [_shuffled(r, Random(f"{seed} {r.query.id} {i}")) for r in several for i in range(shuffles)]
-    made = list(track(reranker(shown), "shuffles", len(shown)))
+    made = reranker.through(shown, "shuffles")
     if cut := next((r for r, out in zip(shown, made, strict=True) if len(out.hits) != len(r.hits)), None):
         raise RecipeError([f"{reranker!r} drops hits (query {cut.query.id!r}); a probe is of the order of all of them"])
     ranks = [_ranks(*pair) for pair in zip(shown, made, strict=True)]
@@ -184,12 +184,12 @@ def _ranks(shown: Ranking, made: Ranking) -> list[int]:
 
 
 def _heard(
-    made: Iterable[Ranking], what: str, total: int
+    reranker: Reranker, rankings: Sequence[Ranking], what: str
 ) -> tuple[list[Ranking], dict[tuple[str, ...], list[tuple[str, ...]]]]:
     """The rankings, and what was said of each window meanwhile (a plan may ask about one more than once)."""
     said: dict[tuple[str, ...], list[tuple[str, ...]]] = defaultdict(list)
     with ledger.written(lambda e: said[(e.query, *e.docs)].append(e.order)):
-        return list(track(made, what, total)), said
+        return reranker.through(rankings, what), said
 
 
 def _parting(a: Sequence[str], b: Sequence[str]) -> int:

@@ -8,6 +8,21 @@ from math import inf, isfinite, nan, nextafter
 
 from rankpipe.data import Hit, Ranking
 from rankpipe.errors import ModelError
+from rankpipe.rerank.budget import Budget
+from rankpipe.stage import Reranker
+
+
+class ByScore(Reranker):
+    """Scores each of the first ``depth`` hits, as far as the budget goes."""
+
+    batch = 8
+    counts = "passages"
+    depth: int
+    budget: Budget
+
+    def work(self, ranking: Ranking) -> int:
+        """The hits that are scored."""
+        return self.budget.most(min(len(ranking.hits), self.depth))
 
 
 def rescored(ranking: Ranking, scores: Sequence[float | None], judge: str) -> Ranking:

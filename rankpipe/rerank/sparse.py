@@ -12,12 +12,11 @@ from rankpipe.catalog import need
 from rankpipe.data import Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.rerank.budget import Budget, Spent, spend
-from rankpipe.rerank.scores import rescored
+from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.splade import Splade, require_libraries
-from rankpipe.stage import Reranker
 
 
-class Sparse(Reranker):
+class Sparse(ByScore):
     """Scores passages by the words they share with the query, both expanded by a masked language model.
 
     The weight of a word is log(1 + relu(its logit)), the largest over the text's tokens (Formal et al. 2021b, SPLADE
@@ -33,8 +32,6 @@ class Sparse(Reranker):
     :raises RecipeError: If ``depth`` is below 1, or there is a budget of tokens without ``max_length``.
     :raises MissingExtra: If torch or transformers is not installed.
     """
-
-    batch = 8
 
     def __init__(
         self,

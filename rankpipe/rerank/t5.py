@@ -19,7 +19,7 @@ from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm.local import in_batches, loaded, whole
 from rankpipe.rerank.budget import Budget, Spent, spend
 from rankpipe.rerank.clean import clean, harmless
-from rankpipe.rerank.fit import Fitted, Passage, most_pieces, most_words
+from rankpipe.rerank.fit import MUCH, Fitted, Passage, most_pieces, most_words
 from rankpipe.rerank.parse import Reply
 from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.rerank.scores import rescored
@@ -59,6 +59,7 @@ class T5(Reranker):
     """
 
     tells = True
+    counts = "inputs"
     wording: ClassVar[str]  # with {query} and places for the passages
 
     def __init__(
@@ -90,6 +91,19 @@ class T5(Reranker):
         """The scores of ``n`` hits, from the log-probability of true for the first of :meth:`pairs`; None for one that
         none of these shows.
         """
+
+    def work(self, ranking: Ranking) -> int:
+        """All that the model is shown."""
+        return self.budget.most(len(self.pairs(min(len(ranking.hits), self.depth))))
+
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse a query too long for the first passages that are shown.
+
+        :raises ModelError: If it is.
+        """
+        hits = ranking.hits[: self.depth]
+        if len(ranking.query.text) >= MUCH and (pairs := self.pairs(len(hits))):
+            self._fit(ranking.query, [Passage(clean(hits[i].doc.contents), self.max_length) for i in pairs[0]])
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Judge the inputs of all rankings together.

@@ -7,7 +7,8 @@ from functools import cached_property
 from threading import Event
 from typing import Any
 
-from rankpipe.lm.wire import Fault, Refusal, Wire, words
+from rankpipe.lm.wire import Fault, Refusal, Wire
+from rankpipe.lm.words import words
 
 NOT_HERE = (403, 404, 405)  # what stands in front of the server does not let one ask
 MARKS = 4  # tokens around a query and a passage, at most
@@ -37,13 +38,14 @@ class Limit:
             return frozenset()
         asked = [query, *(texts[i] for i in long)]
         chunks = [asked[i : i + self.at_once] for i in range(0, len(asked), self.at_once)]
-        first, *sizes = [n for c in chunks for n in self.wire.ask("tokenize", {"inputs": c}, _lengths, stop)]
+        told = (self.wire.ask("tokenize", {"inputs": c}, _lengths, stop, probe=True) for c in chunks)
+        first, *sizes = [n for sizes in told for n in sizes]
         return frozenset(i for i, size in zip(long, sizes, strict=True) if first + size > self._most)
 
     @cached_property
     def _most(self) -> int | None:
         try:
-            return self.wire.ask("info", None, _limit, Event())
+            return self.wire.ask("info", None, _limit, Event(), probe=True)
         except Refusal as refusal:
             if refusal.status in NOT_HERE:
                 return None

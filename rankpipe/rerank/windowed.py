@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from time import perf_counter
 from typing import ClassVar, Generic, TypeVar, get_args
@@ -12,13 +11,16 @@ from typing import ClassVar, Generic, TypeVar, get_args
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, prepare
+from rankpipe.lm.due import within
+from rankpipe.progress import counting
 from rankpipe.rerank.budget import Budget, Spent
-from rankpipe.rerank.fit import Fitted, fit
+from rankpipe.rerank.fit import MUCH, Fitted, fit
 from rankpipe.rerank.parse import Answer
 from rankpipe.rerank.plans import Ballot, Planner, Windows, drive
 from rankpipe.rerank.prompts import Prompt, chosen
 from rankpipe.rerank.said import Said, ended, settle
 from rankpipe.stage import Reranker
+from rankpipe.threads import Pool
 
 P = TypeVar("P", bound=Fitted)
 Window = tuple[int, tuple[int, ...]]  # (which query, positions)
@@ -39,6 +41,7 @@ class Planned(Reranker, Generic[P]):
     """
 
     tells: ClassVar[bool] = True
+    counts = "windows"
     lm: LM  # who is asked
 
     def __init__(self, plan: Planner, max_words: int, depth: int, budget: Budget) -> None:
@@ -67,6 +70,20 @@ class Planned(Reranker, Generic[P]):
         """A window in the order in which the model is shown it."""
         return window
 
+    def work(self, ranking: Ranking) -> int:
+        """All windows that the plan may ask for."""
+        return self.budget.most(self.plan.calls(min(len(ranking.hits), self.depth)))
+
+    def refuse(self, ranking: Ranking) -> None:
+        """Refuse a query too long for its first window.
+
+        :raises ModelError: If it is.
+        """
+        n = min(len(ranking.hits), self.depth)
+        if len(ranking.query.text) >= MUCH and n > 1:
+            window = max(next(self.plan(n)).windows, key=len)
+            self.fit(ranking.query, [ranking.hits[i].doc for i in window])
+
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """Rerank all queries in step.
 
@@ -76,7 +93,10 @@ class Planned(Reranker, Generic[P]):
         prompts: dict[Window, P] = {}
         plans = [self.plan(min(len(r.hits), self.depth)) for r in batch]
         judge = partial(self._judge, batch, spent, prompts)
-        with ThreadPoolExecutor(parallel := getattr(self.lm, "parallel", 1)) as pool:
+        parallel = getattr(self.lm, "parallel", 1)
+        if parallel > 1 and any(len(r.hits) > 1 for r in batch):
+            _ = self.lm.context  # before all threads ask a server for it, of which none may get an answer
+        with Pool(parallel) as pool:
             each = pool.map if parallel > 1 else map
             orders = drive(plans, judge, partial(self._admit, batch, spent, prompts), each)
         ended(batch, spent)
@@ -108,7 +128,8 @@ class Planned(Reranker, Generic[P]):
         prepare(self.lm)
         start = perf_counter()
         fitted = [prompts.pop((q, tuple(window))) for q, window in asked]
-        said = self.ask(fitted)
+        with counting("windows", len(fitted)), within(self.budget.left(spent[q] for q, _ in asked)):
+            said = self.ask(fitted)
         share_s = (perf_counter() - start) / len(asked)
         orders: Windows = []
         for (q, window), prompt, one in zip(asked, fitted, said, strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from rankpipe import java, weights
 from rankpipe.catalog import near, need
@@ -13,7 +13,7 @@ from rankpipe.data import Query, Ranking
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import working
 from rankpipe.retrieve.lucenefiles import Reader
-from rankpipe.retrieve.lucenesearch import Search, Settings
+from rankpipe.retrieve.lucenesearch import Options, Search, Settings
 from rankpipe.stage import Retriever
 
 LISTS = "io.anserini.index.prebuilt.PrebuiltInvertedIndex"
@@ -25,35 +25,15 @@ class Anserini(Retriever):
     :param index: its folder, or the name of a prebuilt one ("msmarco-v1-passage", "beir-v1.0.0-scifact.flat"), which is
         fetched once, into Pyserini's cache (``PYSERINI_CACHE``, ``ANSERINI_INDEX_CACHE``).
     :param k: hits a query, at most.
-    :param k1: how fast repeated words stop counting.
-    :param b: how much long documents are held back, 0 to 1.
-    :param rm3: expand queries by words of what they find first: yes, or Anserini's ``fb_terms`` (10), ``fb_docs`` (10)
-        and ``original_query_weight`` (0.5).
-    :param fields: fields that the index has, each with its boost.
-    :param language: whose words they are, by Pyserini's names; this and the next two as for the documents.
-    :param stemmer: of English: "porter", "krovetz" or "none".
-    :param stopwords: whether English stop words were left out.
+    :param options: of the documents' words, as they were when it was made, and of the search; any ``fields`` that the
+        index has.
     :raises ArtefactError: If there is no index, or it cannot be fetched.
     :raises RecipeError: If there is no prebuilt index of this name; says the nearest.
     """
 
-    def __init__(
-        self,
-        index: str,
-        k: int = 1000,
-        *,
-        k1: float = 0.9,
-        b: float = 0.4,
-        rm3: bool | dict[str, Any] = False,
-        fields: dict[str, float] | None = None,
-        language: str = "en",
-        stemmer: str = "porter",
-        stopwords: bool = True,
-    ) -> None:
+    def __init__(self, index: str, k: int = 1000, **options: Unpack[Options]) -> None:
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
-        options = {"k1": k1, "b": b, "rm3": rm3, "fields": fields, "language": language, "stemmer": stemmer,
-                   "stopwords": stopwords}  # fmt: skip
         settings = Settings.of(options)
         folder = Path(index) if Path(index).is_dir() else prebuilt(index)
         self.k = k

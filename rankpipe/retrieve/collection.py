@@ -13,15 +13,15 @@ import shutil
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.catalog import need, require
+from rankpipe.disk import scratch
 from rankpipe.errors import ArtefactError, RecipeError
 
 SERIAL, DENSE, SPARSE = "serial", "dense", "sparse"  # fields
@@ -144,6 +144,7 @@ class Collection:
         how: Mapping[str, dict[str, Any]],
         *,
         end: int | None = None,
+        rows: str = "",
         fusion: Fusion | None = None,
     ) -> list[Found]:
         """The best rows for each query; of L2's squared distances what is given is the negative.
@@ -151,15 +152,17 @@ class Collection:
         :param asked: vectors of the queries, for each field that is to be searched; an empty one has no say.
         :param how: for each field ``metric_type`` and ``params``.
         :param end: only rows of serial numbers below.
+        :param rows: only these, as an expression of Milvus'.
         :param fusion: makes of the fields' lists, ``k`` long each, one; without it there is one field.
         """
+        rows = " and ".join(filter(None, ("" if end is None else f"{SERIAL} < {end}", rows)))
         found = [(np.empty(0, np.int64), np.empty(0, np.float32)) for _ in next(iter(asked.values()))]
         alike = defaultdict(list)  # queries by the fields that have a say
         for place, vectors in enumerate(zip(*asked.values(), strict=True)):
             alike[tuple(f for f, vector in zip(asked, vectors, strict=True) if len(vector))].append(place)
         for fields, places in alike.items():
             some = {f: [asked[f][place] for place in places] for f in fields}
-            for place, one in zip(places, self._search(some, k, how, end, fusion) if fields else (), strict=False):
+            for place, one in zip(places, self._search(some, k, how, rows, fusion) if fields else (), strict=False):
                 found[place] = one
         return found
 
@@ -168,10 +171,9 @@ class Collection:
         asked: dict[str, list[Any]],
         k: int,
         how: Mapping[str, dict[str, Any]],
-        end: int | None,
+        rows: str,
         fusion: Fusion | None,
     ) -> list[Found]:
-        below = "" if end is None else f"{SERIAL} < {end}"
         common = {"limit": k, "output_fields": [SERIAL], **self._patience}
         sign = 1
         with self._asked("search"):
@@ -179,10 +181,10 @@ class Collection:
                 [(field, vectors)] = asked.items()
                 sign = -1 if how[field]["metric_type"] == "L2" else 1
                 found = self._client.search(
-                    self.name, vectors, anns_field=field, search_params=how[field], filter=below, **common
+                    self.name, vectors, anns_field=field, search_params=how[field], filter=rows, **common
                 )
             else:
-                lists = [self._milvus.AnnSearchRequest(v, f, how[f], limit=k, expr=below) for f, v in asked.items()]
+                lists = [self._milvus.AnnSearchRequest(v, f, how[f], limit=k, expr=rows) for f, v in asked.items()]
                 found = self._client.hybrid_search(self.name, lists, fusion(self._milvus, len(lists)), **common)
         return [
             (np.array([h[SERIAL] for h in hits], np.int64), np.array([sign * h["distance"] for h in hits], np.float32))
@@ -241,8 +243,8 @@ def reading(database: Path, files: Iterable[Path], name: str) -> Collection:
     :raises FileNotFoundError: If one of them goes meanwhile.
     """
     files = list(files)
-    scratch = TemporaryDirectory(prefix="rankpipe-milvus-")
-    copy = Path(scratch.name) / database.name
+    held = ExitStack()
+    copy = held.enter_context(scratch("rankpipe-milvus-")) / database.name
     for path in files:
         place = copy / path.relative_to(database)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +253,7 @@ def reading(database: Path, files: Iterable[Path], name: str) -> Collection:
         else:
             shutil.copyfile(path, place)
     try:
-        opened = Collection(copy, name, then=scratch.cleanup)
+        opened = Collection(copy, name, then=held.close)
         opened.load()
     finally:
         if gone := [path for path in files if not path.exists()]:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.catalog import near
 from rankpipe.retrieve.postings import Postings
 from rankpipe.retrieve.strings import Strings
 from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Range
@@ -126,32 +124,17 @@ class Fields:
         return made
 
 
-def told(columns: Sequence[tuple[Fields, Mask | None]], where: Filter) -> list[str]:
-    """What is odd about a condition: fields that no document has, or that are of another kind than what they are
-    compared with.
-
-    :param columns: the fields of each segment, and which of its documents are alive; all, if None.
-    """
-    said = []
-    for leaf in dict.fromkeys(where.leaves):
-        kinds = dict.fromkeys(SECTIONS, 0)
-        for (fields, alive), kind in product(columns, SECTIONS):
-            kinds[kind] += int((fields.having(leaf.field, kind) & (True if alive is None else alive)).sum())
-        if not any(kinds.values()):
-            others = [name for fields, _ in columns for name in fields.names if name != leaf.field]
-            said.append(f"no document has a field {leaf.field!r}{near(leaf.field, others)}")
-        elif leaf.values:
-            compared = {KINDS[type(value)] for value in leaf.values}
-            odd = {kind: n for kind, n in kinds.items() if n and kind not in compared}
-            said += [
-                f"{leaf.field!r} is a {kind} in {n} documents, which do not meet {leaf}" for kind, n in odd.items()
-            ]
-    return said
+def kind_of(value: Any) -> str:
+    """In which of the :data:`SECTIONS` a value is."""
+    if isinstance(value, str):
+        return "text" if len(value) <= LONG else OTHER
+    if isinstance(value, bool):
+        return "truth value"
+    return "number" if isinstance(value, int | float) else OTHER
 
 
 def _term(name: str, value: Any) -> str:
     """A field and a value of it; what is not compared as an empty object."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    compared = isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= LONG)
-    return json.dumps([name, value if compared else {}])
+    return json.dumps([name, {} if kind_of(value) == OTHER else value])

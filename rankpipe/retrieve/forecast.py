@@ -52,6 +52,13 @@ class Forecast:
             f"{self.sample} of them)"
         )
 
+    def beside(self, seconds: float, size_bytes: int) -> str:
+        """What was foretold, and what came of it."""
+        return (
+            f"foretold were about {_time(self.seconds)} and {shown(self.size_bytes)}; "
+            f"it took {_time(seconds)} and {shown(size_bytes)}"
+        )
+
     def refuse(self, memory: float, disk: float) -> None:
         """Refuse what cannot come to its end.
 
@@ -84,7 +91,7 @@ def forecast(
     if data.count is None or data.count < WORTH:
         return None
     make, cut, limit = kind.ready(recipe), Passages.of(recipe.get("passages")), size_bytes(memory)
-    with working(f"forecast of {data.name}"):
+    with working(f"trying documents of {data.name}, to foretell what their index takes"):
         for sample in SAMPLE:
             with TemporaryDirectory() as folder:
                 part = Part(Path(folder), memory=limit)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
+from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.errors import DataError, RecipeError
+from rankpipe.retrieve.fields import SECTIONS
 from rankpipe.stage import Retriever
 from rankpipe.store import Draft, amend, open_artefact, read_manifest
+from rankpipe.where import KINDS, Filter
 
 
 @dataclass(frozen=True)
@@ -31,19 +35,60 @@ class Index(Retriever):
     An opened index stays what it was when it was opened, whatever is written meanwhile; :meth:`refresh` opens what is
     there now, and so does every change made through it.
 
+    A filter takes nothing from a search but what does not meet it: the hits are the ``k`` best of those documents that
+    do, and a score is what it is without a filter, by statistics of all documents.
+
     :param index: a folder made by ``build``.
     :param k: hits a query, at most.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole index of this kind in the folder.
+    :raises RecipeError: If ``where`` is no condition.
     """
 
     kind: ClassVar[str]
     format: ClassVar[int] = 1  # of the files; what another version of rankpipe wrote may be of another
+    where: Filter | None = None
 
-    def __init__(self, index: Path, k: int = 1000) -> None:
+    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
         self.folder, self.k = Path(index), k
         self.refresh()
+        if where is not None:
+            self.where = self.filtered(where).where
+
+    def filtered(self, where: Filter | str) -> Self:
+        """The same index, finding only documents that meet a condition, too; what is open is shared."""
+        made, where = copy(self), Filter.of(where)
+        made.where = where if self.where is None else self.where & where
+        return made
+
+    def told(self, where: Filter | str) -> list[str]:
+        """What is odd about a condition on this index: fields that no document has, or that are of another kind than
+        what they are compared with.
+        """
+        said = []
+        for leaf in dict.fromkeys(Filter.of(where).leaves):
+            kinds = {kind: n for kind in SECTIONS if (n := self.having(leaf.field, kind))}
+            if not kinds:
+                others = [name for name in self.field_names() if name != leaf.field]
+                said.append(f"no document has a field {leaf.field!r}{near(leaf.field, others)}")
+            elif leaf.values:
+                compared = {KINDS[type(value)] for value in leaf.values}
+                said += [
+                    f"{leaf.field!r} is a {kind} in {n} documents, which do not meet {leaf}"
+                    for kind, n in kinds.items()
+                    if kind not in compared
+                ]
+        return said
+
+    @abstractmethod
+    def having(self, field: str, kind: str) -> int:
+        """How many documents have a field of this kind (see :data:`~rankpipe.retrieve.fields.SECTIONS`)."""
+
+    @abstractmethod
+    def field_names(self) -> Iterator[str]:
+        """The names of all fields; one may come twice, and, of dead documents, until they are gone."""
 
     def refresh(self) -> Self:
         """Open what is there now."""

@@ -13,7 +13,6 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -27,17 +26,15 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import DataError
 from rankpipe.progress import track
+from rankpipe.retrieve.collecting import uncollected
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import Docs
-from rankpipe.retrieve.fields import told
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, joined, places
 from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
-from rankpipe.stage import FILTERS
 from rankpipe.store import Draft, amend, publish
-from rankpipe.where import Filter
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
@@ -46,40 +43,21 @@ ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 
 class Living(Index):
-    """An index of segments, which its kinds fill and search.
-
-    A filter takes nothing from a search but what does not meet it: the hits are the ``k`` best of those documents that
-    do, and a score is what it is without a filter, by statistics of all documents.
-
-    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
-    :raises RecipeError: If that is no condition, or indexes of this kind cannot filter.
-    """
+    """An index of segments, which its kinds fill and search."""
 
     format = 2
     portion: ClassVar[int] = ANY  # documents of a segment that a build makes, at most, before it merges them
-    where: Filter | None = None
     counts: ClassVar[tuple[str, ...]] = ("documents", "empty_texts", "ids_with_white_space")  # facts that add up
     apart: ClassVar[bool] = True  # whether each segment can be made and searched without the others
     reuses: ClassVar[bool] = False  # whether a segment takes what it can from older ones (parts.Part.older)
 
-    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
-        super().__init__(index, k)
-        if where is not None:
-            self.where = self.filtered(where).where
+    def having(self, field: str, kind: str) -> int:
+        """How many documents that are alive have a field of this kind."""
+        return sum(int(s.fields.having(field, kind)[s.living].sum()) for s in self.segments)
 
-    def filtered(self, where: Filter | str) -> Self:
-        """The same index, finding only documents that meet a condition, too; what is open is shared."""
-        if self.kind not in FILTERS:
-            return super().filtered(where)
-        made, where = copy(self), Filter.of(where)
-        made.where = where if self.where is None else self.where & where
-        return made
-
-    def told(self, where: Filter | str) -> list[str]:
-        """What is odd about a condition on this index: fields that no document has, or that are of another kind than
-        what they are compared with.
-        """
-        return told([(s.fields, s.alive) for s in self.segments], Filter.of(where))
+    def field_names(self) -> Iterator[str]:
+        """The names of all fields."""
+        return (name for s in self.segments for name in s.fields.names)
 
     @classmethod
     def make(
@@ -134,7 +112,9 @@ class Living(Index):
 
     @abstractmethod
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment that is ``searched``, best first."""
+        """For each query the best ``k`` hits of each segment that is ``searched``, best first, among the documents that
+        meet ``self.where``.
+        """
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -149,14 +129,13 @@ class Living(Index):
         :param folder: of the segment, in the draft.
         """
 
+    @uncollected
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
         if self.passages:
             return self.passages.found(self.find, batch, self.k)
-        return [
-            Ranking.scored(query, chain.from_iterable(found), self.k)
-            for query, found in zip(batch, self.find(batch, self.k), strict=True)
-        ]
+        pairs = zip(batch, self.find(batch, self.k), strict=True)
+        return [Ranking.scored(query, chain.from_iterable(found), self.k) for query, found in pairs]
 
     def _open(self) -> None:
         self.segments = self.searched = self._opened(self.manifest.path)

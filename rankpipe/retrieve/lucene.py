@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from rankpipe import java
+from rankpipe import java, recipe
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.progress import track
+from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
-from rankpipe.retrieve.lucenefiles import Reader, Writer, writing
-from rankpipe.retrieve.lucenesearch import Search, Settings, analyzer
+from rankpipe.retrieve.lucenefiles import LOCK, Reader, Writer, writing
+from rankpipe.retrieve.lucenesearch import Options, Search, Settings, analyzer
 from rankpipe.store import Draft, publish
+from rankpipe.where import Filter
 
 FIELDS = ("contents", "title", "text")
 COUNTED = ("empty_texts", "ids_with_white_space")
@@ -36,12 +38,14 @@ class Lucene(Index):
     :param rm3: expand queries by words of what they find first: yes, no, or Anserini's ``fb_terms``, ``fb_docs`` and
         ``original_query_weight``; as built by default.
     :param fields: those that are searched, of the indexed ones, each with its boost; as built by default.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``. RM3 reads what is found
+        without it.
     :raises ArtefactError: If there is no whole Lucene index in the folder.
     :raises MissingExtra: If Pyserini or Java is not there.
     :raises RecipeError: If a number is out of its range.
     """
 
-    kind = "lucene"
+    kind, format = "lucene", 2
 
     def __init__(
         self,
@@ -52,46 +56,23 @@ class Lucene(Index):
         b: float | None = None,
         rm3: bool | dict[str, Any] | None = None,
         fields: dict[str, float] | None = None,
+        where: Filter | str | None = None,
     ) -> None:
         given = {"k1": k1, "b": b, "rm3": rm3, "fields": fields}
         self._given = {name: value for name, value in given.items() if value is not None}
-        super().__init__(index, k)
+        super().__init__(index, k, where)
 
     @classmethod
-    def build(
-        cls,
-        data: Dataset,
-        folder: Path,
-        *,
-        k1: float = 0.9,
-        b: float = 0.4,
-        rm3: bool | dict[str, Any] = False,
-        fields: dict[str, float] | None = None,
-        language: str = "en",
-        stemmer: str = "porter",
-        stopwords: bool = True,
-    ) -> Lucene:
-        """Index a collection.
+    def build(cls, data: Dataset, folder: Path, **options: Unpack[Options]) -> Lucene:
+        """Index a collection; ``k1``, ``b``, ``rm3`` and the boosts can be others at the search.
 
-        :param k1: how fast repeated words stop counting; like ``b``, ``rm3`` and the boosts it can be another at the
-            search.
-        :param b: how much long documents are held back, 0 to 1.
-        :param rm3: expand queries by words of what they find first (Abdul-Jaleel et al. 2004): yes, or Anserini's
-            ``fb_terms`` (10), ``fb_docs`` (10) and ``original_query_weight`` (0.5).
-        :param fields: search some of ``title``, ``text`` and ``contents`` (both joined), each with its boost; without
-            them, ``contents``.
-        :param language: whose words they are, by Pyserini's names ("de", "zh", ...).
-        :param stemmer: of English: "porter", "krovetz" or "none".
-        :param stopwords: whether to leave out English stop words.
         :raises DataError: If there is no document, an id comes twice or is too long.
         :raises RecipeError: If an argument is out of its range.
         """
-        options = {"k1": k1, "b": b, "rm3": rm3, "fields": fields, "language": language, "stemmer": stemmer,
-                   "stopwords": stopwords}  # fmt: skip
-        recipe = {"use": cls.kind, **options}
         settings = cls.check(**options)
         words = analyzer(settings)  # first: without Java nothing is begun
-        with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data) as draft:
+        told = {"use": cls.kind, **recipe.defaults(Options), **options}
+        with publish(folder, kind=cls.kind, format=cls.format, recipe=told, data=data.data) as draft:
             docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
             with writing(draft.folder, words, settings.indexed) as writer:
                 for doc, line in checked(docs, {}):
@@ -131,9 +112,20 @@ class Lucene(Index):
         reader = self._reader
         return (reader[place] for place in range(len(reader)))
 
+    def having(self, field: str, kind: str) -> int:
+        """How many documents have a field of this kind."""
+        with LOCK:
+            return self._search.count(lucenefields.having(field, kind))
+
+    def field_names(self) -> Iterator[str]:
+        """The names of all fields."""
+        with LOCK:
+            return iter([*lucenefields.names(self._reader.java)])
+
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search."""
-        return [Ranking.scored(query, self._search(query.text, self.k), self.k) for query in batch]
+        found = (self._search(query.text, self.k, self.where) for query in batch)
+        return [Ranking.scored(query, hits, self.k) for query, hits in zip(batch, found, strict=True)]
 
     def add(self, docs: Iterable[Doc]) -> Change:
         """Add documents.

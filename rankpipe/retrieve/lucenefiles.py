@@ -1,7 +1,7 @@
 """A folder of Lucene's files, written and read through Java in Anserini's fields, so that Pyserini can open it, too.
 
 A document has its ``id``, a line of JSON in BEIR's layout (``raw``) and ``contents``, title and text joined; ``title``
-and ``text`` beside it, where they are to be searched apart.
+and ``text`` beside it, where they are to be searched apart; and what it is filtered by (``lucenefields.py``).
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from rankpipe import java
 from rankpipe.catalog import need
 from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.retrieve.lucenefields import FIELD, terms
 from rankpipe.store import cure
 
-ID_BYTES = 32766  # the longest term that Lucene has
+LONGEST = 32766  # bytes of a term
 RAM_MB = 256.0  # of Java's memory, before documents are written out
 TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
 GONE = {
@@ -111,16 +112,17 @@ class Writer:
         self._order = find("org.apache.lucene.document.BinaryDocValuesField")("id", self._bytes(b""))
         self._raw = find("org.apache.lucene.document.StoredField")("raw", "")
         self._fields = {name: _searched(name) for name in fields}
+        self._terms = list[Any]()  # as many as a document has had; a new one costs more than what is done with it
 
     def put(self, doc: Doc, line: bytes, *, new: bool) -> None:
         """Add a document; one that is not new takes the place of that with its id.
 
         :param line: the document as JSON.
-        :raises DataError: If its id is too long for Lucene.
+        :raises DataError: If its id or the name of a field is too long for Lucene.
         """
         key = doc.id.encode()
-        if len(key) > ID_BYTES:
-            raise DataError(f"document {doc.id[:40]!r}...: an id of {len(key)} bytes; Lucene has {ID_BYTES} at most")
+        if len(key) > LONGEST:
+            raise DataError(f"document {doc.id[:40]!r}...: an id of {len(key)} bytes; Lucene has {LONGEST} at most")
         self._id.setStringValue(doc.id)
         self._order.setBytesValue(self._bytes(key))
         self._raw.setStringValue(line.decode())
@@ -131,6 +133,13 @@ class Writer:
             field.setStringValue(getattr(doc, name))
         for name in oddities(doc):
             made.add(self._string("odd", name, self._not))
+        for place, term in enumerate(terms(doc.fields)):
+            if len(term.encode()) > LONGEST:
+                raise DataError(f"document {doc.id!r}: the name of the field {term[:40]}... is too long for Lucene")
+            if place == len(self._terms):
+                self._terms.append(self._string(FIELD, "", self._not))
+            self._terms[place].setStringValue(term)
+            made.add(self._terms[place])
         if new:
             self.java.addDocument(made)
         else:
@@ -227,7 +236,8 @@ def _doc(id: str, raw: str | None, folder: Path) -> Doc:
         return Doc(id, raw)
     told = json.loads(raw)
     text = next((told[name] for name in TEXTS if name in told), raw)
-    return Doc(id, text, told.get("title") or "")
+    fields = told.get("metadata")
+    return Doc(id, text, told.get("title") or "", fields if isinstance(fields, dict) else {})
 
 
 @contextmanager

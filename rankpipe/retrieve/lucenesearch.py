@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self, TypedDict
 
-from rankpipe import java
+from rankpipe import java, recipe
 from rankpipe.catalog import near
 from rankpipe.data import Hit
 from rankpipe.errors import RecipeError
+from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import Stored
 from rankpipe.retrieve.lucenefiles import LOCK, Reader
+from rankpipe.where import Filter
 
 STEMMERS = ("porter", "krovetz", "none")
 LANGUAGES = (
@@ -36,20 +38,43 @@ class RM3:
     original_query_weight: float = 0.5
 
 
+class Options(TypedDict, total=False):
+    """What there is to choose of an index and of a search in it, and what it is by default.
+
+    :param k1: how fast repeated words stop counting.
+    :param b: how much long documents are held back, 0 to 1.
+    :param rm3: expand queries by words of what they find first (Abdul-Jaleel et al. 2004): yes, or Anserini's
+        ``fb_terms`` (10), ``fb_docs`` (10) and ``original_query_weight`` (0.5).
+    :param fields: search some of the fields that the words of documents are in, each with its boost: ``title``,
+        ``text`` and ``contents`` (both joined); without them, ``contents``.
+    :param language: whose words they are, by Pyserini's names ("de", "zh", ...).
+    :param stemmer: of English: "porter", "krovetz" or "none".
+    :param stopwords: whether to leave out English stop words.
+    """
+
+    k1: Annotated[float, 0.9]
+    b: Annotated[float, 0.4]
+    rm3: Annotated[bool | dict[str, Any], False]
+    fields: Annotated[dict[str, float] | None, None]
+    language: Annotated[str, "en"]
+    stemmer: Annotated[str, "porter"]
+    stopwords: Annotated[bool, True]
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What there is to choose of an index and of a search in it.
+    """The :class:`Options`, as they are meant.
 
     :raises RecipeError: If something is out of its range; says all faults.
     """
 
-    k1: float = 0.9
-    b: float = 0.4
-    rm3: RM3 | None = None
-    fields: Mapping[str, float] = field(default_factory=dict)  # boosts; none for the contents as a whole
-    language: str = "en"
-    stemmer: str = "porter"
-    stopwords: bool = True
+    k1: float
+    b: float
+    rm3: RM3 | None
+    fields: Mapping[str, float]  # boosts; none for the contents as a whole
+    language: str
+    stemmer: str
+    stopwords: bool
 
     def __post_init__(self) -> None:
         faults = []
@@ -77,8 +102,8 @@ class Settings:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """As a recipe has them."""
-        return cls(**_meant(options))
+        """As a recipe has them; what it has not is as by default."""
+        return cls(**_meant({**recipe.defaults(Options), **options}))
 
     def but(self, options: Mapping[str, Any]) -> Self:
         """The same with others for some; of fields only those that were indexed.
@@ -145,14 +170,20 @@ class Search:
                 self._analyzer, kind, "contents", rm3.fb_terms, rm3.fb_docs, rm3.original_query_weight, False, True
             )
 
-    def __call__(self, text: str, k: int) -> Iterator[Hit]:
-        """The best ``k``, best first."""
+    def __call__(self, text: str, k: int, where: Filter | None = None) -> Iterator[Hit]:
+        """The best ``k`` of the documents that meet a condition, best first."""
         with LOCK:
             query = self._words.buildQuery(self._boosts if self._settings.fields else "contents", self._analyzer, text)
             if self._settings.rm3:
                 query = self._expanded(query, text, self._settings.rm3.fb_docs)
+            if where:
+                query = lucenefields.both(MUST=[query], FILTER=[lucenefields.query(where)])
             found = self._reader.search(self._searcher, query, k)
         return (Hit(Stored(id, self._reader, place), score) for place, id, score in found)
+
+    def count(self, query: Any) -> int:
+        """How many documents Lucene's query finds; to be asked under the lock."""
+        return int(self._searcher.count(query))
 
     def _expanded(self, query: Any, text: str, docs: int) -> Any:
         """The query with RM3's words; whose documents are the first by Anserini's order, which breaks ties its own way.

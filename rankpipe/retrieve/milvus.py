@@ -28,11 +28,12 @@ from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encoded import Grown, refuse_other
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
-from rankpipe.retrieve.numbered import FILE, Numbered, State, writing
+from rankpipe.retrieve.numbered import FILE, Numbered, State, among, writing
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.rows import Encoders
 from rankpipe.retrieve.strings import mapped
 from rankpipe.store import Draft, read_manifest
+from rankpipe.where import Filter
 
 SHARD = 2048  # documents encoded and sent between two savings
 TOLD = ("identity", "model", "dimension", "metric", "collection")  # facts of every segment
@@ -53,6 +54,7 @@ class Milvus(Living):
     :param search: parameters of the dense index for searching: ``{ef: 200}`` for HNSW (at least ``k`` by default),
         ``{nprobe: 32}`` for IVF_FLAT.
     :param uri: of the server, if it is no longer the one that the index was built on.
+    :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole milvus index in the folder, or the server lacks documents of it.
     """
 
@@ -70,6 +72,7 @@ class Milvus(Living):
         rank_constant: int = 60,
         search: dict[str, Any] | None = None,
         uri: str | None = None,
+        where: Filter | str | None = None,
     ) -> None:
         faults = [f"k: {k}; Milvus gives at most {MOST} hits"] if k > MOST else []
         if weights is not None and (len(weights) != 2 or not all(0 <= w <= 1 for w in weights)):
@@ -79,7 +82,7 @@ class Milvus(Living):
         if faults:
             raise RecipeError(faults)
         self.weights, self.rank_constant, self.params, self.uri = weights, rank_constant, search or {}, uri
-        super().__init__(index, k)
+        super().__init__(index, k, where)
 
     @classmethod
     def build(
@@ -266,12 +269,13 @@ class Milvus(Living):
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and have Milvus search for them together."""
         asked = [query.text for query in queries if query.text.strip()]
-        if not asked or not len(self):
+        rows, share = among(self.segments, self.where)
+        if not asked or not len(self) or not share:
             return [()] * len(queries)
         vectors = self.encoders.asked(asked)
-        how = options.how(self._recipe, k, self.params)
+        how = options.how(self._recipe, k, self.params, share)
         end = None if self.collection.local else self._state.next
-        told = self.collection.search(vectors, k, how, end=end, fusion=self._fusion)
+        told = self.collection.search(vectors, k, how, end=end, rows=rows, fusion=self._fusion)
         found = iter([[s.hits(one) for s in self.segments] for one in told])
         return [next(found) if query.text.strip() else () for query in queries]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -53,14 +54,20 @@ def kinds(recipe: dict[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def how(recipe: dict[str, Any], k: int, params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def how(recipe: dict[str, Any], k: int, params: dict[str, Any], share: float) -> dict[str, dict[str, Any]]:
     """How each field is searched.
 
     :param params: of the dense index, as the caller wants them.
+    :param share: of the documents that may be found: Milvus Lite looks at all others, too, and so at more. A server
+        decides that itself.
     """
-    graph = recipe["index"] == "HNSW" or (recipe["index"] == "AUTOINDEX" and not recipe["uri"])
-    wide = {"ef": max(k, 64)} if graph else {}  # by default Milvus Lite looks at 64, and finds no more
+    lite = not recipe["uri"]
+    graph = recipe["index"] == "HNSW" or (recipe["index"] == "AUTOINDEX" and lite)
+    wide = {"ef": max(k, 64)} if graph else {"nprobe": 10} if recipe["index"] == "IVF_FLAT" and lite else {}
+    looks = {**wide, **params}  # by default Milvus Lite has an ef of 64, which finds no more, and an nprobe of 10
+    if lite:
+        looks |= {name: ceil(looks[name] / share) for name in ("ef", "nprobe") if name in looks}
     return {
-        DENSE: {"metric_type": recipe["metric"], "params": {**wide, **params}},
+        DENSE: {"metric_type": recipe["metric"], "params": looks},
         SPARSE: {"metric_type": "IP", "params": {}},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from rankpipe.data import Hit
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
-from rankpipe.retrieve.collection import Collection, Found, own, server
+from rankpipe.retrieve.collection import SERIAL, Collection, Found, own, server
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
+from rankpipe.where import Filter
 
 FILE = "milvus.db"  # of Milvus Lite, where no server has the vectors
 
@@ -68,6 +69,24 @@ class Numbered(Segment):
         if self.alive is not None:
             here &= self.alive[places]
         return self.docs.hits(places[here], scores[here])
+
+
+def among(segments: Sequence[Numbered], where: Filter | None) -> tuple[str, float]:
+    """Milvus' expression for the documents that meet a condition, and their share in all.
+
+    Milvus has no fields, so it is told numbers: theirs or, if they are fewer, those of all others.
+    """
+    if where is None:
+        return "", 1.0
+    those, others = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for s in segments:
+        may = s.allowed(where)
+        assert may is not None  # for there is a condition
+        those.append(s.serials[may])
+        others.append(s.serials[~may])
+    sign, told = min(("in", np.concatenate(those)), ("not in", np.concatenate(others)), key=lambda one: len(one[1]))
+    share = sum(map(len, those)) / max(sum(map(len, segments)), 1)
+    return f"{SERIAL} {sign} {told.tolist()}" if share < 1 else "", share
 
 
 @contextmanager

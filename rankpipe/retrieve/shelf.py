@@ -19,6 +19,7 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
 from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
+from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
@@ -135,26 +136,50 @@ def build(
             f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
             "loses them"
         )
-    if why:
+    if not why:
+        return None
+    if memory and "memory" not in recipe.parameters(kind.build):
+        raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
+    if shard is None and engine is not None:
+        shard = shards.SHARD
+    foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
+    if foreseen:
+        foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+        notice(f"{folder}: {foreseen}")
+        if told:
+            told(foreseen)
+    if shard is None:
         given = {"memory": memory} if memory else {}
-        if given and "memory" not in recipe.parameters(kind.build):
-            raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
-        if shard is None and engine is not None:
-            shard = shards.SHARD
-        if issubclass(kind, Living) and (foreseen := forecast(kind, data, written, memory, shard)):
-            foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
-            if told:
-                told(foreseen)
-        if shard is None:
-            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
-        elif not (issubclass(kind, Living) and kind.apart):
-            raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
-        elif memory:
-            raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
-        else:
-            refuse(_refused(index))
-            shards.build(kind, data, folder, written, engine or Local(), shard)
+        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+    else:
+        _by_shards(kind, data, folder, index, written, engine or Local(), shard, limited=memory is not None)
+    if foreseen:
+        made = store.read_manifest(folder)
+        notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
     return why
+
+
+def _by_shards(
+    kind: Any,
+    data: Dataset,
+    folder: Path,
+    index: dict[str, Any],
+    written: dict[str, Any],
+    engine: Engine,
+    shard: int,
+    *,
+    limited: bool,
+) -> None:
+    """Build shards, which become segments.
+
+    :raises RecipeError: If this kind has none, or is to have a limit of memory, too.
+    """
+    if not (issubclass(kind, Living) and kind.apart):
+        raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
+    if limited:
+        raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
+    refuse(_refused(index))
+    shards.build(kind, data, folder, written, engine, shard)
 
 
 def changes(folder: Path) -> int:

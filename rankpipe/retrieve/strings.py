@@ -36,6 +36,11 @@ class Strings:
     def __getitem__(self, place: int) -> str:
         return self._at(place).decode()
 
+    def at(self, places: NDArray[np.intp]) -> list[str]:
+        """The texts at these places."""
+        held, begins, ends = self._bytes, self._ends[places].tolist(), self._ends[places + 1].tolist()
+        return [held[begin:end].decode() for begin, end in zip(begins, ends, strict=True)]
+
     def __iter__(self) -> Iterator[str]:
         return (self[place] for place in range(len(self)))
 

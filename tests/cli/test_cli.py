@@ -62,6 +62,14 @@ def test_index_search_rerank_eval_compare(rankpipe: Rankpipe, tiny_path: Path, t
     assert "<svg" in (tmp_path / "r.html").read_text()
 
 
+def test_a_long_question_is_a_short_title(rankpipe: Rankpipe, tiny_path: Path) -> None:
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    said = rankpipe("search", "words", "tea and milk " * 100).stdout
+    assert said.startswith("tea and milk tea and milk")
+    assert said.splitlines()[0].endswith("tea and milk tea ...")
+    assert "茶" * 96 + " ..." in rankpipe("search", "words", "茶" * 200).stdout
+
+
 def test_json_goes_in_and_out(rankpipe: Rankpipe, tiny_path: Path) -> None:
     rankpipe("index", "build", "words", "--data", tiny_path)
     rankpipe("search", "words", "--data", tiny_path, "--out", "a.jsonl")
@@ -164,11 +172,11 @@ def test_ls(rankpipe: Rankpipe) -> None:
     made = json.loads(rankpipe("ls", "--json").stdout)
     assert {"bm25", "dense", "listwise"} <= {c["name"] for c in made["components"]}
     assert "smollm2" in {m["name"] for m in made["models"]}
-    assert {"sliding": "plan", "ltr": "reranker", "fuse": "retriever", "http": "lm", "top": "stage"}.items() <= {
-        c["name"]: c["kind"] for c in made["components"]
-    }.items()
+    kinds = {"sliding": "plan", "ltr": "reranker", "fuse": "retriever", "http": "lm", "top": "stage", "kl": "loss"}
+    assert kinds.items() <= {c["name"]: c["kind"] for c in made["components"]}.items()
     said = rankpipe("ls").stdout
-    assert all(f"{title} " in said for title in ("Plans of", "Rerankers", "Language models", "Prompts", "Features of"))
+    titles = ("Plans of", "Rerankers", "Language models", "Losses", "Prompts", "Features of")
+    assert all(f"{title} " in said for title in titles)
 
 
 def test_ls_of_one(rankpipe: Rankpipe) -> None:

@@ -1,6 +1,8 @@
 """rerank and view as a user types them: models, budgets, ledgers, caches, and runs that are killed."""
 
 import json
+import shlex
+import signal
 import sqlite3
 import subprocess
 import time
@@ -420,14 +422,36 @@ def test_kill_9_in_the_middle_of_43_queries(
     assert len({line.split()[0] for line in (tmp_path / "b.trec").read_text().splitlines()}) == 43
 
 
-def killed(folder: Path, words: list[object], ready: Callable[[], bool]) -> None:
+@pytest.mark.parametrize("answers", [5, 0])
+def test_who_interrupts_is_told_what_is_kept(
+    rankpipe: Rankpipe, first: tuple[object, ...], tmp_path: Path, answers: int
+) -> None:
+    """At once, although a server has still to answer."""
+    model = Held()
+    kept, model.answers = tmp_path / ".b.trec.answers.sqlite", answers
+    with serving([model.chat]) as server:
+        run = [*first, "--model", "m", "--lm", server.url, "--set", "lm.context=4000", *FAKE[4:], "--out", "b.trec"]
+        done = killed(tmp_path, run, lambda: bool(model.waiting) and _kept(kept) == answers, signal.SIGINT)
+        assert done.returncode == 130
+        again = f"rankpipe {shlex.join(map(str, run))}"
+        goes_on = f"interrupted; what is done is kept beside b.trec; to go on from there: {again}"
+        assert (goes_on if answers else "interrupted; nothing is half-written") in done.stderr.splitlines()
+        model.answers = inf
+        assert ("going on where it stopped" in rankpipe(*run).stderr) == bool(answers)
+
+
+def killed(
+    folder: Path, words: list[object], ready: Callable[[], bool], how: signal.Signals = signal.SIGKILL
+) -> subprocess.CompletedProcess[str]:
     """Run a command, and kill it as soon as it is time."""
     command = [COMMAND, *map(str, words)]
-    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         while not ready():
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.002)
-        process.kill()
+        process.send_signal(how)
+        _, said = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, "", said)
 
 
 def _kept(path: Path) -> int:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from rankpipe.cli import show
-from rankpipe.cli.show import Shown
+from rankpipe.cli.shown import Shown
 from rankpipe.progress import listening, track, working
 
 

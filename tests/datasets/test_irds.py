@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ import pytest
 
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets.facts import collections
 from rankpipe.datasets.irds import IrdsCorpus
 from rankpipe.errors import DataError
 
@@ -88,3 +90,11 @@ def test_what_cannot_be_fetched(tmp_path: Path) -> None:
 def test_near_names_of_the_library() -> None:
     with pytest.raises(DataError, match=r"did you mean .*antique/test"):
         open_dataset("antique/tets")
+
+
+def test_facts_have_the_counts_of_ir_datasets() -> None:
+    metadata = json.loads((Path(ir_datasets.__file__).parent / "etc" / "metadata.json").read_text("utf-8"))
+    told = {id: metadata[id]["docs"]["count"] for id in collections() if id.startswith(("beir/", "msmarco-"))}
+    assert told == {id: collections()[id].documents for id in told}
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text("utf-8")
+    assert f"MS MARCO v2.1: {told['msmarco-segment-v2.1']:,} segments" in page

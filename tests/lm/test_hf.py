@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import subprocess
 import sys
@@ -297,3 +298,15 @@ def _bytes(folder: Path, text: str) -> list[int]:
 
     ids: list[int] = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
     return ids
+
+
+def test_a_chat_longer_than_the_model_reads_is_counted_in_silence(
+    tiny_lm: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("transformers").addHandler(caplog.handler)  # which tells nobody above it
+    lm = HF(str(tiny_lm))
+    lm._tokenizer.model_max_length = 50
+    assert lm.count([{"role": "user", "content": "tea " * 100}]) > lm.context == 50
+    lm.parts(["tea " * 100, "more"])
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert caplog.text == ""

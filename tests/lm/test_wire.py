@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 import pytest
 
 from rankpipe.errors import ModelError, RecipeError
-from rankpipe.lm import Chat
+from rankpipe.lm import Chat, Choice, Completion
+from rankpipe.lm.due import within
 from rankpipe.lm.http import Http
-from rankpipe.lm.wire import Fault, Manners, Refusal, Wire, words
+from rankpipe.lm.wire import Fault, Manners, Refusal, Wire
+from rankpipe.lm.words import words
+from rankpipe.progress import listening
+from tests.heard import Heard
 from tests.lm.server import (
     Act,
     Handler,
@@ -357,3 +361,63 @@ def test_words() -> None:
     assert words({"object": "error", "message": "old form"}) == "old form"
     assert words({"detail": [{"loc": "x"}]}) == '[{"loc": "x"}]'
     assert words("a" * 400) == "a" * 300 + "..."
+
+
+def test_every_further_try_is_told() -> None:
+    with serving([say(b"<html><title>Bad\n gateway</title>", 502), say({}, 503), well()]) as server:
+        with listening(heard := Heard()):
+            one(Http("m", server.url, manners=patient([])))
+        assert [text.removeprefix(f"{server.url}/chat/completions: ") for text in heard.notices] == [
+            "502 Bad Gateway: an HTML page, 'Bad gateway'; asking again in 1 s (try 2 of 6)",
+            "503 Service Unavailable: {}; asking again in 2 s (try 3 of 6)",
+        ]
+
+
+def test_questions_beside_the_work_are_not_waited_for() -> None:
+    with serving(models=[stall]) as server, failing(r"/models: no whole reply within 0\.2 s \(tried 2 times\)"):
+        _ = Http("m", server.url, manners=patient([], probe_s=0.2, tries=2)).context
+
+
+@pytest.mark.parametrize(
+    ("path", "act", "said"),
+    [
+        ("", say(b"<!doctype html><TITLE>It &amp; works</TITLE>"), "an HTML page, 'It & works'"),
+        ("", say(b"<html><body>hello", 404), "404 Not Found: an HTML page"),
+        ("", say({"detail": "Not Found"}, 404), "404 Not Found: Not Found"),
+        ("/v1", say(b"<?xml version='1.0'?>\n<html>no", 401), "401 Unauthorized: an HTML page; is this the address"),
+    ],
+)
+def test_who_is_no_server_of_models_is_asked_once(path: str, act: Act, said: str) -> None:
+    with serving() as server:
+        server.scripts = {"/models": [act], "/v1/models": [act]}
+        url = server.url.removesuffix("/v1")
+        with failing(said) as caught:
+            _ = Http("m", url + path, manners=patient([])).context
+        assert len(server.asked) == 1
+        assert (f"is {url} its whole address? Most servers have the API at {url}/v1" in str(caught.value)) == (not path)
+
+
+@pytest.mark.parametrize("act", [stall, say({}, 503)])
+def test_what_is_not_there_when_it_is_due_is_no_answer(act: Act) -> None:
+    with serving([act]) as server, listening(heard := Heard()):
+        lm = Http("m", server.url, manners=Manners(wait_s=30))
+        with within(0.3):
+            assert lm.complete([ASKED], max_tokens=9) == [Completion("", 0, 0, late=True)]
+            assert lm.choose([ASKED], []) == [Choice((), 0, late=True)]
+    late = "1 of 1 requests were not answered in the 0.3 s that their queries have left, and count as empty replies"
+    assert [text for text in heard.notices if late in text] == [f"{server.url}: {late}"] * 2
+    assert lm.totals.answers == 0
+
+
+def test_who_answers_slowly_is_waited_for() -> None:
+    """The seconds are counted from answer to answer: a server that has no threads is not to be blamed."""
+    turn = Lock()
+
+    def slow(handler: Handler, body: Any) -> None:
+        with turn:
+            time.sleep(0.3)
+        well()(handler, body)
+
+    with serving([slow]) as server, within(9.0):
+        said = Http("m", server.url).complete([ASKED] * 8, max_tokens=9)
+    assert [s.text for s in said] == ["fine"] * 8

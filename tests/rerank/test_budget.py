@@ -13,12 +13,15 @@ from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Chat, Completion
 from rankpipe.lm.cache import Absent, Cached
 from rankpipe.lm.fake import TOKEN, Oracle
+from rankpipe.lm.http import Http
 from rankpipe.lm.thoughts import END
 from rankpipe.rerank.budget import SLICE, Budget, Spent, spend
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import AllPairs, Planner, Sliding, Tournament
 from rankpipe.rerank.pointwise import Pointwise
+from tests.lm.server import CHAT, serving, stall
+from tests.lm.test_http import Behind
 from tests.rerank.test_listwise import ranking, worths
 
 LOADING_S = 0.5  # longer than all that is asked of it afterwards takes, even on a busy machine
@@ -230,3 +233,24 @@ def test_what_many_wait_for_is_asked_together() -> None:
     spend(Budget(tokens=35), spent, waiting, lambda q, name: ((q, name), 15), ask)
     assert batches == [["a", "b", "e", "f"], ["c"]]  # each at its dearest; a cheaper one leaves room for another
     assert [(s.calls, s.skipped) for s in spent] == [(3, 1), (0, 0), (2, 0)]
+
+
+@pytest.mark.parametrize("kind", [Listwise, First])
+def test_a_server_is_not_waited_for_beyond_the_seconds(tmp_path: Path, kind: type[Listwise | First]) -> None:
+    """What it has not said by then is no reply, and a replay knows that; whoever asks the server, asks again."""
+    behind, path, given = Behind(Oracle(float)), tmp_path / "c.sqlite", [ranking(10, "1"), ranking(10, "2")]
+    acts = [behind.chat] * 3
+    with serving([*acts, stall], tokenize=[behind.tokenize]) as server:
+        lm = Http("m", server.url, context=9000)
+        budget = Budget(seconds=1.0)
+        whole = kind(Cached(lm, path), Sliding(4, 2), budget=budget).apply(given)
+        steps = [r.steps[0] for r in whole]
+        assert [(s.calls, s.skipped) for s in steps] == [(3, 1), (2, 2)]
+        assert sum(s.repaired for s in steps) == 2
+        offline = Cached(Absent(lm.identity), path, offline=True)  # type: ignore[arg-type]
+        again = kind(offline, Sliding(4, 2), budget=budget).apply(given)
+        assert [r.hits for r in again] == [r.hits for r in whole]
+        assert [replace(r.steps[0], seconds=0) for r in again] == [replace(s, seconds=0) for s in steps]
+        server.scripts[CHAT] = [behind.chat]
+        assert sum(r.steps[0].calls for r in kind(Cached(lm, path), Sliding(4, 2)).apply(given)) == 8
+        assert len(server.bodies()) == 5 + 5  # what was late is asked again

@@ -11,8 +11,10 @@ import pytest
 from rankpipe import weights
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.progress import listening
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.cross import CrossEncoder, Scored, Scorer
+from tests.heard import Heard
 
 PASSAGES = {
     "bananas": "Bananas are yellow when they are ripe.",
@@ -81,6 +83,15 @@ def test_long_passages_are_cut_and_counted(embedded: Callable[[str], Path]) -> N
     [made] = CrossEncoder(max_length=16).apply([ranking(["fox " * 1000, "fox"], "fox")])
     [step] = made.steps
     assert (step.cut, step.tokens_in) == (1, 16 + 5)
+
+
+def test_which_query_is_too_long_is_told(embedded: Callable[[str], Path]) -> None:
+    embedded("minilm-l12")
+    with listening(heard := Heard()):
+        made = CrossEncoder(max_length=16).apply([ranking(["a fox"], "fox " * 600), ranking(["a fox"], "fox")])
+    [said] = [text for text in heard.notices if "tokens" in text]
+    assert said.endswith("600 tokens, but minilm-l12 reads 16 of query and passage together: its end may be left out")
+    assert [r.steps[0].cut for r in made] == [1, 0]
 
 
 def test_hits_below_the_depth_stay_in_their_order() -> None:

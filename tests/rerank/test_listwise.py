@@ -11,11 +11,14 @@ import pytest
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, ModelError, RecipeError
+from rankpipe.journal import Kept
 from rankpipe.lm.fake import Noisy, Oracle, Scripted
 from rankpipe.recipe import build, check
+from rankpipe.rerank import ledger
 from rankpipe.rerank.first import First
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import MultiPass, Planner, SetwiseHeap, Single, Sliding, Tournament
+from rankpipe.rerank.pointwise import Pointwise
 from rankpipe.trec import to_run
 
 
@@ -170,3 +173,18 @@ def test_a_real_model(tiny: Dataset) -> None:
     assert all(sorted(h.doc.id for h in r.hits) == sorted(d.id for d in docs) for r in out)
     assert all(s.calls == 1 and s.tokens_in > 300 and 0 < s.tokens_out <= 50 for s in steps)
     assert any(s.repaired for s in steps)
+
+
+@pytest.mark.parametrize("kind", [Listwise, First, Pointwise])
+def test_a_query_that_is_too_long_is_refused_before_the_others_are_asked(
+    kind: type[Listwise | First | Pointwise], tmp_path: Path
+) -> None:
+    """It comes in the second batch, of which the first knows nothing."""
+    reranker = kind(Noisy(context=900))
+    reranker.batch = 2
+    given = [ranking(5, str(q)) for q in range(3)]
+    long = replace(given[-1], query=Query("long", "a word " * 500))
+    for asked in (reranker, Kept(reranker, tmp_path / "k.jsonl", "it")):
+        with ledger.written(lambda entry: pytest.fail(f"asked: {entry}")), pytest.raises(ModelError, match="'long': "):
+            asked.through([*given, long], "it")
+    assert len(reranker.through(given, "it")) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,10 +120,17 @@ def test_what_is_guessed_is_told(tmp_path: Path) -> None:
     assert [guess(known) for known in ("smollm2", "castorini/rank_zephyr_7b_v1_full", adapter)] == [""] * 3
 
 
-@pytest.mark.parametrize("lm", ["nonsense", "127.0.0.1:8000/v1", "sliding", "cross-encoder", "fake"])
+@pytest.mark.parametrize("lm", ["nonsense", "sliding", "cross-encoder", "fake"])
 def test_what_runs_no_model(lm: str) -> None:
     with pytest.raises(RecipeError, match=f"--lm {lm}: expected hf, vllm, ray, or the URL of a server"):
         component("smollm2", lm=lm)
+
+
+@pytest.mark.parametrize("lm", ["localhost", "localhost:1", "10.0.0.3:8000/v1", "gpu-box:8000", "[::1]:80"])
+def test_a_host_without_a_scheme_is_no_wrong_model(lm: str) -> None:
+    cure = f"http://{lm}" if lm.endswith("/v1") else f"http://{lm}/v1"
+    with pytest.raises(RecipeError, match=re.escape(f"--lm {lm}: a host, whose scheme is missing: --lm {cure}")):
+        component("what-the-server-calls-it", lm=lm)
 
 
 def test_an_engine_that_spreads_another() -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rankpipe.cli.show import Shown
+from rankpipe.cli.shown import Shown
 from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DiskError, ModelError, RecipeError

@@ -1,9 +1,10 @@
 """A filtered search is a search for everything, filtered afterwards: the same documents in the same order, scores too.
 
-For every kind of index of ours that is exact (``KINDS`` of test_living); what FAISS finds has its recall.
+For every kind of index of ours that is exact (``KINDS`` of test_living), and for Lucene (test_lucene); what FAISS finds
+has its recall.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.fields import LONG, MANY, Fields
 from rankpipe.retrieve.fuse import Fuse
+from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
 from rankpipe.stage import Top
@@ -33,16 +35,16 @@ from tests.retrieve.fields import drawn, field
 from tests.retrieve.test_approximate import made, shared
 from tests.retrieve.test_living import KINDS, QUERIES, WORDS
 
-VALUES = st.sampled_from(
-    [0, 1, 2, 2.5, -3, 2**60, float(2**60), True, False, "", "a", "b", "é", "1", "true", '"]', "Z"]
-)
+TEXTS = ["", "a", "b", "é", "1", "true", '"]', "Z", "\0", "\uffff", "😀"]
+VALUES = st.sampled_from([0, 1, 2, 2.5, -3, 2**60, float(2**60), True, False, *TEXTS])
 HELD = st.none() | VALUES | st.lists(VALUES, max_size=3) | st.just({}) | st.just(float("nan"))
 SOME = st.dictionaries(
     st.sampled_from(["a", "b", "a b", "aa"]), HELD | st.dictionaries(st.sampled_from("xy"), HELD), max_size=3
 )
 NAMES = st.sampled_from(["a", "b", "a b", "aa", "a.x", "b.y", "none"])
 NUMBERS = st.sampled_from([-3, 0, 1.5, 2, 2**60])
-RANGES = st.builds(Range, NAMES, gte=NUMBERS, lt=NUMBERS) | st.builds(Range, NAMES, gt=NUMBERS | st.sampled_from("aZ"))
+BOUNDS = NUMBERS | st.sampled_from("aZ\uffff")
+RANGES = st.builds(Range, NAMES, gte=NUMBERS, lt=NUMBERS) | st.builds(Range, NAMES, gt=BOUNDS)
 LEAVES = RANGES | st.builds(Exists, NAMES) | st.builds(Equals, NAMES, VALUES) | st.builds(In, NAMES, st.lists(VALUES))
 FILTERS = st.recursive(
     LEAVES,
@@ -115,12 +117,8 @@ DOCS = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", KINDS)
-def test_search_everything_then_filter(
-    name: str, examples: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(living, "FAN", 3)
+def filters_hold(make: Callable[[Dataset, Path], Index], examples: int, folders: pytest.TempPathFactory) -> None:
+    """Of an index after any changes, with any filters."""
 
     @settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     @given(
@@ -129,9 +127,9 @@ def test_search_everything_then_filter(
         st.lists(FILTERS, min_size=1, max_size=3),
     )
     def holds(batches: list[dict[str, tuple[str, dict[str, Any]]]], doomed: set[str], wanted: list[Filter]) -> None:
-        folder = tmp_path_factory.mktemp("index")
+        folder = folders.mktemp("index")
         first, *more = [[Doc(i, t, fields=f) for i, (t, f) in batch.items()] for batch in batches]
-        index = KINDS[name](Dataset.of(first), folder)
+        index = make(Dataset.of(first), folder)
         for batch in more:
             index.update(batch)
         index.delete(doomed)
@@ -149,6 +147,15 @@ def test_search_everything_then_filter(
             index.compact()
 
     holds()
+
+
+@pytest.mark.parametrize("examples", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", KINDS)
+def test_search_everything_then_filter(
+    name: str, examples: int, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(living, "FAN", 3)
+    filters_hold(KINDS[name], examples, tmp_path_factory)
 
 
 @pytest.fixture
@@ -231,7 +238,8 @@ def test_pipelines_and_fusion_pass_it_on(books: BM25, tmp_path: Path) -> None:
     assert [h.doc.id for h in ranking.hits] == ["b"]
     assert [h.doc.id for h in Fuse(books, other, where="lang == de").search("tea").hits] == ["b"]
     assert len(both.search("tea").hits) == 3
-    cannot = "where: Listed cannot filter by fields; indexes of the kinds bm25, dense, sparse, colbert can"
+    kinds = "bm25, dense, sparse, colbert, lucene, milvus"
+    cannot = f"where: Listed cannot filter by fields; indexes of the kinds {kinds} can"
     with pytest.raises(RecipeError, match=f"retrievers.1.: {cannot}"):
         Fuse(books, Listed({}), where="year == 1999")
     with pytest.raises(RecipeError, match=cannot):

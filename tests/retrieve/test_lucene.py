@@ -25,9 +25,11 @@ from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
 from rankpipe.retrieve.anserini import LISTS, Anserini
+from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.lucene import Lucene
 from tests.retrieve.fakes import file_size_limit
+from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
     Lives,
     listed,
@@ -173,6 +175,71 @@ def test_what_was_deleted_does_not_count(fields: dict[str, float] | None, tiny: 
         assert listed(expanded[0]) == listed(expanded[1])
 
 
+@pytest.mark.parametrize("examples", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fields", [None, {"title": 2.0, "text": 1.0}], ids=["contents", "fields"])
+def test_search_everything_then_filter(
+    fields: dict[str, float] | None, examples: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    filters_hold(partial(Lucene.build, fields=fields), examples, tmp_path_factory)
+
+
+BOOKS = [
+    Doc("a", "tea and coffee", fields={"year": 1999, "lang": "en", "tags": ["hot", "old"], "by": {"name": "Li"}}),
+    Doc("b", "tea in cups", fields={"year": "2001", "lang": "de", "abstract": "x" * 1001, "more": float("inf")}),
+    Doc("c", "tea and tea", fields={"year": 2020.5, "ok": True, "day": "2024-02-29", "lang": None, "more": -1e-300}),
+    Doc("d", "a history of coffee", fields={"year": 2**60 + 1, "ok": False, "day": "2023-12-31", "more": -(10**400)}),
+    Doc("e", "cups", "tea"),
+]
+
+
+@pytest.fixture
+def books(tmp_path: Path) -> tuple[Lucene, BM25]:
+    return Lucene.build(Dataset.of(BOOKS), tmp_path / "lucene"), BM25.build(Dataset.of(BOOKS), tmp_path / "bm25")
+
+
+def test_filters_find_what_bm25s_find(books: tuple[Lucene, BM25]) -> None:
+    seen = set()
+    for where in (
+        "year >= 1999", "year == 2020.5", "year == '2001'", "year > 1152921504606846976", "year <= 1152921504606846976",
+        "1999 < year < 1e300", "exists(year) and not year < 2000", "tags == hot", "tags in (old, new)", "tags in ()",
+        "by.name == Li or lang == de", "exists(by)", "exists(abstract)", "abstract >= x", "ok == true", "ok == 1",
+        "exists(lang)", "not exists(lang)", "day < '2024-01-01'", "day >= 2024-01-01", "more < 0", "more > -1",
+        "x == 1", "more >= 1e308", "not (lang == en or not (year > 0))",
+    ):  # fmt: skip
+        ours, theirs = ([h.doc for h in one.filtered(where).search("tea coffee").hits] for one in books)
+        assert {d.id: d for d in ours} == {d.id: d for d in theirs}, where
+        seen.add(tuple(sorted(d.id for d in ours)))
+    assert len(seen) > 10
+
+
+def test_what_is_odd_about_a_filter_is_told_as_by_bm25(books: tuple[Lucene, BM25]) -> None:
+    for where in (
+        "yaer > 2000 or exists(zzz)",
+        "not year >= 2000",
+        "abstract == x and ok > 3 or tags == 1",
+        "by == Li",
+    ):
+        assert books[0].told(where) == books[1].told(where) != []
+    books[0].delete(["b"])
+    assert books[0].told("exists(abstract)") == ["no document has a field 'abstract'"]
+    assert {*books[0].field_names()} == {"year", "lang", "tags", "by", "by.name", "ok", "day", "more"}
+
+
+def test_rm3_reads_what_is_found_without_a_filter(tiny: Dataset, tmp_path: Path) -> None:
+    docs = [replace(d, fields={"n": n}) for n, d in enumerate(tiny.docs())]
+    Lucene.build(Dataset.of(docs), tmp_path, rm3=True)
+    few = {d.id for d in docs[::2]}
+    expected = [[hit for hit in hits if hit[0].id in few] for hits in listed([*Lucene(tmp_path)(tiny.queries)])]
+    where = f"n in ({', '.join(map(str, range(0, 20, 2)))})"
+    assert listed([*Lucene(tmp_path, where=where)(tiny.queries)]) == expected
+    assert sum(map(len, expected)) > len(expected)
+
+
+def test_a_prebuilt_index_has_no_fields(pyserini: Path) -> None:
+    with pytest.raises(RecipeError, match="where: Anserini cannot filter by fields; indexes of the kinds bm25, dense"):
+        Anserini(str(pyserini)).filtered("year > 2000")
+
+
 ODD = [
     Doc("with space", "the quick brown fox"),
     Doc("日本 é 😀", "naïve café 東京 😀"),
@@ -204,6 +271,7 @@ def test_odd_ids_and_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("doc", "said"), [
     (Doc("i" * 32_767, "fox"), "an id of 32767 bytes; Lucene has 32766 at most"),
     (Doc("half", "\ud800"), "half a character"),
+    (Doc("named", "fox", fields={"x" * 32_766: 1}), r"document 'named': the name of the field \"xxx.* is too long"),
 ])  # fmt: skip
 def test_what_lucene_cannot_hold_is_refused(doc: Doc, said: str, index: Lucene) -> None:
     before = [*index.documents()]
@@ -374,6 +442,7 @@ def test_the_command_line(tiny_path: Path, tmp_path: Path) -> None:
     told = json.loads(rankpipe("index", "add", "words", "--data", "new.jsonl", "--json"))
     assert (told["added"], told["documents"], told["segments"], told["dead"]) == (1, 21, 2, 0)
     assert "new" in rankpipe("search", "words", "green tides")
+    assert "no document has a field 'year'" in rankpipe("search", "words", "tides", "--where", "year > 2000")
     assert "as they were written" in rankpipe("index", "verify", "words")
 
 

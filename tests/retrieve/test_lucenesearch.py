@@ -1,22 +1,27 @@
 """What a Lucene index may be told; without Java."""
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from rankpipe.datasets import Dataset
 from rankpipe.errors import MissingExtra, RecipeError
 from rankpipe.retrieve import shelf
 from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.lucenefields import terms
 from rankpipe.retrieve.lucenesearch import RM3, Settings
+from rankpipe.where import KINDS
 
 
 def test_rm3_is_a_yes_a_no_or_its_arguments() -> None:
     assert Settings.of({"rm3": True}).rm3 == RM3() == Settings.of({"rm3": {}}).rm3
     assert Settings.of({"rm3": False}).rm3 is Settings.of({}).rm3 is None
     assert Settings.of({"rm3": {"fb_docs": 3}}).rm3 == RM3(fb_docs=3)
-    assert Settings.of({"rm3": True, "k1": 1.2}).but({"rm3": False}) == Settings(k1=1.2)
+    assert Settings.of({"rm3": True, "k1": 1.2}).but({"rm3": False}) == Settings.of({"k1": 1.2})
 
 
 @pytest.mark.parametrize(("options", "said"), [
@@ -43,6 +48,29 @@ def test_all_faults_at_once() -> None:
     with pytest.raises(RecipeError) as refused:
         Lucene.check(k1=-1.0, b=2.0, language="xx")
     assert len(refused.value.faults) == 3
+
+
+NUMBERS = st.integers() | st.floats(allow_nan=False) | st.sampled_from([2**53, 2**53 + 1, 2.0**53, 1e308, -1e308])
+
+
+@given(*[NUMBERS | st.text(st.characters(exclude_categories=["Cs"])) | st.booleans()] * 2)
+@example(2**53, 2**53 + 1)
+@example(0.0, -0.0)
+@example(-1.5, -1)
+def test_terms_sort_as_values_do(a: float | str, b: float | str) -> None:
+    """Those of a kind; by bytes, as Lucene sorts them, which is by code points."""
+    [one], [other] = (terms({"a": value}) for value in (a, b))
+    assert (one == other) == (KINDS[type(a)] == KINDS[type(b)] and a == b)
+    if KINDS[type(a)] == KINDS[type(b)] != "truth value":
+        assert (one.encode() < other.encode()) == (a < b)  # type: ignore[operator]
+
+
+@given(st.text(), st.text(), *[st.text(st.characters(exclude_categories=["Cs"]))] * 2)
+def test_terms_of_fields_do_not_mix(name: str, longer: str, a: str, b: str) -> None:
+    [one], [other] = terms({name: a}), terms({name + longer: b})
+    begin = json.dumps(name) + '"'
+    assert one.startswith(begin)
+    assert other.startswith(begin) == (not longer)
 
 
 @pytest.mark.skipif(find_spec("pyserini") is not None, reason="pyserini is here")

@@ -82,6 +82,42 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.wait()
 
 
+def test_filters_find_what_our_own_find(tmp_path: Path, uri: str) -> None:
+    docs = [Doc(d.id, d.text, fields={"n": n, "odd": bool(n % 2)}) for n, d in enumerate(some(40).values())]
+    data = Dataset.of(docs)
+    dense = Dense.build(data, tmp_path / "dense", model=DRAWN)
+    sparse = SparseIndex.build(data, tmp_path / "sparse", model=VARIED)
+    for there in ({}, {"uri": uri}):
+        both = Milvus.build(data, tmp_path / "both", **BOTH, **there)
+        alone = Milvus.build(data, tmp_path / "alone", model=DRAWN, **there)
+        for where in ("n < 3", "n < 30", "n in (2, 3, 5, 7, 31)", "odd == true", "not exists(n)", "exists(odd)"):
+            for ours, theirs in ((alone, dense), (both, Fuse(dense, sparse))):
+                same(theirs.filtered(where).run(QUERIES), ours.filtered(where).run(QUERIES))
+            few = Milvus(alone.folder, k=4, where=where)
+            assert [len(r.hits) for r in few.run(QUERIES)] == [
+                min(4, len(r.hits)) for r in dense.filtered(where).run(QUERIES)
+            ]
+        alone.update([Doc("d1", "fox", fields={"n": 100}), Doc("new", "dog", fields={"n": 101})])
+        alone.delete(["d0"])
+        late = alone.filtered("n >= 100 or n < 3")
+        assert {h.doc.id for h in late.search("fox").hits} == {"d1", "d2", "new"}
+        alone.compact()
+        assert {h.doc.id for h in late.refresh().search("fox").hits} == {"d1", "d2", "new"}
+        assert {h.doc.id for h in alone.filtered("not n < 3").search("fox").hits} == {
+            d.id for d in alone.documents() if d.id != "d2"
+        }
+    assert alone.told("year > 3") == ["no document has a field 'year'"]
+
+
+@pytest.mark.parametrize("options", [{"index": "HNSW"}, {"index": "IVF_FLAT", "params": {"nlist": 64}}])
+def test_few_that_meet_a_filter_are_all_found(options: dict[str, Any], tmp_path: Path) -> None:
+    docs = [Doc(d.id, d.text, fields={"n": n}) for n, d in enumerate(some(1500).values())]
+    index = Milvus.build(Dataset.of(docs), tmp_path, model=DRAWN, **options)
+    index.k = 10
+    for where, most in (("n < 5", 5), ("1000 <= n < 1020", 10), ("n >= 5", 10)):
+        assert [len(r.hits) for r in index.filtered(where).run(QUERIES)] == [most, most, 0, most]
+
+
 @pytest.mark.slow
 def test_scifact_is_found_as_by_our_own(data_root: Path, embedded: Callable[[str], Path], tmp_path: Path) -> None:
     embedded("bge-small"), embedded("splade-tiny")

@@ -16,9 +16,10 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "data": set(),
     "errors": set(),
     "progress": set(),
-    "stage": {"data", "errors"},
+    "stage": {"data", "errors", "progress"},
     "catalog": {"errors"},
-    "recipe": {"catalog", "errors", "provenance"},
+    "recipe": {"catalog", "errors", "provenance", "signature"},
+    "signature": {"catalog"},
     "disk": {"errors"},
     "builds": {"errors"},
     "store": {"builds", "disk", "errors", "progress", "provenance"},
@@ -41,6 +42,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "datasets": GROUND,
     "retrieve": GROUND | MODELS | {"datasets", "java", "lm"},
     "rerank": GROUND | MODELS | {"datasets", "lm"},
+    "train": GROUND,
     "measure": GROUND | {"datasets", "retrieve", "journal"},
     "__init__": {"data", "stage"},
 }
@@ -80,7 +82,7 @@ def test_room(path: Path) -> None:
     for n in ast.walk(tree):
         if isinstance(n, ast.FunctionDef):
             assert (n.end_lineno or 0) - n.lineno < 60, n.name
-            most = 14 if room(path) == "cli" else 10  # a verb's arguments are its options
+            most = 15 if room(path) == "cli" else 10  # a verb's arguments are its options
             assert len(n.args.args) + len(n.args.kwonlyargs) <= most, n.name
 
 

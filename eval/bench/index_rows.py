@@ -1,0 +1,102 @@
+"""Rows of ``index.py``: what was built, searched and changed, and how ours stands to the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import corpora
+from common import Row, Runner, Timed, alone, clocked, peak_mb, race, weight
+
+from rankpipe.data import Doc, Query
+from rankpipe.retrieve.living import Living
+
+OURS, MEMORY = "rankpipe", "1GB"
+BOUNDED = f"{OURS}, memory={MEMORY}"
+KS = (10, 1000)
+SINGLE = 100  # queries that are asked one at a time
+CHANGED = 100  # documents of a batch
+AT_ONCE, ONE = "all at once", "one at a time"
+Search = Callable[[Sequence[Query], int], Any]  # for so many hits each
+Rows = Iterator[tuple[str, Row]]  # each with the name of its table
+
+
+def built(work: Callable[[], Any], folder: Path) -> Row:
+    """What a build takes, in a process of its own."""
+    seconds, peak = alone(_built, work)
+    return {"seconds": seconds, "bytes": weight(folder), "peak_mb": peak}
+
+
+def _built(work: Callable[[], Any]) -> tuple[float, int]:
+    begun = perf_counter()
+    work()
+    return perf_counter() - begun, peak_mb()
+
+
+def builds(kind: str, made: Mapping[str, Row], documents: int) -> Rows:
+    """Rows of what was built; ours is the base."""
+    base = made[OURS]["seconds"]
+    for name, row in made.items():
+        yield "build", {
+            "kind": kind, "system": name, "seconds": round(row["seconds"], 2),
+            "docs_a_second": round(documents / row["seconds"]), "ours_to_it": round(base / row["seconds"], 3),
+            "peak_mb": row["peak_mb"], "bytes_each": round(row["bytes"] / documents),
+        }  # fmt: skip
+
+
+def searched(
+    kind: str,
+    searches: Mapping[str, Search],
+    queries: Sequence[Query],
+    k: int,
+    times: int,
+    also: Mapping[str, Runner[Any]] | None = None,
+) -> Rows:
+    """All queries at once, and some of them one at a time.
+
+    :param also: what is asked all of them, in its own process.
+    """
+    for run in searches.values():
+        run(queries[:5], k)
+    rounds: dict[str, dict[str, Runner[Any]]] = {
+        AT_ONCE: {n: clocked(partial(run, queries, k)) for n, run in searches.items()} | dict(also or {}),
+        ONE: {n: clocked(partial(_singly, run, queries[:SINGLE], k)) for n, run in searches.items()},
+    }
+    for how, runners in rounds.items():
+        done = race(runners, times)
+        asked = len(queries) if how == AT_ONCE else SINGLE
+        for name, timed in done.items():
+            yield "search", {
+                "kind": kind, "k": k, "how": how, "system": name,
+                "ms_a_query": round(1000 * timed.median / asked, 3), "ours_to_it": ratio(done[OURS], timed),
+            }  # fmt: skip
+
+
+def _singly(run: Search, queries: Sequence[Query], k: int) -> None:
+    for query in queries:
+        run([query], k)
+
+
+def ratio(ours: Timed[Any], theirs: Timed[Any]) -> float:
+    """The seconds of ours to theirs."""
+    return round(ours.median / theirs.median, 3)
+
+
+def changed(kind: str, index: Living, build_s: float) -> Rows:
+    """What a batch of changes costs, and as a share of building all anew."""
+    new = [Doc(f"new{i}", text) for i, text in enumerate(islice(corpora.texts(), 7, 7 + CHANGED))]
+    steps: dict[str, Callable[[], Any]] = {
+        f"add {CHANGED}": lambda: index.add(new),
+        f"update {CHANGED}": lambda: index.update([Doc(f"d{3 * i}", d.text) for i, d in enumerate(new)]),
+        f"delete {CHANGED}": lambda: index.delete([d.id for d in new]),
+        "open": lambda: type(index)(index.folder),
+        "compact": index.compact,
+    }
+    for name, step in steps.items():
+        seconds, _ = clocked(step)()
+        share = round(100 * seconds / build_s, 3)
+        yield "changes", {"kind": kind, "change": name, "seconds": round(seconds, 3), "percent_of_build": share}

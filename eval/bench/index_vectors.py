@@ -1,0 +1,143 @@
+"""The half of ``index.py`` that is about vectors: exact search, HNSW and IVF, beside FAISS alone and Milvus Lite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from math import log2, sqrt
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from corpora import Static
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
+
+from rankpipe import Dense, Ranking
+from rankpipe.data import Query
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve.approximate import KNOBS
+
+FAISS, MILVUS = "FAISS", "Milvus Lite"
+RECALL = 0.98  # at 10, that our approximate indexes are set for
+GRAPH_MOST = 100_000  # documents; of more, FAISS is not made to build a graph a second time: it searches ours
+MILVUS_MOST = 100_000  # documents
+BLOCK = 4096  # texts that rivals encode at once
+
+
+def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) -> Rows:
+    """Every kind: built, searched, changed."""
+    assert data.corpus
+    documents = data.corpus.count
+    truth: Sequence[Ranking] = []
+    for kind, factory in {"exact": "Flat", "HNSW": "HNSW32", "IVF": f"IVF{_lists(documents)},Flat"}.items():
+        ours, theirs = scratch / kind, scratch / f"FAISS-{kind}"
+        told = {} if kind == "exact" else {"factory": factory, "recall": RECALL}
+        made = {OURS: built(partial(_ours, data, ours, told), ours)}
+        if kind == "exact":
+            less = scratch / "bounded-exact"
+            made[BOUNDED] = built(partial(_ours, data, less, {"memory": MEMORY}), less)
+        if kind != "HNSW" or documents <= GRAPH_MOST:
+            made[FAISS] = built(partial(_faiss, data, theirs, factory), theirs)
+        if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:
+            made[MILVUS] = built(partial(_milvus, data, scratch / "milvus"), scratch / "milvus")
+        yield from builds(kind, made, documents)
+        own = {k: Dense(ours, k) for k in KS}
+        searches: dict[str, Search] = {OURS: lambda asked, k, own=own: own[k].run(asked)}
+        [segment] = own[KS[0]].segments
+        searches[FAISS] = _FaissAlone(theirs if FAISS in made else segment.folder, own[KS[0]].manifest.facts).search
+        if milvus:
+            searches[MILVUS] = _MilvusAlone(scratch / "milvus").search
+        found = own[KS[0]].run(queries)
+        truth = truth or found
+        recall = round(mean(_shared(a, b) for a, b in zip(found, truth, strict=True)), 4)
+        for k in KS:
+            for name, row in searched(kind, searches, queries, k, times):
+                yield name, row | ({"recall_at_10": recall} if row["system"] == OURS else {})
+        yield from changed(kind, own[KS[0]], made[OURS]["seconds"])
+
+
+def _lists(documents: int) -> int:
+    """Of an inverted file, as ours picks it: some four times the root."""
+    return 1 << round(log2(4 * sqrt(documents)))
+
+
+def _shared(found: Ranking, truth: Ranking) -> float:
+    """Of the exact hits, those that were found."""
+    nearest = {h.doc.id for h in truth.hits}
+    return len(nearest & {h.doc.id for h in found.hits}) / len(nearest)
+
+
+def _ours(data: Dataset, folder: Path, told: dict[str, Any]) -> None:
+    Dense.build(data, folder, model=f"{Static.__module__}:Static", **told)
+
+
+def _blocks(data: Dataset) -> Iterator[tuple[list[str], Any]]:
+    """Ids and vectors, as rivals are given them: a corpus that is read line by line, and encoded by the block."""
+    assert data.corpus
+    encoder = Static()
+    with open(data.corpus.path, encoding="utf-8") as f:
+        while block := [json.loads(line) for line in islice(f, BLOCK)]:
+            yield [d["_id"] for d in block], encoder.encode_docs([d["text"] for d in block])
+
+
+def _faiss(data: Dataset, folder: Path, factory: str) -> None:
+    """FAISS alone, with the texts' ids beside it; trained on the first blocks, if it has to be."""
+    import faiss
+    import numpy as np
+
+    ids, blocks = list[str](), list[Any]()
+    index = faiss.index_factory(Static().dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    for names, block in _blocks(data):
+        ids += names
+        blocks.append(block)
+    whole = np.concatenate(blocks)
+    if not index.is_trained:
+        index.train(whole[:200_000])
+    index.add(whole)
+    folder.mkdir()
+    faiss.write_index(index, str(folder / "faiss.index"))
+    (folder / "ids.json").write_text(json.dumps(ids), "utf-8")
+
+
+class _FaissAlone:
+    """Two arrays: scores and places."""
+
+    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+        import faiss
+
+        self.index, self.encoder = faiss.read_index(str(folder / "faiss.index")), Static()
+        for knob in KNOBS:
+            if knob in facts:
+                faiss.ParameterSpace().set_index_parameter(self.index, knob, facts[knob])
+
+    def search(self, queries: Sequence[Query], k: int) -> Any:
+        """Encoded, and looked up."""
+        return self.index.search(self.encoder.encode_queries([q.text for q in queries]), k)
+
+
+class _MilvusAlone:
+    """Hits with ids, from a file of Milvus Lite."""
+
+    def __init__(self, folder: Path) -> None:
+        from pymilvus import MilvusClient
+
+        folder.mkdir(exist_ok=True)
+        self.client, self.encoder = MilvusClient(str(folder / "milvus.db")), Static()
+
+    def search(self, queries: Sequence[Query], k: int) -> Any:
+        """Encoded, and looked up, exactly."""
+        vectors = self.encoder.encode_queries([q.text for q in queries])
+        return self.client.search("docs", data=list(vectors), limit=k, search_params={"metric_type": "IP"})
+
+
+def _milvus(data: Dataset, folder: Path) -> None:
+    """A collection of ids and vectors, with an exact index."""
+    alone = _MilvusAlone(folder)
+    fields = {"id_type": "string", "max_length": 64, "metric_type": "IP"}
+    alone.client.create_collection("docs", dimension=alone.encoder.dimension, **fields)
+    for ids, vectors in _blocks(data):
+        alone.client.insert("docs", [{"id": i, "vector": v} for i, v in zip(ids, vectors, strict=True)])
+    alone.client.close()

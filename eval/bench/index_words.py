@@ -1,0 +1,46 @@
+"""The half of ``index.py`` that is about words: BM25 beside bm25s and Pyserini."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import rivals
+from common import weight
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
+
+from rankpipe import BM25
+from rankpipe.data import Query
+from rankpipe.datasets import Dataset
+
+
+def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path | None, times: int) -> Rows:
+    """BM25, beside bm25s as it is (two arrays are found) and with its documents, and Pyserini."""
+    assert data.corpus
+    corpus, ours = data.corpus.path, scratch / "bm25"
+    bare, whole = scratch / "bm25s", scratch / "bm25s-texts"
+    made = {
+        OURS: built(partial(BM25.build, data, ours), ours),
+        BOUNDED: built(partial(BM25.build, data, scratch / "bounded", memory=MEMORY), scratch / "bounded"),
+        "bm25s, arrays": built(partial(rivals.bm25s_saved, corpus, bare, texts=False), bare),
+        "bm25s, texts": built(partial(rivals.bm25s_saved, corpus, whole, texts=True), whole),
+    }
+    with rivals.pyserini(python, scratch / "corpus", queries, scratch) as lucene:
+        if lucene:
+            for name, build in lucene.runners("index").items():
+                seconds, _ = build()
+                [folder] = scratch.glob(f"lucene-{name.split()[-1]}-*")
+                made[name] = {"seconds": seconds, "bytes": weight(folder), "peak_mb": None}
+        yield from builds("bm25", made, data.corpus.count)
+        arrays, texts = rivals.bm25s_load(bare, texts=False), rivals.bm25s_load(whole, texts=True)
+        own = {k: BM25(ours, k) for k in KS}
+        searches: dict[str, Search] = {
+            OURS: lambda asked, k: own[k].run(asked),
+            "bm25s, arrays": lambda asked, k: rivals.bm25s_search(arrays, asked, k),
+            "bm25s, texts": lambda asked, k: rivals.bm25s_search(texts, asked, k),
+        }
+        for k in KS:
+            also = lucene.runners("search", k) if lucene else {}
+            yield from searched("bm25", searches, queries, k, times, also)
+    yield from changed("bm25", BM25(ours), made[OURS]["seconds"])
