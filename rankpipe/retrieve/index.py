@@ -82,9 +82,19 @@ class Index(Retriever):
                 ]
         return said
 
+    @property
+    def known_fields(self) -> dict[str, dict[str, int]]:
+        """Of each field: how many documents have it ("documents"), and how many of them a text, a number, ... in it."""
+        told = {}
+        for name in sorted({*self.field_names()}):
+            if documents := self.having(name):
+                kinds = {kind: n for kind in SECTIONS if (n := self.having(name, kind))}
+                told[name] = {"documents": documents, **kinds}
+        return told
+
     @abstractmethod
-    def having(self, field: str, kind: str) -> int:
-        """How many documents have a field of this kind (see :data:`~rankpipe.retrieve.fields.SECTIONS`)."""
+    def having(self, field: str, kind: str | None = None) -> int:
+        """How many documents have a field, if asked for of this kind (:data:`~rankpipe.retrieve.fields.SECTIONS`)."""
 
     @abstractmethod
     def field_names(self) -> Iterator[str]:

@@ -107,6 +107,7 @@ def test_filters_find_what_our_own_find(tmp_path: Path, uri: str) -> None:
             d.id for d in alone.documents() if d.id != "d2"
         }
     assert alone.told("year > 3") == ["no document has a field 'year'"]
+    assert alone.known_fields["n"]["number"] > 2
 
 
 @pytest.mark.parametrize("options", [{"index": "HNSW"}, {"index": "IVF_FLAT", "params": {"nlist": 64}}])
