@@ -253,14 +253,14 @@ def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 def defaults(group: Any) -> dict[str, Any]:
     """What shared arguments are by default: ``k1: Annotated[float, 0.9]``; None, if it is not said."""
-    kinds = get_type_hints(group, include_extras=True)
-    return {name: getattr(kind, "__metadata__", [None])[0] for name, kind in kinds.items()}
+    return {k: getattr(v, "__metadata__", [None])[0] for k, v in get_type_hints(group, include_extras=True).items()}
 
 
 def shared(call: Callable[..., Any]) -> dict[str, Any]:
     """The groups of arguments (a TypedDict each) that a component shares with others."""
     grouped = [name for name, p in inspect.signature(call).parameters.items() if "Unpack[" in str(p.annotation)]
-    return {name: get_args(get_type_hints(call)[name])[0] for name in grouped}
+    hints = get_type_hints(call.__init__ if inspect.isclass(call) else call) if grouped else {}
+    return {name: get_args(hints[name])[0] for name in grouped}
 
 
 def spelled(name: str) -> dict[str, str]:
