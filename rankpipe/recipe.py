@@ -242,7 +242,7 @@ def _misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequenc
 
 
 def parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The arguments of a component, and of those that several share (``**common: Unpack[Common]``, PEP 692) each."""
+    """The arguments of a component, also those that several share (``**common: Unpack[Common]``, PEP 692)."""
     made = dict(inspect.signature(call).parameters)
     for name, group in shared(call).items():
         del made[name]
