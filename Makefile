@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -48,6 +48,10 @@ bench: .venv/.dev
 
 bench-rankllm: .venv-rankllm/.made
 	.venv-rankllm/bin/python eval/bench/listwise.py
+	$(BIN)/rankpipe tables docs/benchmarks.md
+
+bench-index: .venv-java/.made .venv-milvus/.made
+	.venv-milvus/bin/python eval/bench/index.py --pyserini .venv-java/bin/python --picture docs/index.svg
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
 bench-differences: .venv-java/.made
