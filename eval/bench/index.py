@@ -50,8 +50,8 @@ def main() -> None:
             for name, row in (r for some in rows for r in some):
                 results[f"index-{name}"].append({"documents": size, **row})
                 print(size, name, *row.values(), flush=True)
-    for name, found in results.items():
-        file(name, found, told.into, also)
+        for name, found in results.items():  # as far as it has come
+            file(name, found, told.into, also)
     if told.picture:
         told.picture.write_text(drawn(results), "utf-8")
 

@@ -126,6 +126,8 @@ class _MilvusAlone:
 
         folder.mkdir(exist_ok=True)
         self.client, self.encoder = MilvusClient(str(folder / "milvus.db")), Static()
+        if self.client.has_collection("docs"):
+            self.client.load_collection("docs")
 
     def search(self, queries: Sequence[Query], k: int) -> Any:
         """Encoded, and looked up, exactly."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, guard, options, show
-from rankpipe.errors import ArtefactError, CommandError
+from rankpipe.errors import ArtefactError, CommandError, MissingExtra
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.forecast import Forecast
@@ -87,15 +87,16 @@ def info(folder: Folder) -> None:
     """
     from rankpipe import store
     from rankpipe.catalog import find
-    from rankpipe.retrieve.segment import fields
     from rankpipe.stage import FILTERS
 
     made = store.read_manifest(folder)
     facts = {**made.facts, "size_bytes": made.size_bytes, "created": made.created, "commit": made.commit}
     told = {"index": str(folder), "kind": made.kind, "data": made.data.name, "recipe": made.recipe, **facts}
     if made.kind in FILTERS:
-        opened = find(made.kind)(folder)
-        told["fields"] = fields(opened.segments, opened.passages)
+        try:
+            told["fields"] = find(made.kind)(folder).known_fields
+        except MissingExtra as error:
+            show.remark(f"the fields of its documents are not told: {error}")
 
     def human() -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
