@@ -37,9 +37,10 @@ def demo(
     if not with_llm:
         show.remark("without the LLM stage: it needs pip install 'rankpipe[lm]'")
     made, (words, vectors, systems) = Experiment(recipe), _parts(with_llm)
-    for part, index in zip((words, vectors), made.indexes, strict=True):
-        show.remark(part)
-        shelf.ensure(index)
+    with show.going_on(f"what is done is kept in {folder}; to go on from there"):
+        for part, index in zip((words, vectors), made.indexes, strict=True):
+            show.remark(part)
+            shelf.ensure(index)
     show.remark(systems)
     experiment(made, examples=3, explained=EXPLAINED)
     command = "rankpipe" if which("rankpipe") else sys.argv[0]

@@ -147,9 +147,7 @@ def build(
     foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
     if foreseen:
         foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
-        notice(f"{folder}: {foreseen}")
-        if told:
-            told(foreseen)
+        _tell(foreseen, folder, told)
     if shard is None:
         given = {"memory": memory} if memory else {}
         kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
@@ -182,6 +180,12 @@ def _by_shards(
         raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
     refuse(_refused(index))
     shards.build(kind, data, folder, written, engine, shard)
+
+
+def _tell(foreseen: Forecast, folder: Path, told: Told | None) -> None:
+    notice(f"{folder}: {foreseen}")
+    if told:
+        told(foreseen)
 
 
 def changes(folder: Path) -> int:
