@@ -155,7 +155,7 @@ def test_any_optimizer_is_paced(settings: Any) -> None:
     method.pace(optimizer)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     train(method, model, steps=2, optimizer=optimizer)
-    moved = {n: float((p - before[n]).abs().max()) for n, p in model.named_parameters() if p.requires_grad}
+    moved = {n: apart(p, before[n]) for n, p in model.named_parameters() if p.requires_grad}
     fast = max(v for n, v in moved.items() if "lora_B" in n)
     assert {g["lr"] for g in optimizer.param_groups} == {1e-3, 8e-3}
     assert fast > 4 * max(v for n, v in moved.items() if "lora_A" in n) > 0
@@ -171,7 +171,7 @@ def test_a_does_not_move(name: str) -> None:
     train(METHODS[name], model)
     for path, layer in layers(model):
         assert torch.equal(layer.lora_A[NAME].weight, before[path])
-        assert float(layer.lora_B[NAME].weight.abs().max()) > 0
+        assert bool(layer.lora_B[NAME].weight.any())
         if name == "frozen-a":
             assert apart(before[path] @ before[path].T, torch.eye(4)) < 1e-5
     assert set(METHODS[name].report(model).by_kind) == {"lora_B"}
@@ -290,7 +290,7 @@ def test_lora_xs_is_small_and_in_the_largest_directions(dtype: str) -> None:
         weight = layer.get_base_layer().weight.detach().float()
         v = layer.lora_A[NAME].parametrizations.weight[0].v
         assert apart(v @ v.T, torch.eye(4)) < 1e-5
-        largest = layer.lora_B[NAME].weight @ v
+        largest = layer.lora_B[NAME].weight.detach() @ v
         assert apart(largest, best(weight, 4)) < 1e-5
         tail = torch.linalg.svdvals(weight.double())[4:]
         assert float(((weight - largest) ** 2).sum()) == pytest.approx(float((tail**2).sum()), rel=1e-4)
@@ -333,7 +333,7 @@ def test_stages_add_up_and_change_nothing_when_they_end(dtype: str, bound: float
                 jumps.append(apart(outputs(model), before) / float(before.abs().max()))
                 parts = [p for n, p in model.named_parameters() if p.requires_grad]
                 assert not [p for p in parts if p in optimizer.state]
-                assert all(float(p.abs().max()) == 0 for n, p in model.named_parameters() if "lora_B" in n)
+                assert not any(bool(p.any()) for n, p in model.named_parameters() if "lora_B" in n)
 
     ranks: list[int] = []
     _, layer = next(layers(model))
