@@ -131,6 +131,21 @@ CATALOG: dict[str, Entry] = {
     "apollo_adamw_layerwise": Entry(
         "rankpipe.train.optimizers.apollo:LayerWiseApollo", "APOLLO, a layer at a time", extra="train"
     ),
+    # adapters
+    "lora": Entry("rankpipe.train.adapters.lora:LoRA", "two thin matrices beside each layer (LoRA)", extra="train"),
+    "rslora": Entry("rankpipe.train.adapters.lora:RsLoRA", "LoRA scaled for high ranks", extra="train"),
+    "dora": Entry("rankpipe.train.adapters.lora:DoRA", "LoRA of directions, lengths apart (DoRA)", extra="train"),
+    "pissa": Entry("rankpipe.train.adapters.pissa:PiSSA", "LoRA of what is largest in the weights", extra="train"),
+    "eva": Entry("rankpipe.train.adapters.eva:Eva", "LoRA that begins where inputs vary most", extra="train"),
+    "lora-plus": Entry("rankpipe.train.adapters.loraplus:LoRAPlus", "LoRA, B moves faster (LoRA+)", extra="train"),
+    "lora-fa": Entry("rankpipe.train.adapters.frozen:LoRAFA", "LoRA, only B moves, corrected", extra="train"),
+    "frozen-a": Entry("rankpipe.train.adapters.frozen:FrozenA", "LoRA, only B moves, A orthonormal", extra="train"),
+    "adalora": Entry("rankpipe.train.adapters.adalora:AdaLoRA", "ranks go where they do most", extra="train"),
+    "randlora": Entry("rankpipe.train.adapters.randlora:RandLoRA", "random bases of full rank, scaled", extra="train"),
+    "lora-xs": Entry("rankpipe.train.adapters.inner:LoRAXS", "rank * rank numbers a layer", extra="train"),
+    "lora-sb": Entry("rankpipe.train.adapters.inner:LoRASB", "lora-xs along the first full step", extra="train"),
+    "relora": Entry("rankpipe.train.adapters.relora:ReLoRA", "LoRA in stages whose ranks add up", extra="train"),
+    "periodic-lora": Entry("rankpipe.train.adapters.relora:ReLoRA", "the same", extra="train"),
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages

@@ -50,7 +50,7 @@ def sort(model: Any, targets: Sequence[str] | None = (), method: str = "this opt
     :raises RecipeError: If a target cannot be projected, or nothing is left to project.
     """
     nn, owners = need("torch", name=method, extra="train").nn, _owners(model)
-    chosen = _chosen(dict(model.named_modules()), targets, nn.Linear)
+    picked = chosen(dict(model.named_modules()), targets, nn.Linear)
     ends = [get() for name in ("get_input_embeddings", "get_output_embeddings") if (get := getattr(model, name, None))]
 
     def kind(p: Any) -> Kind:
@@ -61,7 +61,7 @@ def sort(model: Any, targets: Sequence[str] | None = (), method: str = "this opt
             return "score head"
         if not all(isinstance(module, nn.Linear) and own == "weight" for _, module, own in its):
             return "other"
-        return "target" if any(path in chosen for path, _, _ in its) else "linear"
+        return "target" if any(path in picked for path, _, _ in its) else "linear"
 
     placed = [Placed(name, p, kind(p)) for name, p in model.named_parameters() if p.requires_grad]
     faults = [
@@ -69,7 +69,7 @@ def sort(model: Any, targets: Sequence[str] | None = (), method: str = "this opt
         for p in placed
         if p.kind in ("embedding or logits", "score head")
         for path, _, own in owners[id(p.parameter)]
-        if targets and path in chosen and own == "weight"
+        if targets and path in picked and own == "weight"
     ]
     if targets != ():
         faults += [
@@ -91,14 +91,14 @@ def _owners(model: Any) -> Owners:
     return owners
 
 
-def _chosen(modules: dict[str, Any], targets: Sequence[str] | None, linear: type) -> Collection[str]:
+def chosen(modules: dict[str, Any], targets: Sequence[str] | None, linear: type | tuple[type, ...]) -> Collection[str]:
     """The paths of the linear layers that the targets name.
 
     :raises RecipeError: If one names none, or something else.
     """
     if targets is None:
         return {path for path, module in modules.items() if isinstance(module, linear)}
-    chosen: set[str] = set()
+    picked: set[str] = set()
     faults = []
     for target in targets:
         found = [path for path in modules if _is(path, target)]
@@ -106,10 +106,10 @@ def _chosen(modules: dict[str, Any], targets: Sequence[str] | None, linear: type
         faults += [] if found else [f"targets: no module is called exactly {target!r}{near(target, known)}"]
         other = [path for path in found if not isinstance(modules[path], linear)]
         faults += [f"targets: {path} is a {type(modules[path]).__name__}, no linear layer" for path in other[:1]]
-        chosen |= {*found}
+        picked |= {*found}
     if faults:
         raise RecipeError(faults)
-    return chosen
+    return picked
 
 
 def _is(path: str, target: str) -> bool:

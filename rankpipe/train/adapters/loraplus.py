@@ -1,0 +1,24 @@
+"""LoRA+ (Hayou et al. 2024, https://arxiv.org/abs/2402.12354): B moves faster than A."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rankpipe.train.adapters.lora import LoRA
+
+
+@dataclass(frozen=True)
+class LoRAPlus(LoRA):
+    """LoRA whose B has ``ratio`` times the learning rate; halve that of LoRA.
+
+    We deviate from PEFT's ``create_loraplus_optimizer``: any optimizer can be used, and norms, biases and the score
+    head, which PEFT puts with A or B by their number of dimensions, have the learning rate itself.
+
+    :param ratio: of the learning rates of B and A; 16 to 20 in the paper.
+    """
+
+    ratio: float = 16.0
+
+    def rate(self, name: str) -> float:
+        """What the learning rate of a parameter is times."""
+        return self.ratio if "lora_B" in name.split(".") else 1.0
