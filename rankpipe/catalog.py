@@ -80,6 +80,23 @@ CATALOG: dict[str, Entry] = {
     "ray": Entry("rankpipe.lm.ray:Ray", "hf or vllm in several processes, GPUs or machines", extra="ray"),
     "cache": Entry("rankpipe.lm.cache:Cached", "keeps every answer of a language model; resumes and replays runs"),
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
+    # what training learns from
+    "lists": Entry("rankpipe.train.lists:Lists", "lists of a run's hits, labelled, to train on", extra="train"),
+    "qrels": Entry("rankpipe.train.labels:Judged", "labels: the grades of the collection"),
+    "teacher": Entry("rankpipe.train.labels:Teacher", "labels: the scores of a reranker"),
+    "recorded": Entry("rankpipe.train.labels:Recorded", "labels: what a teacher said before"),
+    "dev": Entry("rankpipe.train.dev:Dev", "development queries: the key dev of a recipe"),
+    "negatives": Entry("rankpipe.train.negatives:Negatives", "which hits beside the relevant ones are taken"),
+    "first-head": Entry("rankpipe.train.heads.windows:FirstHead", "scores: logits of labels (first)", extra="train"),
+    "listwise-head": Entry("rankpipe.train.heads.windows:ListwiseHead", "the written order (listwise)", extra="train"),
+    "pointwise-head": Entry("rankpipe.train.heads.points:PointwiseHead", "log-odds of yes (pointwise)", extra="train"),
+    "cross-encoder-head": Entry(
+        "rankpipe.train.heads.pairs:CrossEncoderHead", "one number of each pair (cross-encoder)", extra="train"
+    ),
+    "bi-encoder-head": Entry(
+        "rankpipe.train.heads.vectors:BiEncoderHead", "inner products of vectors (dense, bi-encoder)", extra="train"
+    ),
+    "bi-encoder": Entry("rankpipe.train.heads.vectors:BiEncoder", "a run's hits by vectors, without an index"),
     # losses of training
     "ranknet": Entry("rankpipe.train.losses:RankNet", "each pair in its order (RankNet)", extra="train"),
     "weighted-ranknet": Entry(

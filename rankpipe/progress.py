@@ -14,7 +14,14 @@ from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
-Told = Callable[[int], None]  # that so many more are done
+
+
+class Told(Protocol):
+    """Is told that so many more are done, and perhaps how it stands."""
+
+    def __call__(self, more: int, text: str = "", /) -> None:
+        """So many more."""
+        ...
 
 
 class Listener(Protocol):
@@ -36,7 +43,7 @@ class Listener(Protocol):
 class Count:
     """Work that is under way, and who is told of it."""
 
-    def __init__(self, total: int, told: Told) -> None:
+    def __init__(self, total: int, told: Callable[[int], None]) -> None:
         self.left, self._told = total, told
 
     def done(self, more: int) -> None:
@@ -92,8 +99,7 @@ def counting(label: str, total: int) -> Iterator[None]:
     whatever a model makes of them.
     """
     outer, listener = _count.get(), _listener.get()
-    shown = nullcontext(_nobody) if outer or not listener else listener.counting(label, total)
-    with shown as told:
+    with _shown(None if outer else listener, label, total) as told:
         count = Count(total, outer.done if outer else told)
         token = _count.set(count)
         try:
@@ -101,6 +107,20 @@ def counting(label: str, total: int) -> Iterator[None]:
         finally:
             _count.reset(token)
         count.done(count.left)
+
+
+@contextmanager
+def running(label: str, total: int) -> Iterator[Told]:
+    """Work in ``total`` steps that says after each how it stands. What is counted inside is shown beside it, and is no
+    part of it.
+    """
+    listener = _listener.get()
+    with _shown(listener, label, total) as told:
+        token = _count.set(None)
+        try:
+            yield told
+        finally:
+            _count.reset(token)
 
 
 def done(more: int = 1) -> None:
@@ -121,5 +141,9 @@ def notice(text: str) -> None:
         listener.notice(text)
 
 
-def _nobody(_: int) -> None:
+def _shown(listener: Listener | None, label: str, total: int) -> AbstractContextManager[Told]:
+    return listener.counting(label, total) if listener else nullcontext(_nobody)
+
+
+def _nobody(_: int, __: str = "", /) -> None:
     pass

@@ -18,7 +18,7 @@ class Heard:
     @contextmanager
     def counting(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
         self.counts.append((label, total))
-        yield self.steps.append
+        yield lambda more, text="": self.steps.append(more)
 
     def working(self, label: str) -> AbstractContextManager[None]:
         self.work.append(label)

@@ -17,6 +17,7 @@ SHELVES = {  # of components: the module that they lie in, the first that fits; 
     "lm": ("rankpipe.lm", "Language models (--set lm='{use: NAME}'), and parts of them"),
     "loss": ("rankpipe.train.losses", "Losses (loss: {use: NAME})"),
     "optimizer": ("rankpipe.train.optimizers", "Optimizers (optimizer: {use: NAME})"),
+    "training": ("rankpipe.train", "Parts of training (rankpipe train)"),
     "stage": ("rankpipe.stage", "For any pipeline"),
     "plugin": ("", "Of other packages"),
 }

@@ -11,10 +11,10 @@ from rankpipe.cli import app, options, show
 from rankpipe.errors import DataError, refuse
 from rankpipe.recipe import SHELVES
 
-RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval or indexes shelf.")]
+RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the eval, indexes or models shelf.")]
 
 
-def _there(recipe: Path) -> None:
+def there(recipe: Path) -> None:
     """:raises DataError: If there is no recipe."""
     if not recipe.exists():
         ours = "; rankpipe's own come with a clone of its repository" if recipe.parts[0] in SHELVES else ""
@@ -30,10 +30,14 @@ def check(recipe: RecipePath) -> None:
     from rankpipe import recipe as recipes
     from rankpipe.measure.experiment import Experiment
     from rankpipe.retrieve import shelf
+    from rankpipe.train.tuning import Tuning
 
-    _there(recipe)
+    there(recipe)
     tree = recipes.load(recipe)
-    faults = shelf.check(tree) if "index" in tree else Experiment(recipe).check()
+    if "index" in tree:
+        faults = shelf.check(tree)
+    else:
+        faults = (Tuning if "head" in tree else Experiment)(recipe).check()
     refuse(faults)
     show.emit({"recipe": str(recipe), "faults": []}, lambda: show.out.print(f"{recipe}: no faults"))
 
@@ -57,7 +61,7 @@ def run(
     from rankpipe.measure.experiment import Experiment
 
     cluster = options.engine(engine, address, gpus)
-    _there(recipe)
+    there(recipe)
     broken = experiment(Experiment(recipe), report=report, force=force, engine=cluster, block=block)
     if broken:
         raise typer.Exit(10)

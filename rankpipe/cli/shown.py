@@ -54,7 +54,9 @@ class Shown:
         """Show how many are done, at what rate, and the time left."""
         if self.console.is_terminal:
             with self._task(label, total) as (bars, task):
-                yield lambda more: bars.update(task, advance=more)
+                yield lambda more, text="": bars.update(
+                    task, advance=more, description=escape(f"{label}: {text}" if text else label)
+                )
         else:
             lines = _Lines(lambda said: self._tell(label, said), total, self.clock)
             yield lines.done
@@ -109,12 +111,12 @@ class _Lines:
 
     def __init__(self, tell: Callable[[str], None], total: int | None, clock: Callable[[], float]) -> None:
         self._tell, self._total, self._clock = tell, total, clock
-        self._count, self._told, self._started = 0, 0, clock()
+        self._count, self._told, self._started, self._text = 0, 0, clock(), ""
         self._due = self._started + FIRST_S
 
-    def done(self, more: int) -> None:
+    def done(self, more: int, text: str = "", /) -> None:
         """So many more."""
-        self._count += more
+        self._count, self._text = self._count + more, text
         if more and (now := self._clock()) >= self._due:
             self._say(now)
             self._due = now + EVERY_S
@@ -125,7 +127,8 @@ class _Lines:
             self._say(now)
 
     def _say(self, now: float) -> None:
-        self._tell(_rate(self._count, self._total, now - self._started))
+        said = _rate(self._count, self._total, now - self._started)
+        self._tell(f"{said}; {self._text}" if self._text else said)
         self._told = self._count
 
 

@@ -242,15 +242,7 @@ class HF(Templated):
 
     @cached_property
     def _model(self) -> Any:
-        torch, transformers = self._need("torch"), self._need("transformers")
-        device = self.device or default_device()
-        spread = {"device_map": self.device_map} if self.device_map else {}
-        with working(f"{self.model}: loading"):
-            kind = self._need("transformers").AutoModelForCausalLM
-            model = whole(kind, self._folder, dtype=getattr(torch, self.number_format), **spread)
-            if self.adapter:
-                model = loaded(self._need("peft").PeftModel, self.adapter, model)
-            model = (model if spread else model.to(device)).eval()
+        transformers, model = self._need("transformers"), self._weights()
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
@@ -258,3 +250,14 @@ class HF(Templated):
             do_sample=False, eos_token_id=sorted(stops), pad_token_id=min(stops) if pad is None else pad
         )
         return model
+
+    def _weights(self) -> Any:
+        torch = self._need("torch")
+        device = self.device or default_device()
+        spread = {"device_map": self.device_map} if self.device_map else {}
+        with working(f"{self.model}: loading"):
+            kind = self._need("transformers").AutoModelForCausalLM
+            model = whole(kind, self._folder, dtype=getattr(torch, self.number_format), **spread)
+            if self.adapter:
+                model = loaded(self._need("peft").PeftModel, self.adapter, model)
+            return (model if spread else model.to(device)).eval()

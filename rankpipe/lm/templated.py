@@ -45,7 +45,8 @@ class Templated:
     def __init__(
         self, model: str, adapter: Path | None, dtype: str, context: int | None, guard: bool = True, thinking: int = 0
     ) -> None:
-        self.model, self.adapter, self.dtype, self.most, self.guard = model, adapter, dtype, context, guard
+        self.model, self.dtype, self.most, self.guard = model, dtype, context, guard
+        self.adapter = weights.tuned(adapter) if adapter else None
         self.thinking = thoughts.allowed(thinking)
 
     @cached_property

@@ -128,8 +128,15 @@ class Prompt(Wording):
 
     def longest(self, n: int) -> str:
         """A whole reply for ``n`` passages: ``[1] > [2] > ... > [n]``, or one name where only the best is asked for."""
-        labels = self.names(n)[-1:] if self.answer == "best" else self.names(n)
-        return self.reply.format(order=self.between.join(self.item.format(label=label) for label in labels))
+        return self.written(range(n)[-1:] if self.answer == "best" else range(n), n)
+
+    def written(self, order: Sequence[int], n: int | None = None) -> str:
+        """The reply that says this order of positions.
+
+        :param n: passages of the window; as many as the order has if None.
+        """
+        labels = self.names(n or len(order))
+        return self.reply.format(order=self.between.join(self.item.format(label=labels[i]) for i in order))
 
     @property
     def begin(self) -> str:

@@ -27,10 +27,11 @@ from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
     "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "require_runner",
-    "resolve", "state", "whole",
+    "resolve", "state", "tuned", "whole",
 ]  # fmt: skip
 
 KIND = "weights"
+TUNED = "ranker"  # what rankpipe train makes
 SAMPLE_BYTES = 1 << 20
 
 
@@ -44,7 +45,7 @@ def resolve(name: str) -> Path:
     :raises ArtefactError: If what the cache has is damaged.
     """
     if Path(name).expanduser().is_dir():
-        return Path(name).expanduser()
+        return tuned(Path(name).expanduser())
     model = find(name)
     if model and model.wheel:
         folder = _folder(model)
@@ -53,6 +54,16 @@ def resolve(name: str) -> Path:
         return _open(model).path if (folder / "manifest.json").exists() else pull(name)
     repo = _repo(name, model)
     return hub.cached(repo) or _download(repo)
+
+
+def tuned(folder: Path) -> Path:
+    """Where a model's files lie: in what ``rankpipe train`` made last, if the folder is of the ``models`` shelf.
+
+    :raises ArtefactError: If what it made is damaged.
+    """
+    if (folder / "manifest.json").exists() and store.read_manifest(folder).kind == TUNED:
+        return store.open_artefact(folder, kind=TUNED).path
+    return folder
 
 
 def pull(name: str, wheel_file: Path | None = None) -> Path:

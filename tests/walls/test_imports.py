@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "rankpipe"
-OF_TORCH = "rankpipe.train.optimizers.lowrank"  # classes of torch's own kind; no other module imports it on import
+# classes of torch's and transformers' own kind; no other module imports these on import
+OF_TORCH = ("rankpipe.train.optimizers.lowrank", "rankpipe.train.loop")
 MODULES = [
     name
     for p in sorted(ROOT.rglob("*.py"))

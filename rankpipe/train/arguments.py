@@ -1,0 +1,88 @@
+"""The keys ``training`` and ``optimizer`` of a recipe: transformers' ``TrainingArguments``, and what we say of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rankpipe import recipe
+from rankpipe.catalog import near, need
+from rankpipe.errors import RecipeError
+from rankpipe.train.dev import Dev
+from rankpipe.train.optimizers.arguments import asked
+from rankpipe.train.optimizers.settings import Settings
+
+OURS = {  # said by other keys of the recipe, or by what a ranking head needs
+    "output_dir": "the recipe's folder", "eval_strategy": "dev", "eval_steps": "dev: {every: ...}",
+    "save_strategy": "dev", "load_best_model_at_end": "dev", "metric_for_best_model": "dev: {measures: ...}",
+    "greater_is_better": "dev", "do_train": "rankpipe train", "do_eval": "dev", "do_predict": "rankpipe rerank",
+    "remove_unused_columns": "the head", "disable_tqdm": "rankpipe train --quiet", "label_names": "the head",
+    "prediction_loss_only": "the head", "resume_from_checkpoint": "rankpipe train, which goes on by itself",
+    "include_for_metrics": "dev", "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
+}  # fmt: skip
+EVERY = 10  # steps between rows of the log
+CLIP = 1.0
+
+
+def check(said: Mapping[str, Any], optimizer: Any) -> None:
+    """Refuse arguments that there are not, or that something else says.
+
+    :raises RecipeError: Says which, and what says them.
+    :raises MissingExtra: If transformers is not installed.
+    """
+    if not isinstance(said, Mapping):
+        raise RecipeError(["expected transformers.TrainingArguments by name, as {max_steps: 100}"])
+    kind = need("transformers", name="training", extra="train").TrainingArguments
+    known = [f.name for f in fields(kind) if f.init]
+    faults = [f"no argument {key!r}{near(key, known)}" for key in said if key not in known]
+    faults += [f"{key}: is said by {OURS[key]}" for key in said if key in OURS]
+    own = optimizer if isinstance(optimizer, dict) else {}
+    for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
+        if key in said and name in own:
+            faults.append(f"{key}: the optimizer says {name}, too; say one of them")
+    if optimizer is not None:
+        faults += [f"{key}: the recipe says optimizer" for key in ("optim", "optim_args") if key in said]
+    if faults:
+        raise RecipeError(faults)
+
+
+def made(said: Mapping[str, Any], folder: Path, dev: Dev | None) -> Any:
+    """The ``TrainingArguments``.
+
+    :param folder: of checkpoints.
+    """
+    kind = need("transformers", name="training", extra="train").TrainingArguments
+    usual: dict[str, Any] = {"logging_steps": EVERY, "report_to": "none", "max_grad_norm": CLIP, "save_total_limit": 2}
+    usual |= {"dataloader_pin_memory": False} if not _gpu() else {}
+    ours: dict[str, Any] = {
+        "output_dir": str(folder), "remove_unused_columns": False, "disable_tqdm": True, "save_strategy": "steps",
+        "label_names": ["labels"], "restore_callback_states_from_checkpoint": True,
+    }  # fmt: skip
+    if dev:
+        usual |= {"save_steps": dev.every}
+        ours |= {
+            "eval_strategy": "steps", "eval_steps": dev.every, "eval_on_start": True, "load_best_model_at_end": True,
+            "metric_for_best_model": f"eval_{dev.measures[0]}", "greater_is_better": True,
+        }  # fmt: skip
+    try:
+        return kind(**{**usual, **said, **ours})
+    except (ValueError, TypeError, ImportError) as error:
+        raise RecipeError([f"training: {error}"]) from error
+
+
+def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
+    """The recipe's optimizer, with the learning rate and weight decay of ``training`` where it says none; else the one
+    that ``training.optim`` names.
+    """
+    if node is None:
+        return asked(args)
+    node = {"use": node} if isinstance(node, str) else node
+    usual = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
+    built: Settings = recipe.build({**usual, **node}, Path())
+    return built
+
+
+def _gpu() -> bool:
+    return bool(need("torch", name="training", extra="train").cuda.is_available())

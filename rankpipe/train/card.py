@@ -1,0 +1,61 @@
+"""The card of a tuned model: what it is, of what, how, and how good, by its manifest and its log alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rankpipe import weights
+from rankpipe.datasets import Dataset
+from rankpipe.store import Manifest
+
+
+def card(name: str, made: Manifest, data: Dataset, history: Sequence[dict[str, Any]]) -> str:
+    """As Markdown, with the header that model hubs read."""
+    tree, facts = made.recipe, made.facts
+    base = weights.find(tree["model"])
+    told = base.id or tree["model"] if base else tree["model"]
+    licence = data.known.licence if data.known and data.known.licence else "unknown: look it up before sharing"
+    lines = [
+        "---", f"base_model: {told}", "library_name: peft" if tree.get("adapter") else "library_name: transformers",
+        "tags: [reranking, rankpipe]", "---", "", f"# {name}", "",
+        f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}"
+        + (f", `{tree['adapter']['use']}`." if tree.get("adapter") else ", all weights."), "",
+        f"- Base: {told}, licence {base.licence if base else 'unknown'}.",
+        f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: {licence}.",
+        f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps.",
+        f"- Recipe {made.recipe_hash}, commit {made.commit[:12]}, {made.created[:10]}.", "",
+        *_figures(facts, history), "## Use", "", "```yaml", *_yaml(facts["reranker"]), "```", "", "## Recipe", "",
+        "```yaml", *_yaml(tree), "```", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[str]:
+    """A table of the evaluations, and what it cost."""
+    made = []
+    if "measure" in facts:
+        key = f"eval_{facts['measure']}"
+        rows = [(row["step"], row[key]) for row in history if key in row]
+        made += [
+            f"{facts['measure']} of {facts['dev_queries']} development queries; {facts['first_stage']:.4f} before it.",
+            "They chose the step, so that the best of these is no estimate for other queries.", "",
+            f"| step | {facts['measure']} |", "| ---: | ---: |",
+            *(f"| {step} | {value:.4f}{' (taken)' if step == facts['best_step'] else ''} |"
+              for step, value in dict(rows).items()), "",
+        ]  # fmt: skip
+    if "peak_bytes" in facts:
+        made += [
+            f"Peak memory {_mib(facts['peak_bytes'])}, optimizer state {_mib(facts['optimizer_bytes'])}.", "",
+        ]  # fmt: skip
+    return made
+
+
+def _mib(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _yaml(tree: Any) -> list[str]:
+    import yaml
+
+    return str(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)).rstrip().split("\n")

@@ -1,0 +1,101 @@
+"""How good a model is while it is tuned: its reranker over a run of development queries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import rshift
+from pathlib import Path
+from typing import Any
+
+from rankpipe import trec
+from rankpipe.data import Ranking
+from rankpipe.datasets import open_dataset, rankings
+from rankpipe.errors import RecipeError
+from rankpipe.measure.ranking import evaluate, parse
+from rankpipe.stage import Stage
+from rankpipe.train.heads.head import Ranker
+from rankpipe.train.lists import Lists, Part
+from rankpipe.train.split import relevant
+from rankpipe.trec import Qrels
+
+
+@dataclass(frozen=True)
+class Held:
+    """Development queries: a run with texts, judgements, and what is measured of them."""
+
+    rankings: tuple[Ranking, ...]
+    qrels: Qrels
+    measures: tuple[str, ...]
+    depth: int
+
+    def measure(self, ranker: Ranker, model: Any) -> dict[str, float]:
+        """The figures of a model as it is now, by measure."""
+        with ranker.stage(model, self.depth) as stage:
+            made = stage.through(list(self.rankings), "evaluation")
+        return dict(evaluate(trec.to_run(made), self.qrels, self.measures).means)
+
+    @property
+    def before(self) -> dict[str, float]:
+        """Of the run itself, which nothing has reranked."""
+        return dict(evaluate(trec.to_run(self.rankings), self.qrels, self.measures).means)
+
+
+@dataclass(frozen=True)
+class Dev:
+    """Development queries, by which the best checkpoint is chosen.
+
+    :param every: steps between evaluations, and checkpoints.
+    :param share: of the examples' judged queries that is held out for it: none shares a relevant document with what is
+        learned from.
+    :param data: a collection of its own in place of a share, with its split, as ``beir/nfcorpus/dev``.
+    :param run: over that, a TREC run or a pipeline.
+    :param measures: what is measured; the first one decides.
+    :param depth: hits that are reranked.
+    :param queries: the first so many; all if None.
+    :param patience: evaluations without a better one after which training ends; None is to the last step.
+    :raises RecipeError: If it is not said where the queries come from, or a number is out of range.
+    """
+
+    every: int
+    share: float = 0.0
+    data: str | None = None
+    run: Path | Sequence[Stage[Any, Any]] | None = None
+    measures: Sequence[str] = ("nDCG@10",)
+    depth: int = 20
+    queries: int | None = None
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        faults = [f"{k}: {v}; expected 1 or more" for k in ("every", "depth", "queries", "patience")
+                  if (v := getattr(self, k)) is not None and v < 1]  # fmt: skip
+        if bool(self.share) == bool(self.data) or bool(self.data) != bool(self.run):
+            faults.append("say a share of the examples, as share: 0.1, or data and run of its own")
+        if not 0 <= self.share < 1:
+            faults.append(f"share: {self.share}; expected from 0 to below 1")
+        if faults:
+            raise RecipeError(faults)
+        for measure in self.measures:
+            parse(measure)
+
+    def held(self, lists: Lists, part: Part) -> Held:
+        """The queries.
+
+        :param part: of the examples, that is held out for a share.
+        """
+        if self.data:
+            own = open_dataset(self.data)
+            judged = {q.id for q in own.queries if relevant({q.id: own.qrels.get(q.id, {})})}
+            found, qrels = self._own(judged), own.qrels
+        else:
+            found, qrels = lists.rankings(part), part.qrels
+        taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if qrels.get(r.query.id))[: self.queries]
+        return Held(taken, {r.query.id: qrels[r.query.id] for r in taken}, tuple(self.measures), self.depth)
+
+    def _own(self, judged: set[str]) -> list[Ranking]:
+        own = open_dataset(str(self.data))
+        if isinstance(self.run, Path):
+            run = trec.read_run(self.run).run
+            return rankings({q: hits for q, hits in run.items() if q in judged}, own)
+        return list(reduce(rshift, self.run or ())([q for q in own.queries if q.id in judged]))

@@ -1,0 +1,53 @@
+"""What a ranker is trained on: a query, documents in the order in which they are shown, and a label for each."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rankpipe.data import Doc, Query
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One list. Labels are grades, or a teacher's scores: the larger, the better."""
+
+    query: Query
+    docs: tuple[Doc, ...]
+    labels: tuple[float, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Places, the best label first; equal ones as they are shown."""
+        return tuple(sorted(range(len(self.labels)), key=lambda i: -self.labels[i]))
+
+    def row(self) -> dict[str, Any]:
+        """As a row of the data set that is kept."""
+        docs = [{"id": d.id, "title": d.title, "text": d.text} for d in self.docs]
+        return {"query_id": self.query.id, "query": self.query.text, "docs": docs, "labels": list(self.labels)}
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Example:
+        """From such a row."""
+        docs = tuple(Doc(d["id"], d["text"], d["title"]) for d in row["docs"])
+        return cls(Query(row["query_id"], row["query"]), docs, tuple(row["labels"]))
+
+
+def drawn(pool: Example, length: Sequence[int], shuffle: bool, seed: str) -> Example:
+    """A list of a random length, of random documents of a pool, of which the best one is always there.
+
+    :param length: the least and the most documents; all there are, where that is less.
+    :param shuffle: show them in random order; else in the pool's.
+    :param seed: the same one draws the same list, whatever else is drawn.
+    """
+    chance = random.Random(seed)
+    size = min(chance.randint(*length), len(pool.docs))
+    best, *others = pool.order
+    places = [best, *chance.sample(sorted(others), size - 1)]
+    if shuffle:
+        chance.shuffle(places)
+    else:
+        places.sort()
+    return Example(pool.query, tuple(pool.docs[i] for i in places), tuple(pool.labels[i] for i in places))

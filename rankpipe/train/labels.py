@@ -1,0 +1,93 @@
+"""Who says how good a document is: judgements, a reranker, or what one said before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from rankpipe import store
+from rankpipe.data import Ranking
+from rankpipe.errors import DataError, RecipeError
+from rankpipe.stage import Reranker
+from rankpipe.trec import read_run
+
+TAUGHT = "labels"  # the kind of artefact that a teacher makes
+FILE = "labels.trec"
+
+Said = Mapping[str, float]  # of one query: document to label
+
+
+class Labels(Protocol):
+    """Labels documents."""
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
+        """The labels of each ranking's documents; what has none is left out of lists.
+
+        :param grades: the judgements of each ranking's query.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The grades of the collection; what is not judged is not relevant, 0."""
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
+        """Each document's grade."""
+        return [
+            {h.doc.id: float(of_query.get(h.doc.id, 0)) for h in r.hits}
+            for r, of_query in zip(rankings, grades, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The scores of a reranker: a cross-encoder's logits; of a listwise model, which scores nothing, 1 / rank.
+
+    :param stage: the reranker.
+    :raises RecipeError: If it is none.
+    """
+
+    stage: Reranker
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.stage, Reranker):
+            raise RecipeError([f"stage: {self.stage!r} is no reranker; for example {{use: cross-encoder}}"])
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:  # noqa: ARG002
+        """What it makes of each ranking."""
+        return [{h.doc.id: h.score for h in r.hits} for r in self.stage.through(rankings, "teacher")]
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a teacher said before: the folder that ``rankpipe teach`` made, or a TREC run, whose scores are the labels.
+
+    :param path: the folder or the file.
+    """
+
+    path: Path
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:  # noqa: ARG002
+        """What is on record of each ranking's documents.
+
+        :raises DataError: If there is nothing of any of the queries.
+        """
+        found = [self._said.get(r.query.id, {}) for r in rankings]
+        if rankings and not any(found):
+            raise DataError(
+                f"{self.path}: has no labels for {rankings[0].query.id!r} nor any other of {len(found)} queries"
+            )
+        return [
+            {h.doc.id: said[h.doc.id] for h in r.hits if h.doc.id in said}
+            for r, said in zip(rankings, found, strict=True)
+        ]
+
+    @cached_property
+    def _said(self) -> dict[str, Any]:
+        if self.path.is_dir():
+            return read_run(store.open_artefact(self.path, kind=TAUGHT).path / FILE).run
+        return read_run(self.path).run

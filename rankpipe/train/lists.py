@@ -1,0 +1,172 @@
+"""Lists to learn from: a run's hits and the relevant documents, labelled, in many drawn lists, kept as Arrow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import rshift
+from pathlib import Path
+from typing import Any
+
+from rankpipe import store
+from rankpipe.catalog import need, require
+from rankpipe.data import Ranking
+from rankpipe.datasets import Dataset, open_dataset, rankings
+from rankpipe.errors import DataError, RecipeError
+from rankpipe.progress import track
+from rankpipe.stage import Stage
+from rankpipe.train.examples import Example, drawn
+from rankpipe.train.labels import Judged, Labels
+from rankpipe.train.negatives import Negatives
+from rankpipe.train.split import apart, split
+from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
+
+KIND = "lists"  # of artefacts
+FILE = "lists.arrow"
+MANY = 64  # queries that a teacher is asked about together
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run over some of the queries, and their judgements."""
+
+    run: Run
+    qrels: Qrels
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists of the judged queries of a collection, from a run over it.
+
+    Of each query there is a pool: what the run found and ``negatives`` takes, and what is relevant. Every list is drawn
+    from it anew: its length, which documents (the best one is always there), their order. Queries without a relevant
+    document, or whose documents all have one label, make no list.
+
+    :param data: the collection and its split, as ``beir/scifact/train``.
+    :param run: a TREC run, or a pipeline, which is run.
+    :param labels: who labels documents.
+    :param negatives: which hits are taken.
+    :param length: documents of a list, the least and the most; as many as there are, where that is less.
+    :param copies: lists drawn of each query.
+    :param shuffle: lists are in random order; else in the run's.
+    :param relevant: relevant documents that the run did not find are put in.
+    :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
+    :param seed: of lists, and of the split.
+    :raises RecipeError: If a number is out of range.
+    :raises MissingExtra: If datasets is not installed.
+    """
+
+    data: str
+    run: Path | Sequence[Stage[Any, Any]]
+    labels: Labels = Judged()  # noqa: RUF009  frozen
+    negatives: Negatives = Negatives()  # noqa: RUF009  frozen
+    length: Sequence[int] = (2, 20)
+    copies: int = 1
+    shuffle: bool = True
+    relevant: bool = True
+    apart: Sequence[str] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require("datasets", name="lists", extra="train")
+        if not (len(self.length) == 2 and 2 <= self.length[0] <= self.length[1]):
+            raise RecipeError([f"length: {list(self.length)}; expected the least and the most documents, as [2, 20]"])
+        if self.copies < 1:
+            raise RecipeError([f"copies: {self.copies}; expected 1 or more"])
+
+    @cached_property
+    def collection(self) -> Dataset:
+        """The opened collection."""
+        return open_dataset(self.data)
+
+    def parts(self, share: float = 0.0) -> tuple[Part, Part]:
+        """What is learned from, and what is held out: no query and no relevant document of one is in the other.
+
+        :param share: of the judged queries that is held out.
+        :raises DataError: If nothing is left to learn from, or the held-out part cannot be had.
+        """
+        asked = {q.id for q in self.collection.queries}
+        judged = {q: g for q, g in self.collection.qrels.items() if q in asked and max(g.values(), default=0) > 0}
+        others = [open_dataset(name).qrels for name in self.apart]
+        run = self._run()
+        mine, theirs = split(judged, share, self.seed) if share else (judged, {})
+        made = Part(*apart(run, mine, [theirs, *others]))
+        if not made.run:
+            raise DataError(f"{self.data}: no judged query with hits is left of {len(judged)}: nothing to learn from")
+        return made, Part(*apart(run, theirs, [mine])) if theirs else Part({}, {})
+
+    def ensure(self, folder: Path, node: dict[str, Any], part: Part) -> Any:
+        """The lists of a part, as a ``datasets.Dataset`` mapped into memory; made, unless they are in the folder.
+
+        :param node: these lists as their recipe has them.
+        """
+        said = json.dumps([part.run, part.qrels], sort_keys=True)
+        data = store.Data(self.collection.name, hashlib.sha256(said.encode()).hexdigest())
+        if store.staleness(folder, kind=KIND, recipe=node, data=data):
+            with store.publish(folder, kind=KIND, recipe=node, data=data) as draft:
+                draft.facts["lists"] = self._write(draft.folder, part)
+        datasets = need("datasets", name="lists", extra="train")
+        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND).path / FILE))
+
+    def rankings(self, part: Part) -> list[Ranking]:
+        """The part's run, with texts."""
+        return rankings(part.run, self.collection)
+
+    def examples(self, part: Part) -> Iterator[Example]:
+        """The lists of a part, one after the other, each copy of all in an order of its own.
+
+        :raises DataError: If there are none.
+        """
+        pools = [*self._pools(part)]
+        if not pools:
+            raise DataError(f"{self.data}: no query has documents with different labels: nothing to learn from")
+        for copy in range(self.copies):
+            order = random.Random(f"{self.seed} {copy}").sample(pools, len(pools)) if self.shuffle else pools
+            for pool in order:
+                yield drawn(pool, self.length, self.shuffle, f"{self.seed} {copy} {pool.query.id}")
+
+    def _pools(self, part: Part) -> Iterator[Example]:
+        """Of each query all labelled documents."""
+        found = self.rankings(Part({q: self._pool(scores, part.qrels[q]) for q, scores in part.run.items()}, {}))
+        blocks = [found[i : i + MANY] for i in range(0, len(found), MANY)]
+        for block in track(blocks, "labels: blocks of queries"):
+            grades = [part.qrels[r.query.id] for r in block]
+            doubtful = self.negatives.false(block, grades)
+            for ranking, said, false in zip(block, self.labels.of(block, grades), doubtful, strict=True):
+                docs = tuple(h.doc for h in ranking.hits if h.doc.id in said and h.doc.id not in false)
+                labels = tuple(said[d.id] for d in docs)
+                if len(set(labels)) > 1:
+                    yield Example(ranking.query, docs, labels)
+
+    def _pool(self, scores: dict[str, float], grades: dict[str, int]) -> dict[str, float]:
+        """What is taken of a query's hits, and what is relevant and was not found, below."""
+        run = ordered(scores)
+        taken = [d for d in self.negatives.mined(run, grades) if self.relevant or d in scores]
+        more = [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
+        return {d: 1.0 / rank for rank, d in enumerate([*taken, *more], 1)}
+
+    def _run(self) -> Run:
+        if isinstance(self.run, Path):
+            return read_run(self.run).run
+        judged = [q for q in self.collection.queries if q.id in self.collection.qrels]
+        return to_run(reduce(rshift, self.run)(judged))
+
+    def _write(self, folder: Path, part: Part) -> int:
+        """As Arrow files; how many lists."""
+        datasets = need("datasets", name="lists", extra="train")
+        text, many = datasets.Value("string"), datasets.List
+        features = datasets.Features(
+            query_id=text,
+            query=text,
+            docs=many({"id": text, "title": text, "text": text}),
+            labels=many(datasets.Value("float64")),
+        )
+        with datasets.arrow_writer.ArrowWriter(path=str(folder / FILE), features=features) as writer:
+            for example in self.examples(part):
+                writer.write(example.row())
+            lists, _ = writer.finalize()
+        return int(lists)

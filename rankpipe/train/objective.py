@@ -1,0 +1,70 @@
+"""A loss over what a head gives, in parts that add up as if all batches of a step had been one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rankpipe.catalog import need
+from rankpipe.errors import RecipeError
+from rankpipe.train.heads.head import Batch, Head, Outputs
+from rankpipe.train.losses import InBatch, ListLoss, PermutationLM, Sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Objective:
+    """What is made small.
+
+    :param loss: one loss, or a sum of several.
+    :raises RecipeError: If it is none, or the head does not give what it needs.
+    """
+
+    def __init__(self, loss: ListLoss | PermutationLM | Sum, head: Head) -> None:
+        if not isinstance(loss, ListLoss | PermutationLM | Sum):
+            raise RecipeError([f"loss: {loss!r} is no loss; for example {{use: ranknet}}"])
+        self.losses: Mapping[str, ListLoss | PermutationLM] = loss.losses if isinstance(loss, Sum) else {"loss": loss}
+        said = (loss.weights or {}) if isinstance(loss, Sum) else {}
+        self.weights = [said.get(name, 1.0) for name in self.losses]
+        self.reply = any(isinstance(one, PermutationLM) for one in self.losses.values())
+        self.together = any(isinstance(one, InBatch) for one in self.losses.values())
+        if faults := [*self._lacking(head)]:
+            raise RecipeError(faults)
+
+    def counts(self, batches: Sequence[Batch]) -> Tensor:
+        """What each loss counts in these batches, lists or tokens, (losses,). Known before anything is computed."""
+        torch = need("torch", name="a loss", extra="train")
+        counted = []
+        for batch in batches:
+            scores = torch.zeros_like(batch["labels"])
+            nothing = Outputs(scores)
+            counted.append([self._count(one, nothing, batch) for one in self.losses.values()])
+        return torch.tensor(counted, dtype=torch.float32).sum(0)
+
+    def __call__(self, outputs: Outputs, batch: Batch, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """The share of a batch in the loss of all that was counted, a scalar; and of each loss, not weighted."""
+        torch = need("torch", name="a loss", extra="train")
+        totals = torch.stack([self._total(one, outputs, batch)[0].float() for one in self.losses.values()])
+        parts = totals / counts.to(totals.device).clamp(min=1)
+        return (parts * parts.new_tensor(self.weights)).sum(), parts.detach()
+
+    def _count(self, loss: Any, nothing: Outputs, batch: Batch) -> int:
+        if isinstance(loss, PermutationLM):
+            return int((batch["tokens"][:, 1:] >= 0).sum())
+        return int(self._total(loss, nothing, batch)[1])
+
+    @staticmethod
+    def _total(loss: Any, outputs: Outputs, batch: Batch) -> Any:
+        if isinstance(loss, PermutationLM):
+            return loss.total(outputs.logits, batch["tokens"])
+        return loss.total(outputs.scores, batch["labels"], batch["mask"])
+
+    def _lacking(self, head: Head) -> Any:
+        kind = type(head).__name__
+        if self.reply and not head.replies:
+            yield f"loss: permutation-lm is of a written order, which {kind} has not; take first-head or listwise-head"
+        if not head.scores and not all(isinstance(one, PermutationLM) for one in self.losses.values()):
+            yield f"loss: {kind} gives no scores, only the written order: take permutation-lm, or first-head"
+        if self.together and not head.vectors:
+            yield f"loss: in-batch scores all queries with all documents, and {kind} cannot; take bi-encoder-head"

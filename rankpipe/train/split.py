@@ -1,0 +1,65 @@
+"""Parts of a collection that share neither a query nor a relevant document."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from rankpipe.errors import DataError
+from rankpipe.trec import Qrels, Run
+
+
+def split(qrels: Qrels, share: float, seed: int) -> tuple[Qrels, Qrels]:
+    """Judgements in two parts, no document relevant in both: queries that share a relevant document stay together.
+
+    What belongs together is dealt out in an order that the seed decides, to the second part until it has its share.
+
+    :param share: of the queries that are for the second part.
+    :raises DataError: If either part would be empty.
+    """
+    groups = together(qrels)
+    room, held = round(share * len(qrels)), set[str]()
+    for group in sorted(groups, key=lambda g: hashlib.sha256(f"{seed} {g[0]}".encode()).digest()):
+        if len(held) + len(group) <= room:
+            held |= set(group)
+    if not held or len(held) == len(qrels):
+        raise DataError(
+            f"split: a share of {share} of {len(qrels)} queries, which hang together by their relevant documents in "
+            f"{len(groups)} groups, the largest of {max(map(len, groups), default=0)}, leaves a part empty; take "
+            "another share, or data of its own for dev"
+        )
+    return {q: g for q, g in qrels.items() if q not in held}, {q: g for q, g in qrels.items() if q in held}
+
+
+def together(qrels: Qrels) -> list[list[str]]:
+    """Queries in groups, so that no two groups have a relevant document in common; each sorted."""
+    root = {q: q for q in qrels}
+
+    def find(q: str) -> str:
+        while root[q] != q:
+            root[q] = q = root[root[q]]
+        return q
+
+    first: dict[str, str] = {}
+    for q, grades in qrels.items():
+        for doc in relevant({q: grades}):
+            root[find(q)] = find(first.setdefault(doc, q))
+    groups: dict[str, list[str]] = {}
+    for q in sorted(qrels):
+        groups.setdefault(find(q), []).append(q)
+    return list(groups.values())
+
+
+def apart(run: Run, qrels: Qrels, others: Iterable[Qrels]) -> tuple[Run, Qrels]:
+    """A part's run and judgements, without whatever is relevant in one of the others: documents are left out of its
+    lists, and so are queries to which one of them is relevant.
+    """
+    theirs = set[str]().union(*map(relevant, others))
+    mine = {q: grades for q, grades in qrels.items() if not relevant({q: grades}) & theirs}
+    kept = {q: {d: s for d, s in run[q].items() if d not in theirs} for q in run if q in mine}
+    return kept, {q: {d: g for d, g in grades.items() if d not in theirs} for q, grades in mine.items()}
+
+
+def relevant(qrels: Qrels) -> set[str]:
+    """The documents that are, to any of the queries."""
+    return {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}

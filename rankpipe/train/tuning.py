@@ -1,0 +1,262 @@
+"""A tuned model is a recipe on the ``models`` shelf: from data to an evaluated adapter.
+
+    model: smollm2                                        # an alias, a Hugging Face id or a folder
+    head: {use: first-head, context: 2048}
+    examples: {use: lists, data: beir/scifact/train, run: bm25.trec, length: [2, 20]}
+    loss: {use: first-loss}
+    adapter: {use: lora, rank: 16}                        # without one, all weights are trained
+    optimizer: {use: adamw, lr: 1.0e-4}                   # without one, training.optim, as transformers has it
+    training: {max_steps: 500, per_device_train_batch_size: 4, bf16: true}   # transformers.TrainingArguments
+    dev: {share: 0.1, every: 50, patience: 5}             # evaluation by nDCG@10, early stopping, the best checkpoint
+    ema: 0.999                                            # the weights' moving average
+    dtype: bfloat16                                       # of the model's weights; float32 by default
+
+What is made lies under ``made/``: the adapter in PEFT's layout, or the whole model. ``log.jsonl`` and ``card.md`` say
+how it came about.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from pathlib import Path
+from typing import Any, get_args
+
+from rankpipe import lines, recipe, store, weights
+from rankpipe.catalog import near, need
+from rankpipe.disk import write
+from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
+from rankpipe.progress import notice, working
+from rankpipe.provenance import digest
+from rankpipe.train import arguments
+from rankpipe.train.adapters.adapter import Adapter
+from rankpipe.train.card import card
+from rankpipe.train.dev import Held
+from rankpipe.train.examples import Example
+from rankpipe.train.heads.head import Batch, Dtype, Head, Ranker
+from rankpipe.train.lists import Lists
+from rankpipe.train.objective import Objective
+
+NEEDED = ("model", "head", "examples", "loss")
+READ = ("input_ids", "attention_mask", "position_ids", "token_type_ids")  # by models, of a batch
+CALIBRATION = 4  # batches
+KEYS = (*NEEDED, "adapter", "optimizer", "training", "dev", "ema", "dtype")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a recipe is made of, built."""
+
+    head: Head
+    examples: Lists
+    loss: Any
+    adapter: Any
+    dev: Any
+
+
+class Tuning:
+    """A recipe that was read; ``check`` it, then ``run`` it.
+
+    :param path: the recipe, or its folder.
+    :raises DataError: If there is no recipe, or it is not YAML.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.folder = path, path if path.is_dir() else path.parent
+        self.tree, self.root = recipe.load(path), recipe.house(path)
+        if isinstance(dev := self.tree.get("dev"), dict):
+            self.tree["dev"] = {"use": "dev", **dev}
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def work(self) -> Path:
+        """Where checkpoints of this very recipe are kept."""
+        return self.folder / "kept" / digest(self.tree)[:12]
+
+    @property
+    def dtype(self) -> Dtype:
+        """Of the model's weights."""
+        said: Dtype = self.tree.get("dtype", "float32")
+        return said
+
+    def check(self) -> list[str]:
+        """Every fault, each with its place; loads no model and reads no data."""
+        tree = self.tree
+        faults = [f"{key} is missing; a recipe of a model has {', '.join(NEEDED)}" for key in NEEDED if key not in tree]
+        faults += [f"no key {key!r}{near(key, [*KEYS])}" for key in tree if key not in KEYS]
+        for key in ("head", "examples", "loss", "adapter", "optimizer", "dev"):
+            node = recipe.meant(tree.get(key))
+            if node is not None and not (isinstance(node, dict) and "use" in node):
+                faults.append(f"{key}: expected a component, as {{use: ...}}")
+            elif node is not None:
+                faults += recipe.check(node, key, self.root)
+        if not isinstance(tree.get("model", ""), str):
+            faults.append("model: expected an alias, a Hugging Face id or a folder")
+        if tree.get("dtype", "float32") not in get_args(Dtype):
+            faults.append(f"dtype: {tree['dtype']!r} is not one of {', '.join(get_args(Dtype))}")
+        ema = tree.get("ema")
+        if ema is not None and not (isinstance(ema, float) and 0 < ema < 1):
+            faults.append(f"ema: {ema!r}; expected a number between 0 and 1, such as 0.999")
+        faults += _refusal("training", lambda: arguments.check(tree.get("training", {}), tree.get("optimizer")))
+        if not faults:
+            faults += _refusal("", self._fits)
+        return faults
+
+    def _fits(self) -> None:
+        parts = self._parts
+        if not isinstance(parts.head, Head):
+            raise RecipeError([f"head: {parts.head!r} is no head; for example {{use: first-head}}"])
+        if not isinstance(parts.examples, Lists):
+            raise RecipeError([f"examples: {parts.examples!r} is none; for example {{use: lists, ...}}"])
+        if parts.adapter is not None and not isinstance(parts.adapter, Adapter):
+            raise RecipeError([f"adapter: {parts.adapter!r} is none; for example {{use: lora}}"])
+        Objective(parts.loss, parts.head)
+
+    def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
+        """Make the examples, tune, evaluate, and publish the best model; goes on where a killed run stopped.
+
+        :param force: forget what is kept of earlier runs.
+        :param callbacks: ``transformers.TrainerCallback``, told of what happens.
+        :return: the facts of what was made.
+        :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
+        :raises ArtefactError: If something else was built in the recipe's folder.
+        """
+        refuse(self.check())
+        store.refuse_other(self.folder, weights.TUNED)
+        trainer = self.trainer()
+        from rankpipe.train.loop import last_whole
+
+        for callback in callbacks:
+            trainer.add_callback(callback)
+        begun = None if force else last_whole(self.work / "checkpoints")
+        if begun:
+            notice(f"going on from {begun}")
+        with weights.quiet():
+            trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+        if trainer.average:
+            trainer.average.put()
+        return self._publish(trainer)
+
+    def trainer(self) -> Any:
+        """transformers' Trainer, ready to train."""
+        transformers, parts = need("transformers", name="training", extra="train"), self._parts
+        mine, theirs = parts.examples.parts(parts.dev.share if parts.dev else 0.0)
+        examples = parts.examples.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
+        held: Held | None = parts.dev.held(parts.examples, theirs) if parts.dev else None
+        args = arguments.made(self.tree.get("training", {}), self.work / "checkpoints", parts.dev)
+        transformers.set_seed(args.seed)  # a new score head is drawn
+        ranker = parts.head.over(str(self.tree["model"]))
+        with working(f"{self.tree['model']}: loading"):
+            model = ranker.load(self.dtype)
+        objective = Objective(parts.loss, parts.head)
+        if parts.adapter:
+            seen = _calibration(ranker, objective, examples, args)
+            model = parts.adapter.apply(model, calibration=seen, steps=_steps(args, len(examples)))
+        from rankpipe.train.loop import Method, RankTrainer
+
+        method = Method(
+            ranker,
+            objective,
+            arguments.optimizer(self.tree.get("optimizer"), args),
+            parts.adapter,
+            self.tree.get("ema"),
+            parts.dev.patience if parts.dev else None,
+        )
+        return RankTrainer(model, args, method, examples, held, self.work)
+
+    @cached_property
+    def _parts(self) -> Parts:
+        def built(key: str) -> Any:
+            return recipe.build(self.tree[key], self.root) if self.tree.get(key) else None
+
+        return Parts(built("head"), built("examples"), built("loss"), built("adapter"), built("dev"))
+
+    def _publish(self, trainer: Any) -> dict[str, Any]:
+        """The model, its log and its card."""
+        parts, history = self._parts, trainer.state.log_history
+        data = store.open_artefact(self.folder / "kept" / "lists", kind="lists").data
+        place = str(self.folder.resolve().relative_to(self.root.resolve()))
+        node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if trainer.args.bf16 else self.dtype)
+        facts = {**_facts(trainer, parts.dev), "reranker": node}
+        with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
+            model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole
+            if parts.adapter:
+                parts.adapter.save(model, draft.folder / "adapter" if apart else draft.folder)
+                model = model.merge_and_unload() if apart else model
+            ranker.save(model, draft.folder, whole=apart or not parts.adapter)
+            draft.facts |= facts
+        lines.write(self.folder / "log.jsonl", history)
+        with write(self.folder / "card.md") as f:
+            f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collection, history))
+        return facts
+
+
+def _calibration(ranker: Ranker, objective: Objective, examples: Any, args: Any) -> list[Batch]:
+    """What the model is shown of the first lists, for adapters that look at data before they begin."""
+    most = min(args.per_device_train_batch_size, len(examples))
+    made = []
+    for first in range(0, min(CALIBRATION * most, len(examples)), most):
+        rows = examples[first : first + most]
+        lists = [Example.of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
+        batch = ranker.batch(lists, reply=objective.reply, together=objective.together)
+        made.append({k: v for k, v in batch.items() if k in READ})
+    return made
+
+
+def _steps(args: Any, lists: int) -> int:
+    """Of the whole training, by one process."""
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    return ceil(float(args.num_train_epochs) * ceil(lists / a_step))
+
+
+def _facts(trainer: Any, dev: Any) -> dict[str, Any]:
+    """What is worth knowing of a training, from its log."""
+    state = trainer.state
+    costs = [row for row in state.log_history if "peak_bytes" in row]
+    facts = {
+        "steps": state.global_step,
+        "lists": len(trainer.train_dataset),
+        "trained": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        **{k: costs[-1][k] for k in ("peak_bytes", "optimizer_bytes", "tokens_per_s") if costs},
+    }
+    if dev is None:
+        return facts
+    measure = dev.measures[0]
+    found = [row for row in state.log_history if f"eval_{measure}" in row]
+    best = max((row for row in found if row["step"]), key=lambda row: row[f"eval_{measure}"])
+    return {
+        **facts,
+        "measure": measure,
+        "first_stage": trainer.held.before[measure],
+        "untrained": next((row[f"eval_{measure}"] for row in found if row["step"] == 0), None),
+        "best": best[f"eval_{measure}"],
+        "best_step": best["step"],
+        "dev_queries": len(trainer.held.rankings),
+    }
+
+
+def _refusal(place: str, call: Callable[[], Any]) -> list[str]:
+    try:
+        call()
+    except RecipeError as error:
+        return placed(place, error.faults) if place else list(error.faults)
+    except MissingExtra:
+        raise
+    except RankpipeError as error:
+        return [f"{place}: {error}" if place else str(error)]
+    return []
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The log of a tuned model."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]

@@ -1,0 +1,151 @@
+"""What is learned from: lists of a run, labelled, drawn, in parts that share nothing relevant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.errors import DataError, RecipeError
+from rankpipe.train.examples import Example, drawn
+from rankpipe.train.labels import Recorded, Said, Teacher
+from rankpipe.train.lists import Lists, Part
+from rankpipe.train.negatives import Negatives
+from rankpipe.train.split import apart, relevant, split
+
+pytest.importorskip("datasets")
+
+QRELS = st.dictionaries(
+    st.sampled_from([f"q{i}" for i in range(12)]),
+    st.dictionaries(st.sampled_from([f"d{i}" for i in range(15)]), st.integers(0, 2), min_size=1, max_size=3),
+    min_size=2,
+)
+
+
+@given(QRELS, st.integers(0, 3))
+def test_no_document_relevant_in_one_part_is_in_the_others_lists(qrels: dict[str, dict[str, int]], seed: int) -> None:
+    run = {q: {f"d{i}": 1.0 / (i + 1) for i in range(15)} for q in qrels}
+    try:
+        mine, theirs = split(qrels, 0.5, seed)
+    except DataError:
+        return  # all hang together
+    assert mine.keys().isdisjoint(theirs)
+    assert mine.keys() | theirs.keys() == qrels.keys()
+    for (ours, judged), others in ((apart(run, mine, [theirs]), theirs), (apart(run, theirs, [mine]), mine)):
+        assert ours.keys() == judged.keys()
+        assert not {d for hits in ours.values() for d in hits} & relevant(others)
+        assert relevant(judged) == relevant({q: qrels[q] for q in judged})  # nothing of its own is lost
+
+
+def test_a_split_is_decided_by_its_seed_and_takes_its_share() -> None:
+    qrels = {f"q{i}": {f"d{i}": 1} for i in range(40)}
+    assert split(qrels, 0.25, 1) == split(qrels, 0.25, 1) != split(qrels, 0.25, 2)
+    assert len(split(qrels, 0.25, 1)[1]) == 10
+
+
+def test_a_split_of_what_hangs_together_is_refused() -> None:
+    with pytest.raises(DataError, match="leaves a part empty"):
+        split({q: {"same": 1} for q in "abcd"}, 0.5, 0)
+
+
+def test_queries_of_another_collections_relevant_documents_are_left_out() -> None:
+    run, kept = apart({"a": {"x": 1.0, "y": 0.5}, "b": {"x": 1.0}}, {"a": {"y": 1}, "b": {"x": 1}}, [{"t": {"x": 1}}])
+    assert (run, kept) == ({"a": {"y": 0.5}}, {"a": {"y": 1}})
+
+
+POOL = Example(Query("q", "?"), tuple(Doc(str(i), "") for i in range(9)), (0, 0, 0, 1, 0, 0, 0, 0, 0))
+
+
+@given(st.text(max_size=3), st.booleans())
+def test_the_best_document_is_in_every_list(seed: str, shuffle: bool) -> None:
+    made = drawn(POOL, (2, 5), shuffle, seed)
+    assert 2 <= len(made.docs) <= 5
+    assert len({d.id for d in made.docs}) == len(made.docs)
+    assert made == drawn(POOL, (2, 5), shuffle, seed)
+    assert [d.id for d, label in zip(made.docs, made.labels, strict=True) if label] == ["3"]
+    assert shuffle or [d.id for d in made.docs] == sorted(d.id for d in made.docs)
+
+
+def test_lists_are_of_all_lengths_and_orders() -> None:
+    made = [drawn(POOL, (2, 5), True, str(i)) for i in range(200)]
+    assert {len(e.docs) for e in made} == {2, 3, 4, 5}
+    assert {[d.id for d in e.docs].index("3") for e in made} == {0, 1, 2, 3, 4}
+
+
+@pytest.fixture(scope="module")
+def lists(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Lists:
+    """Of the tiny collection: twelve documents are what each query's run has."""
+    run = tmp_path_factory.mktemp("run") / "run.trec"
+    made = Lists(str(tiny_path), run)
+    docs = [d.id for d in made.collection.docs()][:12]
+    rows = [f"{q.id} Q0 {d} {i + 1} {1 / (i + 1)} x\n" for q in made.collection.queries for i, d in enumerate(docs)]
+    run.write_text("".join(rows))
+    return replace(made, copies=2, length=(2, 6))
+
+
+def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> None:
+    part, _ = lists.parts()
+    made = [*lists.examples(part)]
+    assert made == [*lists.examples(part)] != [*replace(lists, seed=1).examples(part)]
+    assert len(made) == 2 * len(part.qrels)
+    for e in made:
+        grades = lists.collection.qrels[e.query.id]
+        assert e.labels == tuple(grades.get(d.id, 0) for d in e.docs)
+        assert max(e.labels) == max(grades.values())
+
+
+def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
+    part, held = lists.parts(0.3)
+    assert part.qrels
+    assert held.qrels
+    node = {"use": "lists"}
+    kept = lists.ensure(tmp_path, node, part)
+    assert [Example.of(row) for row in kept] == [*lists.examples(part)]
+    before = (tmp_path / "manifest.json").read_bytes()
+    lists.ensure(tmp_path, node, part)
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    lists.ensure(tmp_path, node, held)
+    assert (tmp_path / "manifest.json").read_bytes() != before
+
+
+@dataclass(frozen=True)
+class ById:
+    """A teacher that likes large ids."""
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
+        return [{h.doc.id: float(h.doc.id.strip("d")) for h in r.hits} for r in rankings]
+
+
+def test_negatives_are_of_some_ranks_and_no_better_than_the_relevant_ones() -> None:
+    mined = Negatives(skip=1, depth=3).mined(["a", "b", "c", "d", "e"], {"e": 1, "c": 0})
+    assert mined == ["b", "c", "e"]
+    ranking = Ranking(Query("q", "?"), tuple(Hit(Doc(f"d{i}", ""), 9.0 - i) for i in range(6)))
+    grades = [{"d3": 1, "d1": 1}]
+    assert Negatives(teacher=ById()).false([ranking], grades) == [{"d4", "d5"}]
+    assert Negatives(teacher=ById(), margin=-2).false([ranking], grades) == [{"d2", "d4", "d5"}]
+    assert Negatives(teacher=ById(), margin=1).false([ranking], grades) == [{"d5"}]
+
+
+def test_a_record_says_what_it_has(tmp_path: Path) -> None:
+    ranking = Ranking(Query("q", "?"), (Hit(Doc("a", ""), 2.0), Hit(Doc("b", ""), 1.0)))
+    (tmp_path / "said.trec").write_text("q Q0 b 1 7.5 x\nq Q0 z 2 1.5 x\n")
+    assert Recorded(tmp_path / "said.trec").of([ranking], [{}]) == [{"b": 7.5}]
+    (tmp_path / "other.trec").write_text("p Q0 b 1 7.5 x\n")
+    with pytest.raises(DataError, match="no labels for 'q'"):
+        Recorded(tmp_path / "other.trec").of([ranking], [{}])
+
+
+def test_what_cannot_be_is_refused(lists: Lists) -> None:
+    with pytest.raises(RecipeError, match="length"):
+        replace(lists, length=(1, 5))
+    with pytest.raises(RecipeError, match="margin"):
+        Negatives(margin=0.1)
+    with pytest.raises(RecipeError, match="no reranker"):
+        Teacher("bm25")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="nothing to learn"):
+        [*lists.examples(Part({}, {}))]

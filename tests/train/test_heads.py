@@ -1,0 +1,111 @@
+"""Heads of language models: what is trained is what the reranker would see and do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+
+from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
+from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.train.examples import Example  # noqa: E402
+from rankpipe.train.heads.head import Head  # noqa: E402
+from rankpipe.train.heads.points import PointwiseHead  # noqa: E402
+from rankpipe.train.heads.windows import FirstHead, ListwiseHead  # noqa: E402
+from rankpipe.train.losses import InBatch, PermutationLM, RankNet, Sum, first_loss  # noqa: E402
+from rankpipe.train.objective import Objective  # noqa: E402
+
+WORDS = ["tides follow the moon", "bread needs flour and time", "the moon is far", "cats sleep", "rivers run"]
+LISTS = [
+    Example(Query("a", "why are there tides?"), tuple(Doc(f"d{i}", w) for i, w in enumerate(WORDS)), (2, 0, 1, 0, 0)),
+    Example(Query("b", "how is bread made?"), tuple(Doc(f"e{i}", w, "T") for i, w in enumerate(WORDS[:3])), (0, 1, 0)),
+]
+
+
+def ranking(e: Example) -> Ranking:
+    return Ranking(e.query, tuple(Hit(doc, 1 / (i + 1)) for i, doc in enumerate(e.docs)))
+
+
+@pytest.mark.parametrize("head", [FirstHead(), PointwiseHead()], ids=lambda h: type(h).__name__)
+def test_scores_are_those_of_the_reranker(head: Any, tiny_chat: Path) -> None:
+    ranker = head.over(str(tiny_chat))
+    model = ranker.load("float32")
+    own = model.train().generation_config
+    scores = ranker.forward(model, batch := ranker.batch(LISTS)).scores.detach()
+    assert torch.equal(scores != 0, batch["mask"]) or isinstance(head, FirstHead)
+    with ranker.stage(model, 10) as stage:
+        made = stage.run([ranking(e) for e in LISTS])
+    for row, e, reranked in zip(scores, LISTS, made, strict=True):
+        ours = {doc.id: s for doc, s in zip(e.docs, row.tolist(), strict=False)}
+        assert [h.doc.id for h in reranked.hits] == sorted(ours, key=lambda d: -ours[d])
+        if isinstance(head, PointwiseHead):
+            assert [h.score for h in reranked.hits] == pytest.approx(sorted(ours.values(), reverse=True), abs=1e-4)
+    assert model.training
+    assert model.generation_config is own
+
+
+def test_a_list_scores_the_same_whatever_it_is_padded_by(tiny_chat: Path) -> None:
+    ranker = FirstHead().over(str(tiny_chat))
+    model = ranker.load("float32").eval()
+    both = ranker.forward(model, ranker.batch(LISTS, reply=True)).scores
+    alone = ranker.forward(model, ranker.batch(LISTS[1:])).scores
+    assert torch.allclose(both[1, :3], alone[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"), [(FirstHead(), "A] > [C] > [B] > [D] > [E]"), (ListwiseHead(), "[1] > [3] > [2] > [4] > [5]")]
+)
+def test_only_the_order_is_learned(head: Any, said: str, tiny_chat: Path) -> None:
+    ranker = head.over(str(tiny_chat))
+    batch = ranker.batch(LISTS, reply=True)
+    words = ranker.lm._tokenizer
+    learned = batch["tokens"][0][batch["tokens"][0] >= 0]
+    assert words.decode(learned) == said + words.eos_token
+    whole = words.decode(batch["input_ids"][0][batch["attention_mask"][0] == 1])
+    with ranker.stage(ranker.load("float32"), 10) as stage:
+        shown = stage.fit(LISTS[0].query, LISTS[0].docs).chat
+    assert whole == ranker.lm._text(shown) + ("[" if isinstance(head, FirstHead) else "") + said + words.eos_token
+
+
+def test_the_loss_of_the_order_is_that_of_transformers(tiny_chat: Path) -> None:
+    ranker = ListwiseHead().over(str(tiny_chat))
+    model = ranker.load("float32").eval()
+    batch = ranker.batch(LISTS, reply=True)
+    objective = Objective(PermutationLM(), ListwiseHead())
+    ours, _ = objective(ranker.forward(model, batch), batch, objective.counts([batch]))
+    labels = torch.full_like(batch["input_ids"], -100)
+    labels[:, -batch["tokens"].shape[1] :] = batch["tokens"]
+    told = {k: batch[k] for k in ("input_ids", "attention_mask", "position_ids")}
+    assert ours.item() == pytest.approx(model(**told, labels=labels).loss.item(), rel=1e-5)
+
+
+def test_parts_of_a_step_add_up_to_the_loss_of_all(tiny_chat: Path) -> None:
+    ranker, loss = FirstHead().over(str(tiny_chat)), first_loss()
+    model = ranker.load("float32").eval()
+    objective = Objective(loss, FirstHead())
+    parts = [ranker.batch([e], reply=True) for e in LISTS]
+    counts = objective.counts(parts)
+    summed = sum(objective(ranker.forward(model, b), b, counts)[0] for b in parts)
+    whole = ranker.batch(LISTS, reply=True)
+    out = ranker.forward(model, whole)
+    at_once = loss(out.scores, whole["labels"], whole["mask"], out.logits, whole["tokens"])
+    assert summed.item() == pytest.approx(at_once.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("loss", "head", "said"),
+    [
+        (PermutationLM(), PointwiseHead(), "PointwiseHead has not"),
+        (RankNet(), ListwiseHead(), "gives no scores"),
+        (Sum({"a": PermutationLM(), "b": InBatch()}), FirstHead(), "bi-encoder-head"),
+        ("ranknet", FirstHead(), "no loss"),
+    ],
+)
+def test_what_a_head_does_not_give_cannot_be_learned(loss: Any, head: Head, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        Objective(loss, head)

@@ -1,0 +1,214 @@
+"""``rankpipe train`` from recipe to what is used: on a tiny model, whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import chdir
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+for package in ("peft", "accelerate", "datasets"):
+    pytest.importorskip(package)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+from rankpipe import recipe, store, trec  # noqa: E402
+from rankpipe.datasets import open_dataset  # noqa: E402
+from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.measure.ranking import evaluate  # noqa: E402
+from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
+
+TRAINING = {
+    "max_steps": 6, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 2,
+    "save_steps": 2, "use_cpu": True, "seed": 5,
+}  # fmt: skip
+LORA = {"use": "lora", "rank": 2}
+GALORE = {"use": "galore", "rank": 4, "gap": 2, "lr": 0.01, "scale": 1.0}
+
+
+@pytest.fixture(scope="session")
+def first_stage(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run over the tiny collection: eight documents for each query, the relevant ones not at the top."""
+    data = open_dataset(tiny_path)
+    docs = [d.id for d in data.docs()]
+    rows = []
+    for i, query in enumerate(data.queries):
+        good = [d for d, grade in data.qrels.get(query.id, {}).items() if grade > 0]
+        bad = [d for d in docs[i:] + docs[:i] if d not in good]
+        hits = [*bad[:4], *good, *bad[4:]][:8]
+        rows += [f"{query.id} Q0 {d} {rank} {1 / rank} x\n" for rank, d in enumerate(hits, 1)]
+    file = tmp_path_factory.mktemp("first-stage") / "run.trec"
+    file.write_text("".join(rows))
+    return file
+
+
+@pytest.fixture
+def written(tiny_chat: Path, tiny_path: Path, first_stage: Path, tmp_path: Path) -> Any:
+    """Writes a recipe of a tiny model, with some keys other than usual; its folder."""
+
+    def write(name: str = "it", **more: Any) -> Path:
+        lists = {"use": "lists", "data": str(tiny_path), "run": str(first_stage), "length": [3, 5], "copies": 2}
+        tree = {
+            "model": str(tiny_chat), "head": {"use": "first-head", "context": 1024}, "examples": lists,
+            "loss": {"use": "first-loss"}, "adapter": LORA, "optimizer": {"use": "adamw", "lr": 0.01},
+            "training": TRAINING,
+        } | more  # fmt: skip
+        folder = tmp_path / "models" / name
+        folder.mkdir(parents=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in tree.items() if v is not None}))
+        return folder
+
+    return write
+
+
+class Killed(transformers.TrainerCallback):  # type: ignore[misc]
+    """Ends the process, as good as, after a step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    [file] = store.open_artefact(folder, kind="ranker").path.glob("*.safetensors")
+    return load_file(str(file))
+
+
+def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
+    folder = written(dev={"share": 0.3, "every": 2, "depth": 8}, ema=0.5)
+    assert Tuning(folder).check() == []
+    facts = Tuning(folder).run()
+    made = store.open_artefact(folder, kind="ranker")
+    assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer.json"} <= made.files.keys()
+    log = read_log(folder)
+    found = {row["step"]: row["eval_nDCG@10"] for row in log if "eval_nDCG@10" in row}
+    assert [*found] == [0, 2, 4, 6]
+    assert facts["best"] == max(value for step, value in found.items() if step)
+    assert facts["untrained"] == found[0]
+    losses = [row for row in log if "loss" in row]
+    assert [row["step"] for row in losses] == [2, 4, 6]
+    assert all(row["tokens_per_s"] > 0 and row["optimizer_bytes"] > 0 and row["peak_bytes"] > 0 for row in losses)
+    assert losses[0]["loss"] == pytest.approx(losses[0]["loss_lm"] + 10 * losses[0]["loss_ranknet"], rel=1e-4)
+    card = (folder / "card.md").read_text()
+    assert all(f"| {step} | {value:.4f}" in card for step, value in found.items())
+    assert facts["best"] == again(Tuning(folder), facts)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"ema": 0.9},
+        {"adapter": {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}},
+        {"adapter": None, "optimizer": GALORE},
+        {"adapter": None, "head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
+    ],
+    ids=["lora", "adalora", "galore", "adamw"],
+)
+def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any) -> None:
+    whole, killed = written("whole", **how), written("killed", **how)
+    Tuning(whole).run()
+    with pytest.raises(KeyboardInterrupt):
+        Tuning(killed).run(callbacks=[Killed(5)])
+    assert not (killed / "manifest.json").exists()
+    broken = next(Tuning(killed).work.glob("checkpoints/checkpoint-4"))
+    (broken / "whole").unlink()  # as if it had been killed while writing it
+    Tuning(killed).run()
+    one, other = weights(whole), weights(killed)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
+
+
+PAIRS = {"head": {"use": "cross-encoder-head", "max_length": 64}, "loss": {"use": "ranknet"}}
+VECTORS = {"head": {"use": "bi-encoder-head", "max_length": 64}, "loss": {"use": "infonce", "temperature": 0.05}}
+BATCH = {"head": {"use": "bi-encoder-head"}, "loss": {"use": "in-batch", "temperature": 0.05}}
+
+
+@pytest.mark.parametrize(
+    "how",
+    [PAIRS, PAIRS | {"adapter": None}, VECTORS, BATCH | {"adapter": None}],
+    ids=["cross-lora", "cross", "bi-lora", "bi"],
+)
+def test_encoders_are_made_that_score_as_they_were_evaluated(
+    how: dict[str, Any], written: Any, tiny_bert: Path
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    folder = written(model=str(tiny_bert), dev={"share": 0.3, "every": 2, "depth": 8}, **how)
+    tuning = Tuning(folder)
+    facts = tuning.run()
+    assert facts["best"] == again(tuning, facts)
+
+
+def again(tuning: Tuning, facts: dict[str, Any]) -> Any:
+    """What the reranker that was made achieves on the development queries."""
+    stage = recipe.build(facts["reranker"], tuning.root)
+    _, theirs = tuning._parts.examples.parts(0.3)
+    held = tuning._parts.dev.held(tuning._parts.examples, theirs)
+    with chdir(tuning.root):
+        run = trec.to_run(stage.run(held.rankings))
+    return pytest.approx(evaluate(run, held.qrels, ["nDCG@10"]).means["nDCG@10"])
+
+
+def test_batches_of_a_step_are_as_good_as_one(written: Any) -> None:
+    at_once = TRAINING | {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    one, two = written("one"), written("two", training=at_once)
+    Tuning(one).run()
+    Tuning(two).run()
+    [a, b] = [[r["loss"] for r in read_log(folder) if "loss" in r] for folder in (one, two)]
+    assert a == pytest.approx(b, rel=1e-4)
+
+
+def test_training_ends_when_nothing_gets_better(written: Any) -> None:
+    dev = {"share": 0.3, "every": 2, "depth": 8, "patience": 1}
+    folder = written(dev=dev, optimizer={"use": "adamw", "lr": 0.0}, training=TRAINING | {"max_steps": 40})
+    assert Tuning(folder).run()["steps"] == 4
+
+
+def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
+    folder = written(
+        head={"use": "pointwise-head"}, training={"learning_rate": 1.0, "max_step": 3, "output_dir": "x"},
+        optimizer={"use": "adamw", "lr": 1.0}, emma=0.9,
+    )  # fmt: skip
+    told = "\n".join(Tuning(folder).check())
+    for said in (
+        "no key 'emma'; did you mean ema",
+        "did you mean max_steps",
+        "output_dir: is said by",
+        "the optimizer says lr",
+    ):
+        assert said in told
+    other = written("other", head={"use": "pointwise-head"})
+    with pytest.raises(RecipeError, match="take first-head"):
+        Tuning(other).run()
+
+
+@pytest.mark.slow
+def test_killed_for_good_it_goes_on(written: Any) -> None:
+    """By the command line, and by a signal that cannot be caught."""
+    whole, killed = written("whole"), written("killed")
+    command = [sys.executable, "-c", "from rankpipe.cli import main; main()", "train", "--json"]
+    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([*command, str(whole)], env=env, check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(killed)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(killed.glob("kept/*/checkpoints/checkpoint-2/whole")):
+        pass
+    process.kill()
+    process.wait()
+    done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["steps"] == 6
+    assert all(torch.equal(v, weights(killed)[k]) for k, v in weights(whole).items())
