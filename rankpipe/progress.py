@@ -58,8 +58,8 @@ _count: ContextVar[Count | None] = ContextVar("count", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
-    """Everything inside reports to ``listener``."""
+def listening(listener: Listener | None) -> Iterator[None]:
+    """Everything inside reports to ``listener``; to nobody, if it is None."""
     token = _listener.set(listener)
     try:
         yield
@@ -67,22 +67,27 @@ def listening(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def track(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+def track(
+    items: Iterable[T], label: str, total: int | None = None, size: Callable[[T], int] = lambda _: 1
+) -> Iterable[T]:
     """Pass ``items`` on, telling the listener, if there is one.
 
     :param total: how many there are; taken from ``len(items)`` where it has one.
+    :param size: for how many an item stands.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
     listener = _listener.get()
-    return _tracked(listener, items, label, total) if listener else items
+    return _tracked(listener, items, label, total, size) if listener else items
 
 
-def _tracked(listener: Listener, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+def _tracked(
+    listener: Listener, items: Iterable[T], label: str, total: int | None, size: Callable[[T], int]
+) -> Iterator[T]:
     with listener.counting(label, total) as told:
         for item in items:
             yield item
-            told(1)
+            told(size(item))
 
 
 @contextmanager

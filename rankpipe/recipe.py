@@ -146,6 +146,8 @@ def _rehearsed(node: Any, place: str, root: Path, faults: list[str]) -> Any:
         return _called(call, made, root)
     except RecipeError as error:
         faults += placed(where, error.faults)
+    except DataError as error:  # as of a prompt that it names
+        faults.append(f"{where}: {error}")
     except RankpipeError as error:
         faults.append(Fault(f"{where}: {error}", type(error)))
     return None

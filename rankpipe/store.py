@@ -275,10 +275,7 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
 
 
 def cure(folder: Path, manifest: Manifest | None = None) -> str:
-    """How to get a damaged artefact back.
-
-    :param manifest: if it can be read: it knows whether there is more to get back than was built.
-    """
+    """How to get a damaged artefact back; the manifest, if it can be read, knows of changes after the build."""
     batches = manifest.facts.get("batches", 0) if manifest else 0
     then = f", then make its {batches} batches of changes again, or bring back a copy" if batches else ""
     if (folder / "recipe.yaml").exists():

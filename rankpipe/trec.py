@@ -129,6 +129,8 @@ def read_run(path: Path) -> RunFile:
     tags: dict[str, None] = {}
     tagless = 0
     for place, fields in records(path):
+        if fields[0] == "query-id" or (len(fields) == 4 and _numeric(fields[3])):
+            raise DataError(f"{place}: judgements, where a run is expected; eval and compare take them with --qrels")
         if len(fields) == 3:  # MS MARCO: query, document, rank
             fields = [fields[0], "Q0", fields[1], fields[2], str(-_number(fields[2], place, "rank")), "msmarco"]
         if len(fields) not in (5, 6):
@@ -167,6 +169,8 @@ def read_qrels(path: Path) -> Qrels:
         if fields[0] == "query-id":
             beir = True
             continue
+        if len(fields) == 6 and _numeric(fields[3]) and _numeric(fields[4]):
+            raise DataError(f"{place}: a run, where judgements are expected (query, iteration, document, relevance)")
         if len(fields) != (3 if beir else 4):
             expected = "3 (query-id, corpus-id, score)" if beir else "4 (query, iteration, document, relevance)"
             raise DataError(f"{place}: {len(fields)} fields, expected {expected}")

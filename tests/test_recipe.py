@@ -100,7 +100,8 @@ class Refusing:
     """Refuses by the name of an error."""
 
     def __init__(self, kind: str) -> None:
-        raise {"extra": MissingExtra, "artefact": ArtefactError, "recipe": RecipeError}[kind]([kind])
+        kinds = {"extra": MissingExtra, "artefact": ArtefactError, "data": DataError, "recipe": RecipeError}
+        raise kinds[kind]([kind])
 
 
 @pytest.mark.parametrize(
@@ -110,6 +111,7 @@ class Refusing:
         (["extra", "extra"], MissingExtra),
         (["artefact"], ArtefactError),
         (["recipe"], RecipeError),
+        (["data"], RecipeError),
         (["extra", "artefact"], RecipeError),
         (["extra", "recipe"], RecipeError),
     ],

@@ -91,15 +91,15 @@ class Static:
         made: NDArray[np.float32] = table * (self.a / (self.a + times / times.sum()))
         return made
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """The model's weights, and how they are used."""
         return f"{weights.identity(weights.resolve(MODEL))} static {self.a}"
 
-    @property
+    @cached_property
     def dimension(self) -> int:
         """Of the vectors."""
-        return self._rows.shape[1]
+        return int(self._rows.shape[1])
 
     def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Of length 1, (n, dimension)."""

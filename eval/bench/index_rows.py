@@ -18,7 +18,7 @@ from rankpipe.retrieve.living import Living
 OURS, MEMORY = "rankpipe", "1GB"
 BOUNDED = f"{OURS}, memory={MEMORY}"
 KS = (10, 1000)
-SINGLE = 100  # queries that are asked one at a time
+SINGLE = 50  # queries that are asked one at a time
 CHANGED = 100  # documents of a batch
 AT_ONCE, ONE = "all at once", "one at a time"
 Search = Callable[[Sequence[Query], int], Any]  # for so many hits each

@@ -43,7 +43,7 @@ def tell(name: str) -> None:
         told["extra"] = extra(name)
     if not told:
         known = [*CATALOG, *plugins(), *(m.alias for m in weights.known()), *ours(), *features, *EXTRAS]
-        raise DataError(f"nothing here is called {name!r}{near(name, known)}; see: rankpipe ls")
+        raise DataError(f"nothing here is called {name!r}{near(name, known) or '.'} See: rankpipe ls")
     show.emit(told, lambda: _human(name, told))
 
 

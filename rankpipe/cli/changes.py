@@ -86,7 +86,7 @@ def export(
         documents = track(living.documents(), f"export {folder}", len(living))
         f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}
-    show.emit(told, lambda: show.out.print(f"{len(living)} documents: {out}", highlight=False))
+    show.emit(told, lambda: show.out.print(f"{show.several(len(living), 'document')}: {out}", highlight=False))
 
 
 def _change(folder: Path, change: Callable[[Index], Change]) -> None:
@@ -98,7 +98,7 @@ def _change(folder: Path, change: Callable[[Index], Change]) -> None:
 
     def human() -> None:
         said = ", ".join(f"{n} {what}" for what, n in asdict(done).items() if what != "absent" and n)
-        show.out.print(f"{folder}: {said or 'done'}; {len(living)} documents", highlight=False)
+        show.out.print(f"{folder}: {said or 'done'}; {show.several(len(living), 'document')}", highlight=False)
         if done.absent:
             some = ", ".join(done.absent[:3])
             show.warn(f"{len(done.absent)} were not there: {some}{'...' if len(done.absent) > 3 else ''}")

@@ -11,6 +11,13 @@ import typer
 
 from rankpipe.cli import app, show
 
+VECTORS_S, CROSS_S, LLM_S = 60, 40, 140  # of one core
+EXPLAINED = (
+    "Each system adds a stage to the one before it. These are the smallest models that come without a hub, and the "
+    "cross-encoder learned from web questions: on terse docstrings it makes the fused order worse, and an untrained "
+    "small LLM changes nothing. What they do on other collections: docs/results.md"
+)
+
 
 @show.verb(app, "demo", bare=True, recipe=True)
 def demo(
@@ -23,19 +30,37 @@ def demo(
     from rankpipe.catalog import EXTRAS, installed
     from rankpipe.cli.experiments import experiment
     from rankpipe.measure.experiment import Experiment
+    from rankpipe.retrieve import shelf
 
     with_llm = all(map(installed, EXTRAS["lm"]))
     recipe = _furnish(folder, with_llm)
     if not with_llm:
         show.remark("without the LLM stage: it needs pip install 'rankpipe[lm]'")
-    experiment(Experiment(recipe), examples=3)
-    show.remark(
-        "These are the smallest models that come without a hub, and the cross-encoder learned from web questions: on "
-        "terse docstrings it makes the fused order worse, and an untrained small LLM changes nothing. What they do on "
-        "other collections: docs/results.md"
-    )
+    made, (words, vectors, systems) = Experiment(recipe), _parts(with_llm)
+    with show.going_on(f"what is done is kept in {folder}; to go on from there"):
+        for part, index in zip((words, vectors), made.indexes, strict=True):
+            show.remark(part)
+            shelf.ensure(index)
+    show.remark(systems)
+    experiment(made, examples=3, explained=EXPLAINED)
     command = "rankpipe" if which("rankpipe") else sys.argv[0]
     show.remark(f'next: {command} search {folder}/indexes/pydocs-bm25 "run a function every few seconds"')
+
+
+def _parts(with_llm: bool) -> list[str]:
+    """What comes, and how long it takes about, the first time."""
+    from rankpipe.onnx import cores
+
+    llm = ", and of six of them by a language model" if with_llm else ""
+    parts = {
+        "an index of words": 2,
+        "an index of vectors, of 4,108 docstrings": VECTORS_S,
+        f"the answers to 72 questions, reranked by a cross-encoder{llm}": CROSS_S + LLM_S * with_llm,
+    }
+    return [
+        f"part {i} of {len(parts)}: {part}; about {seconds / cores():.0f} s on {cores()} cores, the first time"
+        for i, (part, seconds) in enumerate(parts.items(), 1)
+    ]
 
 
 def _furnish(folder: Path, with_llm: bool) -> Path:

@@ -44,7 +44,7 @@ def examine(names: Sequence[str], verbose: bool = False) -> list[Finding]:
         of_extra = [name] if name in PARTS else [p for p, it in PARTS.items() if name in EXTRAS and it.extra == name]
         if not of_extra:
             known = [*PARTS, *(e for e in EXTRAS if e not in PARTS)]
-            raise DataError(f"no part {name!r}{near(name, known)}; known are {', '.join(known)}")
+            raise DataError(f"no part {name!r}{near(name, known) or '.'} Known are {', '.join(known)}")
         parts |= dict.fromkeys(of_extra)
     return [_try(part, verbose) for part in track(list(parts), "try each part")]
 

@@ -45,7 +45,7 @@ def evaluate(
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
-    asked = measures or options.DEFAULT_MEASURES
+    asked = options.measured(measures)
     made = {name: evaluate(run, opened.qrels, asked, average=average) for name, run in read.items()}
     if report is not None:
         draw(report, Page("Evaluation", made, read, opened.qrels, queries=texts))
@@ -95,7 +95,7 @@ def compare(
     read = {_name(path, runs): _read(path, opened) for path in runs}
     texts = {q.id: q.text for q in opened.queries}
     average: Any = "retrieved" if retrieved_only else "judged"
-    asked = list(dict.fromkeys([*(measures or options.DEFAULT_MEASURES), *([fail_if_worse] if fail_if_worse else [])]))
+    asked = list(dict.fromkeys([*options.measured(measures), *([fail_if_worse] if fail_if_worse else [])]))
     made = compare(read, opened.qrels, asked, average=average, seed=seed)
     regressions = worse(made, fail_if_worse, alpha) if fail_if_worse else []
     if report is not None:
@@ -186,7 +186,7 @@ def _read(path: Path, opened: Dataset) -> Run:
             show.warn(oddity)
     run, dropped = opened.without_self_matches(run)
     if dropped:
-        show.remark(f"{path}: {dropped} hits dropped that are their own query ({opened.name} does so)")
+        show.remark(f"{path}: {show.several(dropped, 'hit')} dropped, being the query itself ({opened.name} does so)")
     return run
 
 

@@ -16,10 +16,13 @@ from rankpipe.measure.results import Result, expected, file
 SHOWN = 10  # hits of each query whose texts the report may need
 
 
-def experiment(made: Experiment, *, report: bool = True, examples: int = 0, **how: Any) -> list[str]:
+def experiment(
+    made: Experiment, *, report: bool = True, examples: int = 0, explained: str = "", **how: Any
+) -> list[str]:
     """Run, evaluate, file and show.
 
     :param examples: queries to show with their top hits.
+    :param explained: what to read under the table.
     :param how: it is run; see :meth:`Experiment.run`.
     :return: the recipe's bounds that are broken.
     """
@@ -36,6 +39,8 @@ def experiment(made: Experiment, *, report: bool = True, examples: int = 0, **ho
 
     def human() -> None:
         _table(made, result)
+        if explained:
+            show.out.print(explained, style="italic", highlight=False)
         for outcome in outcomes[-1:]:
             for ranking in outcome.rankings[:examples]:
                 rankings_out.hits(ranking, 3)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, guard, options, show
-from rankpipe.errors import ArtefactError, CommandError
+from rankpipe.errors import ArtefactError, CommandError, MissingExtra
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.forecast import Forecast
@@ -87,15 +87,16 @@ def info(folder: Folder) -> None:
     """
     from rankpipe import store
     from rankpipe.catalog import find
-    from rankpipe.retrieve.segment import fields
     from rankpipe.stage import FILTERS
 
     made = store.read_manifest(folder)
     facts = {**made.facts, "size_bytes": made.size_bytes, "created": made.created, "commit": made.commit}
     told = {"index": str(folder), "kind": made.kind, "data": made.data.name, "recipe": made.recipe, **facts}
     if made.kind in FILTERS:
-        opened = find(made.kind)(folder)
-        told["fields"] = fields(opened.segments, opened.passages)
+        try:
+            told["fields"] = find(made.kind)(folder).known_fields
+        except MissingExtra as error:
+            show.remark(f"the fields of its documents are not told: {error}")
 
     def human() -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
@@ -173,8 +174,23 @@ def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
     written = recipe.load(path) if path.exists() else tree
     if "index" not in written:
         raise ArtefactError(f"{path}: is no recipe of an index; name another folder")
-    if written != tree and not force:
-        raise ArtefactError(f"{path}: says something else; build by it without --data, or replace it with --force")
+    if written == tree or force:
+        return
+    there, here = _leaves(written), _leaves(tree)
+    keys = [k for k in {**there, **here} if there.get(k) != here.get(k)]
+    other = [f"{k}: {there.get(k, 'nothing')} there, {here.get(k, 'nothing')} here" for k in keys]
+    raise ArtefactError(
+        f"{path}: says something else ({'; '.join(other)}); build by it without --data, or replace it with --force"
+    )
+
+
+def _leaves(tree: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Each value by the keys that lead to it, with points between them."""
+    return {
+        name: value
+        for key, told in tree.items()
+        for name, value in (_leaves(told, f"{place}{key}.") if isinstance(told, dict) else {place + key: told}).items()
+    }
 
 
 def _write_recipe(path: Path, tree: dict[str, Any]) -> None:

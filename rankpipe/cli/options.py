@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from copy import deepcopy
 from dataclasses import replace
 from enum import Enum, StrEnum
@@ -52,7 +53,9 @@ Set = Annotated[
     typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE; lm.KEY=VALUE one of its lm."),
 ]
 Depth = Annotated[int | None, typer.Option("--depth", min=1, help="How many hits of each query are read.")]
-Measures = Annotated[list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it.")]
+Measures = Annotated[
+    list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it; one or more.")
+]
 Split = Annotated[str, typer.Option("--split", help="Which judgements of --data: test, dev, train.")]
 SelfMatch = Annotated[
     SelfMatches | None, typer.Option("--self-match", help="A hit that is its own query: keep or drop it.")
@@ -78,6 +81,7 @@ Address = Annotated[
 Gpus = Annotated[float, typer.Option("--gpus", min=0, help="Of each worker of the cluster; 0.5 is half a one.")]
 
 DEFAULT_MEASURES = ["nDCG@10", "R@100", "RR@10"]
+BETWEEN = re.compile(r"[\s,]+(?=[A-Za-z])(?![^(]*\))")  # measures: blanks or commas, but not those inside of one
 
 
 def collection(
@@ -100,6 +104,11 @@ def collection(
     if files is None:
         return opened
     return replace(opened, queries=files.queries or opened.queries, qrels=files.qrels or opened.qrels)
+
+
+def measured(said: list[str] | None) -> list[str]:
+    """The measures that are asked for; ``-m "P@5 MRR"`` is two."""
+    return [name for one in said or DEFAULT_MEASURES for name in BETWEEN.split(one.strip())]
 
 
 def judged(

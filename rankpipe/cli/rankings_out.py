@@ -9,6 +9,7 @@ from typing import Any
 
 from rankpipe import trec
 from rankpipe.cli import beside, show
+from rankpipe.cli.show import several
 from rankpipe.data import Doc, Ranking
 
 SHOWN_QUERIES = 3
@@ -50,26 +51,29 @@ def tell(
             for ranking in rankings[:SHOWN_QUERIES]:
                 hits(ranking, fields=fields)
             if len(rankings) > SHOWN_QUERIES:
-                show.remark(f"... and {len(rankings) - SHOWN_QUERIES} more queries; --out FILE writes them all")
+                more = several(len(rankings) - SHOWN_QUERIES, "more query", "more queries")
+                show.remark(f"... and {more}; --out FILE writes them all")
         costs(rankings)
         for part, told in summary.get("lm", {}).items():
             show.remark(f"{part}: " + ", ".join(f"{n:g} {name.replace('_', ' ')}" for name, n in told.items()))
         if out is not None:
-            show.out.print(f"{summary['queries']} queries, {summary['hits']} hits: {out}", highlight=False)
+            queries, made = several(len(rankings), "query", "queries"), several(summary["hits"], "hit")
+            show.out.print(f"{queries}, {made}: {out}", highlight=False)
             if summary["scores_lowered"]:
-                show.remark(
-                    f"{summary['scores_lowered']} tied scores were lowered by the least step, to keep the order"
-                )
+                lowered = several(summary["scores_lowered"], "tied score was", "tied scores were")
+                show.remark(f"{lowered} lowered by the least step, to keep the order")
         if ended := sum(any(s.skipped for s in r.steps) for r in rankings):
             show.warn(
-                f"{ended} of {len(rankings)} queries were ended by the budget; they have the best order that there was"
+                f"{ended} of {several(len(rankings), 'query was', 'queries were')} ended by the budget, with the best "
+                "order that there was"
             )
         if "ledger" in summary:
             show.remark(f"what was asked and said: rankpipe view {out}")
         if not rankings:
             show.warn("there was no query; so there is nothing in it")
         if summary["without_hits"]:
-            show.warn(f"{summary['without_hits']} of {len(rankings)} queries have no hit at all")
+            have = several(len(rankings), "query has", "queries have")
+            show.warn(f"{summary['without_hits']} of {have} no hit at all")
 
     show.emit(summary, human)
 

@@ -59,7 +59,7 @@ def rerank(
         reranker = work.kept(stage, identity(node, Path.cwd()), ledger=ledger)
         keys = {r.query.id: reranker.key(r) for r in rankings}
         if known := reranker.known.keys() & keys.values():
-            show.remark(f"going on where it stopped: {len(known)} rankings are done")
+            show.remark(f"going on where it stopped: {show.several(len(known), 'ranking is', 'rankings are')} done")
     reranker.batch = stage.batch
     remark(rankings, stage)
     source = partial(Source.of, given.run, rankings)

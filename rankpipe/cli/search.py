@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
@@ -26,11 +27,26 @@ class Fusion(StrEnum):
     zscore = "zscore"
 
 
+@dataclass(frozen=True)
+class How:
+    """How indexes are searched, and fused."""
+
+    others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None
+    fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf
+    weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", "-s", help="How indexes that have such an argument are searched: KEY=VALUE (rankpipe ls KIND)."
+        ),
+    ] = None
+
+
 @show.verb(app, "search")
 def search(
     index: Annotated[Path, typer.Argument(help="The folder of an index, or prebuilt:NAME, one of Anserini's.")],
+    how: How,
     question: Annotated[str | None, typer.Argument(help="One question; or --data or --topics for many.")] = None,
-    others: Annotated[list[Path] | None, typer.Option("--with", "-w", help="Another index, to fuse with.")] = None,
     data: options.DataOrNone = None,
     split: options.Split = "test",
     topics: options.Topics = None,
@@ -39,14 +55,6 @@ def search(
         str | None, typer.Option(help="Only documents whose fields are so: 'year >= 2019 and lang in (en, de)'.")
     ] = None,
     fields: Annotated[str | None, typer.Option("--show", help="Fields to show beside the texts: year,lang.")] = None,
-    fuse: Annotated[Fusion, typer.Option(help="How several indexes are fused.")] = Fusion.rrf,
-    weights: Annotated[str | None, typer.Option(help="Of the fused indexes, in their order: 2,1.")] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", "-s", help="How indexes that have such an argument are searched: KEY=VALUE (rankpipe ls KIND)."
-        ),
-    ] = None,
     out: options.Out = None,
     engine: options.Engine = options.Engines.local,
     address: options.Address = None,
@@ -66,18 +74,19 @@ def search(
 
     if (question is None) == (data is None and topics is None):
         raise CommandError(["say what to search for: either a question, or many by --data or --topics"])
-    if weights and not others:
-        raise CommandError([f"--weights {weights}: there is nothing to fuse; name another index with --with"])
+    if how.weights and not how.others:
+        raise CommandError([f"--weights {how.weights}: there is nothing to fuse; name another index with --with"])
     beside.writable(out)
     k = k or (10 if out is None else 1000)
-    folders = [index, *(others or ())]
-    dealt = _dealt([_kind(folder) for folder in folders], settings or ())
-    opened = [
-        opened_index(folder, k if not others else max(k, 1000), own) for folder, own in zip(folders, dealt, strict=True)
-    ]
+    folders = [index, *(how.others or ())]
+    dealt = _dealt([_kind(folder) for folder in folders], how.settings or ())
+    depth = max(k, 1000) if how.others else k
+    opened = [opened_index(folder, depth, own) for folder, own in zip(folders, dealt, strict=True)]
     if cluster := options.engine(engine, address):
         opened = [Spread(one, cluster) for one in opened]
-    retriever = opened[0] if len(opened) == 1 else Fuse(*opened, method=fuse.value, weights=_numbers(weights), k=k)
+    retriever = opened[0]
+    if how.others:
+        retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), k=k)
     if where is not None:
         retriever = _filtered(retriever, opened, where)
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries

@@ -43,13 +43,17 @@ def view(
         return
     mine = [e for e in entries if e.query == query]
     if not mine and query not in ended:
-        raise DataError(f"{path}: no window of query {query!r}; it has {', '.join(_queries(entries)[:10])} ...")
+        raise DataError(f"{path}: no window of query {query!r}; it has {_some(_queries(entries))}")
     if window is None:
         show.emit([asdict(e) for e in mine], lambda: _query(query, mine, ended))
     elif window > len(mine):
-        raise DataError(f"{path}: query {query!r} has {len(mine)} windows, no number {window}")
+        raise DataError(f"{path}: query {query!r} has {show.several(len(mine), 'window')}, no number {window}")
     else:
         show.emit(asdict(mine[window - 1]), lambda: _window(mine[window - 1]))
+
+
+def _some(queries: Sequence[str]) -> str:
+    return ", ".join(queries[:10]) + (", ..." if len(queries) > 10 else "")
 
 
 def _all(entries: Sequence[Entry], ended: Mapping[str, int]) -> None:
@@ -88,7 +92,7 @@ def _query(query: str, entries: Sequence[Entry], ended: Mapping[str, int]) -> No
     ]
     show.table(f"query {query}", columns, rows, text=("shown", "understood", "kind"))
     if query in ended:
-        show.remark(f"ended by the budget: {ended[query]} more calls were skipped")
+        show.remark(f"ended by the budget: {show.several(ended[query], 'more call was', 'more calls were')} skipped")
 
 
 def _window(entry: Entry) -> None:

@@ -30,7 +30,7 @@ from rankpipe.errors import DataError
 from rankpipe.trec import read_qrels
 
 ACCEPTED = (
-    "accepted are a BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), pydocs, "
+    "Accepted are a BEIR folder, a corpus (.jsonl, .jsonl.gz, .parquet, or a folder of these), pydocs, "
     "a Hugging Face id (hf:BeIR/scifact), "
     "and an id of ir_datasets (beir/scifact/test)"
 )
@@ -76,7 +76,7 @@ def _opened(spec: str | Path, split: str) -> Dataset:
     known_names = [*spellings(), "pydocs", *irds.ids()]
     missing = "" if installed("ir_datasets") else " (not installed: pip install 'rankpipe[datasets]')"
     raise DataError(
-        f"{name}: no such path, and no collection of this name{near(name, known_names)}; {ACCEPTED}{missing}"
+        f"{name}: no such path, and no collection of this name{near(name, known_names) or '.'} {ACCEPTED}{missing}"
     )
 
 
@@ -86,7 +86,8 @@ def sources(spec: str) -> list[Path]:
     if not path.exists() and root and spec in spellings():
         path = Path(root, spellings()[spec][0].folder)
     beir = [*path.glob("corpus.jsonl*"), *path.glob("queries.jsonl*"), *path.glob("qrels/**/*")]
-    return beir or [part for part in path.rglob("*") if part.name.endswith(files.ENDINGS)] or [path]
+    parts = [*path.glob("*"), *path.glob("*/*")]  # the second as in repositories of the hub
+    return beir or [part for part in parts if part.name.endswith(files.ENDINGS)] or [path]
 
 
 def open_files(

@@ -126,7 +126,7 @@ def worse(comparison: Comparison, measure: str, alpha: float = 0.05) -> list[Dif
     """
     known = list(dict.fromkeys(d.measure for d in comparison.differences))
     if measure not in known:
-        raise DataError(f"{measure!r} was not compared{near(measure, known)}; compared: {', '.join(known)}")
+        raise DataError(f"{measure!r} was not compared{near(measure, known) or '.'} Compared: {', '.join(known)}")
     of = [d for d in comparison.differences if d.measure == measure]
     corrected = holm([d.randomisation_p for d in of])
     return [d for d, p in zip(of, corrected, strict=True) if d.delta < 0 and p is not None and p < alpha]

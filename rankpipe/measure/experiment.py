@@ -170,8 +170,8 @@ class Experiment:
         queries = self.data.queries
         blocks = [queries[i : i + block] for i in range(0, len(queries), block)]
         dropped = 0
-        label = f"{self.name}: blocks of {block} queries"
-        for one in track(self._done(blocks, engine) if engine else map(self.through, blocks), label, len(blocks)):
+        through = zip(blocks, self._done(blocks, engine) if engine else map(self.through, blocks), strict=True)
+        for _, one in track(through, f"{self.name}: queries", len(queries), lambda of: len(of[0])):
             for name, rankings in one.rankings.items():
                 made[name] += rankings
             dropped += one.dropped

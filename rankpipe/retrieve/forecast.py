@@ -13,7 +13,7 @@ from typing import Any
 
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
-from rankpipe.progress import working
+from rankpipe.progress import listening, working
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import ANY, shown, size_bytes
 from rankpipe.retrieve.parts import Part
@@ -91,7 +91,7 @@ def forecast(
     if data.count is None or data.count < WORTH:
         return None
     make, cut, limit = kind.ready(recipe), Passages.of(recipe.get("passages")), size_bytes(memory)
-    with working(f"trying documents of {data.name}, to foretell what their index takes"):
+    with working(f"trying documents of {data.name}, to foretell what their index takes"), listening(None):
         for sample in SAMPLE:
             with TemporaryDirectory() as folder:
                 part = Part(Path(folder), memory=limit)

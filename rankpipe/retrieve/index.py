@@ -14,7 +14,7 @@ from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.retrieve.fields import SECTIONS
-from rankpipe.stage import Retriever
+from rankpipe.stage import FILTERS, Retriever
 from rankpipe.store import Draft, amend, open_artefact, read_manifest
 from rankpipe.where import KINDS, Filter
 
@@ -42,7 +42,7 @@ class Index(Retriever):
     :param k: hits a query, at most.
     :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
     :raises ArtefactError: If there is no whole index of this kind in the folder.
-    :raises RecipeError: If ``where`` is no condition.
+    :raises RecipeError: If ``where`` is no condition, or indexes of this kind cannot filter.
     """
 
     kind: ClassVar[str]
@@ -59,6 +59,8 @@ class Index(Retriever):
 
     def filtered(self, where: Filter | str) -> Self:
         """The same index, finding only documents that meet a condition, too; what is open is shared."""
+        if self.kind not in FILTERS:  # somebody's own kind, whose search may know nothing of it
+            return super().filtered(where)
         made, where = copy(self), Filter.of(where)
         made.where = where if self.where is None else self.where & where
         return made
@@ -82,9 +84,19 @@ class Index(Retriever):
                 ]
         return said
 
+    @property
+    def known_fields(self) -> dict[str, dict[str, int]]:
+        """Of each field: how many documents have it ("documents"), and how many of them a text, a number, ... in it."""
+        told = {}
+        for name in sorted({*self.field_names()}):
+            if documents := self.having(name):
+                kinds = {kind: n for kind in SECTIONS if (n := self.having(name, kind))}
+                told[name] = {"documents": documents, **kinds}
+        return told
+
     @abstractmethod
-    def having(self, field: str, kind: str) -> int:
-        """How many documents have a field of this kind (see :data:`~rankpipe.retrieve.fields.SECTIONS`)."""
+    def having(self, field: str, kind: str | None = None) -> int:
+        """How many documents have a field, if asked for of this kind (:data:`~rankpipe.retrieve.fields.SECTIONS`)."""
 
     @abstractmethod
     def field_names(self) -> Iterator[str]:

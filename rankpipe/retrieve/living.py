@@ -32,7 +32,7 @@ from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, new_part, portions
-from rankpipe.retrieve.passages import Passages, documents, joined, places
+from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
 from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
 from rankpipe.store import Draft, amend, publish
 
@@ -51,9 +51,10 @@ class Living(Index):
     apart: ClassVar[bool] = True  # whether each segment can be made and searched without the others
     reuses: ClassVar[bool] = False  # whether a segment takes what it can from older ones (parts.Part.older)
 
-    def having(self, field: str, kind: str) -> int:
-        """How many documents that are alive have a field of this kind."""
-        return sum(int(s.fields.having(field, kind)[s.living].sum()) for s in self.segments)
+    def having(self, field: str, kind: str | None = None) -> int:
+        """How many documents that are alive have a field, if asked for of this kind."""
+        masks = (s.fields.having(field, kind) & (heads(s.docs) if self.passages else True) for s in self.segments)
+        return sum(int(mask[s.living].sum()) for s, mask in zip(self.segments, masks, strict=True))
 
     def field_names(self) -> Iterator[str]:
         """The names of all fields."""

@@ -112,8 +112,8 @@ class Lucene(Index):
         reader = self._reader
         return (reader[place] for place in range(len(reader)))
 
-    def having(self, field: str, kind: str) -> int:
-        """How many documents have a field of this kind."""
+    def having(self, field: str, kind: str | None = None) -> int:
+        """How many documents have a field, if asked for of this kind."""
         with LOCK:
             return self._search.count(lucenefields.having(field, kind))
 

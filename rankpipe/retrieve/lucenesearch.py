@@ -129,7 +129,8 @@ def _meant(options: Mapping[str, Any]) -> dict[str, Any]:
         own = told["rm3"] if isinstance(told["rm3"], Mapping) else {}
         known = [*RM3.__dataclass_fields__]
         if unknown := [k for k in own if k not in known]:
-            raise RecipeError([f"rm3: no argument {k!r}{near(k, known)}; it takes {', '.join(known)}" for k in unknown])
+            takes = f"; it takes {', '.join(known)}"
+            raise RecipeError([f"rm3: no argument {k!r}{near(k, known) or takes}" for k in unknown])
         told["rm3"] = RM3(**own) if told["rm3"] is not False else None
     return told
 

@@ -252,9 +252,7 @@ class Milvus(Living):
         else:
             names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
             opened = reading(path / FILE, names, self._state.collection)
-        if before := vars(self).get("collection"):
-            before.close()
-        self.collection: Collection = opened
+        self.collection: Collection = opened  # the one before is closed when no filtered index has it any more
 
     @cached_property
     def encoders(self) -> Encoders:

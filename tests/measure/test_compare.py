@@ -231,5 +231,5 @@ def test_refusals() -> None:
         compare({"a": run(BEFORE)}, QRELS, ["RR"])
     with pytest.raises(DataError, match="did you mean old"):
         compare({"old": run(BEFORE), "new": run(AFTER)}, QRELS, ["RR"], baseline="odl")
-    with pytest.raises(DataError, match=r"'nDCG@10' was not compared; compared: RR, P@1$"):
+    with pytest.raises(DataError, match=r"'nDCG@10' was not compared\. Compared: RR, P@1$"):
         worse(compare({"a": run(BEFORE), "b": run(AFTER)}, QRELS, ["RR", "P@1"]), "nDCG@10")

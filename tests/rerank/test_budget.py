@@ -245,7 +245,7 @@ def test_a_server_is_not_waited_for_beyond_the_seconds(tmp_path: Path, kind: typ
         budget = Budget(seconds=1.0)
         whole = kind(Cached(lm, path), Sliding(4, 2), budget=budget).apply(given)
         steps = [r.steps[0] for r in whole]
-        assert [(s.calls, s.skipped) for s in steps] == [(3, 1), (2, 2)]
+        assert sorted((s.calls, s.skipped) for s in steps) == [(2, 2), (3, 1)]
         assert sum(s.repaired for s in steps) == 2
         offline = Cached(Absent(lm.identity), path, offline=True)  # type: ignore[arg-type]
         again = kind(offline, Sliding(4, 2), budget=budget).apply(given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from rankpipe.cli import app
 from rankpipe.cli.options import merged
 from rankpipe.cli.reranking import By
 from rankpipe.data import Doc, Hit, Query, Ranking
-from rankpipe.errors import RecipeError
+from rankpipe.errors import MissingExtra
 from rankpipe.rerank.plans import Borda, Kemeny
 from rankpipe.rerank.prompts import ours, read
 from rankpipe.stage import Reranker, Top
@@ -105,19 +106,11 @@ def test_models_are_called_as_the_table_calls_them() -> None:
     assert {m.alias.rpartition("-")[0] for m in weights.known() if m.rerank} <= sizes_apart
 
 
-def faults(by: By) -> list[str]:
-    try:
-        by.node()
-    except RecipeError as error:
-        return error.faults
-    return []
-
-
 @pytest.mark.parametrize("line", CONSOLES)
 def test_what_needs_a_server_or_more_could_be_typed(line: str) -> None:
     """Its options are the verb's, and its recipe has no fault but for what is not installed here."""
     verb, *words = shlex.split(line)
     assert verb == "rerank"
     given = typer.main.get_command(app).commands[verb].make_context(verb, words).params  # type: ignore[attr-defined]
-    by = By(**{name: given[name] for name in By.__dataclass_fields__})
-    assert all("pip install" in fault for fault in faults(by)), faults(by)
+    with suppress(MissingExtra):
+        By(**{name: given[name] for name in By.__dataclass_fields__}).node()

@@ -283,7 +283,7 @@ def test_fields_of_an_index_are_counted(
     index.delete(doomed)
     held = [dict(d.fields) for d in index.documents()]
     names = {name for one in held for field, value in one.items() for name, _ in fields.flat(field, value)}
-    told = segments.fields(index.segments, index.passages)
+    told = index.known_fields
     assert {name: counts["documents"] for name, counts in told.items()} == {
         name: sum(meets(one, Exists(name)) for one in held) for name in sorted(names)
     }

@@ -1,5 +1,6 @@
 """What a build will take is foretold near enough, from a part; what cannot be had is refused before the work."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
+from rankpipe.progress import listening
 from rankpipe.retrieve import forecast, memory, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -15,6 +17,7 @@ from rankpipe.retrieve.forecast import Forecast, free_disk, free_memory
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.sparse import SparseIndex
+from tests.heard import Heard
 
 MANY = Dataset.of([Doc(f"d{i}", f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3) for i in range(5000)])
 KINDS: dict[str, tuple[type[Living], dict[str, Any]]] = {
@@ -43,6 +46,22 @@ def test_near_enough(name: str, tmp_path: Path) -> None:
     assert 0.8 * size < told.size_bytes < 1.3 * size
     assert told.seconds > 0
     assert told.memory_bytes > forecast.BESIDE + 2 * 320 * 5000
+
+
+def test_the_trial_is_one_piece_of_work() -> None:
+    """What is tried is not told as if it were the index."""
+    with listening(heard := Heard()):
+        assert forecast.forecast(BM25, MANY, shelf.full(BM25, {"use": "bm25"}))
+    [label] = heard.work
+    assert label.endswith("to foretell what their index takes")
+    assert heard.counts == []
+
+
+def test_what_was_foretold_stands_beside_what_came(tmp_path: Path) -> None:
+    with listening(heard := Heard()):
+        shelf.build(MANY, tmp_path, {"use": "bm25"})
+    assert f"{tmp_path}: 5000 documents: about " in heard.notices[0]
+    assert re.search("foretold were about .* s and .* MB; it took .* s and .* MB$", heard.notices[-1])
 
 
 def test_a_limit_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,6 +220,7 @@ def test_what_is_odd_about_a_filter_is_told_as_by_bm25(books: tuple[Lucene, BM25
         "by == Li",
     ):
         assert books[0].told(where) == books[1].told(where) != []
+    assert books[0].known_fields == books[1].known_fields != {}
     books[0].delete(["b"])
     assert books[0].told("exists(abstract)") == ["no document has a field 'abstract'"]
     assert {*books[0].field_names()} == {"year", "lang", "tags", "by", "by.name", "ok", "day", "more"}

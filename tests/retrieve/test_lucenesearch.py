@@ -8,12 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rankpipe import recipe
 from rankpipe.datasets import Dataset
 from rankpipe.errors import MissingExtra, RecipeError
 from rankpipe.retrieve import shelf
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.lucenefields import terms
-from rankpipe.retrieve.lucenesearch import RM3, Settings
+from rankpipe.retrieve.lucenesearch import RM3, Options, Settings
 from rankpipe.where import KINDS
 
 
@@ -42,6 +43,22 @@ def test_rm3_is_a_yes_a_no_or_its_arguments() -> None:
 def test_what_is_out_of_range_is_refused(options: dict[str, object], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Lucene.check(**options)
+
+
+def test_the_arguments_of_lucene_and_anserini_are_the_same() -> None:
+    told = {"k1": 1.2, "rm3": {"fb_docs": 3}, "fields": {"title": 2.0}, "language": "de"}
+    assert recipe.check({"use": "anserini", "index": "cacm", **told}) == []
+    assert recipe.bind({"use": "lucene", **told}, "", method="build", given=("data", "folder")) == []
+    for node in ({"use": "anserini", "index": "cacm"}, {"use": "lucene"}):
+        said = recipe.bind({**node, "k1": "much", "stemer": "none"}, "", method="build" if len(node) == 1 else None)
+        assert [fault.partition(": ")[2] for fault in said if "missing" not in fault] == [
+            "no argument 'stemer'; did you mean stemmer?",
+            "k1: 'much' is a str, expected float",
+        ]
+    assert "no argument 'where'" in recipe.check({"use": "anserini", "index": "cacm", "where": "a == 1"})[0]
+    assert recipe.defaults(Options) == {
+        "k1": 0.9, "b": 0.4, "rm3": False, "fields": None, "language": "en", "stemmer": "porter", "stopwords": True,
+    }  # fmt: skip
 
 
 def test_all_faults_at_once() -> None:

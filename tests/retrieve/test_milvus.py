@@ -107,6 +107,7 @@ def test_filters_find_what_our_own_find(tmp_path: Path, uri: str) -> None:
             d.id for d in alone.documents() if d.id != "d2"
         }
     assert alone.told("year > 3") == ["no document has a field 'year'"]
+    assert alone.known_fields["n"]["number"] > 2
 
 
 @pytest.mark.parametrize("options", [{"index": "HNSW"}, {"index": "IVF_FLAT", "params": {"nlist": 64}}])
@@ -266,14 +267,19 @@ def test_a_reader_keeps_what_it_opened(tmp_path: Path) -> None:
     writer = built(docs, tmp_path, **BOTH)
     readers = [Milvus(tmp_path), Milvus(tmp_path)]
     before = writer.run(QUERIES)
+    readers.append(writer.filtered("not exists(year)"))
     writer.update(some(10, 1).values())
     writer.delete(["d1", "d2"])
     for reader in readers:
         same(before, reader.run(QUERIES), 1e-9)
     assert len(readers[0].refresh()) == 8
     same(writer.run(QUERIES), readers[0].run(QUERIES), 1e-9)
+    same(writer.run(QUERIES), writer.filtered("not exists(year)").refresh().run(QUERIES), 1e-9)
     readers[1].search("fox")
     assert store.damages(readers[0].manifest) == []  # reading writes nothing
+    copies = [Path(reader.collection.where).parent for reader in readers]
+    del reader, readers[:]
+    assert not any(copy.exists() for copy in copies)
 
 
 def test_a_batch_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,14 +114,13 @@ def test_eva_begins_where_inputs_vary() -> None:
     whole = llama("bfloat16")
     handle = whole.model.layers[1].self_attn.q_proj.register_forward_hook(lambda _, x, __: seen.append(x[0]))
     [one] = batches(1, rows=16)
-    outputs_of = whole(**one)
-    assert outputs_of.logits is not None
+    whole(**one)
     handle.remove()
     model = even.apply(llama("bfloat16"), calibration=[one])
-    a = dict(layers(model))["base_model.model.model.layers.1.self_attn.q_proj"].lora_A[NAME].weight
+    a = dict(layers(model))["base_model.model.model.layers.1.self_attn.q_proj"].lora_A[NAME].weight.detach()
     assert a.dtype == torch.float32  # PEFT leaves them in the base's, too coarse to be trained
     assert apart(a @ a.T, torch.eye(4)) < 1e-2
-    x = seen[0].float().reshape(-1, 16)
+    x = seen[0].detach().float().reshape(-1, 16)
     top = torch.linalg.svd(x - x.mean(0), full_matrices=False)[2][:4]
     assert float(torch.linalg.svdvals(a @ top.T).min()) > 0.99
 
@@ -156,7 +155,7 @@ def test_any_optimizer_is_paced(settings: Any) -> None:
     method.pace(optimizer)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     train(method, model, steps=2, optimizer=optimizer)
-    moved = {n: float((p - before[n]).abs().max()) for n, p in model.named_parameters() if p.requires_grad}
+    moved = {n: apart(p, before[n]) for n, p in model.named_parameters() if p.requires_grad}
     fast = max(v for n, v in moved.items() if "lora_B" in n)
     assert {g["lr"] for g in optimizer.param_groups} == {1e-3, 8e-3}
     assert fast > 4 * max(v for n, v in moved.items() if "lora_A" in n) > 0
@@ -172,7 +171,7 @@ def test_a_does_not_move(name: str) -> None:
     train(METHODS[name], model)
     for path, layer in layers(model):
         assert torch.equal(layer.lora_A[NAME].weight, before[path])
-        assert float(layer.lora_B[NAME].weight.abs().max()) > 0
+        assert bool(layer.lora_B[NAME].weight.any())
         if name == "frozen-a":
             assert apart(before[path] @ before[path].T, torch.eye(4)) < 1e-5
     assert set(METHODS[name].report(model).by_kind) == {"lora_B"}
@@ -291,7 +290,7 @@ def test_lora_xs_is_small_and_in_the_largest_directions(dtype: str) -> None:
         weight = layer.get_base_layer().weight.detach().float()
         v = layer.lora_A[NAME].parametrizations.weight[0].v
         assert apart(v @ v.T, torch.eye(4)) < 1e-5
-        largest = layer.lora_B[NAME].weight @ v
+        largest = layer.lora_B[NAME].weight.detach() @ v
         assert apart(largest, best(weight, 4)) < 1e-5
         tail = torch.linalg.svdvals(weight.double())[4:]
         assert float(((weight - largest) ** 2).sum()) == pytest.approx(float((tail**2).sum()), rel=1e-4)
@@ -334,7 +333,7 @@ def test_stages_add_up_and_change_nothing_when_they_end(dtype: str, bound: float
                 jumps.append(apart(outputs(model), before) / float(before.abs().max()))
                 parts = [p for n, p in model.named_parameters() if p.requires_grad]
                 assert not [p for p in parts if p in optimizer.state]
-                assert all(float(p.abs().max()) == 0 for n, p in model.named_parameters() if "lora_B" in n)
+                assert not any(bool(p.any()) for n, p in model.named_parameters() if "lora_B" in n)
 
     ranks: list[int] = []
     _, layer = next(layers(model))

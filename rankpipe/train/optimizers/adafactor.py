@@ -17,7 +17,7 @@ class Adafactor(Settings):
 
     :param scale_parameter: ``torch.optim.Adafactor``'s instead: ``lr``, or one over the root of the steps if that is
         less, times the size (root mean square) of the weights.
-    :param write: how weights of less than single precision are written; see galore.
+    :param write: how weights of less than single precision are written: rounded, from a master copy, or stochastically.
     :param seed: of the rounding.
     """
 

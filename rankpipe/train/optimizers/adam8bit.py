@@ -22,7 +22,7 @@ class Adam8bit(Settings):
 
     :param betas: how much of the two moments is kept at a step.
     :param eps: added to the root of the second.
-    :param write: how weights of less than single precision are written; see galore.
+    :param write: how weights of less than single precision are written: rounded, from a master copy, or stochastically.
     :param seed: of the rounding.
     """
 
