@@ -16,6 +16,7 @@ from rankpipe.datasets import open_dataset
 from rankpipe.train.labels import Recorded
 from rankpipe.trec import read_run
 
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft still asks for it
 VERBS = (recipes, train)  # importing them registers their verbs
 Rankpipe = Callable[..., Result]
 
