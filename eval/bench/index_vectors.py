@@ -23,7 +23,7 @@ from rankpipe.retrieve.approximate import KNOBS
 FAISS, MILVUS = "FAISS", "Milvus Lite"
 RECALL = 0.98  # at 10, that our approximate indexes are set for
 GRAPH_MOST = 100_000  # documents; of more, FAISS is not made to build a graph a second time: it searches ours
-MILVUS_MOST = 10_000  # documents; of 50,000, one query took it two seconds
+MILVUS_MOST = 10_000  # documents
 BLOCK = 4096  # texts that rivals encode at once
 MESSAGE = 50  # queries that Milvus is asked at once
 

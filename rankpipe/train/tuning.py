@@ -218,7 +218,7 @@ def _steps(args: Any, lists: int) -> int:
     """Of the whole training, by one process."""
     if args.max_steps > 0:
         return int(args.max_steps)
-    a_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    a_step: int = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps: int = ceil(args.num_train_epochs * ceil(lists / a_step))
     return steps
 
