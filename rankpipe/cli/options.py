@@ -52,7 +52,7 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", "-s", help="An argument of the component, as KEY=VALUE; lm.KEY=VALUE one of its lm."),
 ]
-Depth = Annotated[int | None, typer.Option("--depth", min=1, help="How many hits of each query are read.")]
+Depth = Annotated[int | None, typer.Option("--depth", min=1, metavar="N", help="How many hits of each query are read.")]
 Measures = Annotated[
     list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it; one or more.")
 ]
