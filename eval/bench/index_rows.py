@@ -54,17 +54,18 @@ def searched(
     queries: Sequence[Query],
     k: int,
     times: int,
-    also: Mapping[str, Runner[Any]] | None = None,
+    also: Callable[[int], Mapping[str, Runner[Any]]] = lambda _: {},
 ) -> Rows:
     """All queries at once, and some of them one at a time.
 
-    :param also: what is asked all of them, in its own process.
+    :param also: what is asked in its own process: so many queries, one at a time; all at once if 0.
     """
     for run in searches.values():
         run(queries[:5], k)
     rounds: dict[str, dict[str, Runner[Any]]] = {
-        AT_ONCE: {n: clocked(partial(run, queries, k)) for n, run in searches.items()} | dict(also or {}),
-        ONE: {n: clocked(partial(_singly, run, queries[:SINGLE], k)) for n, run in searches.items()},
+        AT_ONCE: {n: clocked(partial(run, queries, k)) for n, run in searches.items()} | dict(also(0)),
+        ONE: {n: clocked(partial(_singly, run, queries[:SINGLE], k)) for n, run in searches.items()}
+        | dict(also(SINGLE)),
     }
     for how, runners in rounds.items():
         done = race(runners, times)

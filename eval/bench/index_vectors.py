@@ -45,18 +45,19 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
         if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:
             made[MILVUS] = built(partial(_milvus, data, scratch / "milvus"), scratch / "milvus")
         yield from builds(kind, made, documents)
-        own = {k: Dense(ours, k) for k in KS}
+        knobs = _turned(ours, queries, truth)
+        own = {k: Dense(ours, k, **knobs) for k in KS}
         searches: dict[str, Search] = {OURS: lambda asked, k, own=own: own[k].run(asked)}
         [segment] = own[KS[0]].segments
-        searches[FAISS] = _FaissAlone(theirs if FAISS in made else segment.folder, own[KS[0]].manifest.facts).search
+        searches[FAISS] = _FaissAlone(theirs if FAISS in made else segment.folder, knobs).search
         if milvus:
             searches[MILVUS] = _MilvusAlone(scratch / "milvus").search
         found = own[KS[0]].run(queries)
         truth = truth or found
-        recall = round(mean(_shared(a, b) for a, b in zip(found, truth, strict=True)), 4)
+        measured = {"recall_at_10": _recall(found, truth), "turned_to": ", ".join(f"{k} {v}" for k, v in knobs.items())}
         for k in KS:
             for name, row in searched(kind, searches, queries, k, times):
-                yield name, row | ({"recall_at_10": recall} if row["system"] == OURS else {})
+                yield name, row | (measured if row["system"] == OURS else {})
         yield from changed(kind, own[KS[0]], made[OURS]["seconds"])
 
 
@@ -65,8 +66,24 @@ def _lists(documents: int) -> int:
     return 1 << round(log2(4 * sqrt(documents)))
 
 
+def _turned(folder: Path, queries: Sequence[Query], truth: Sequence[Ranking]) -> dict[str, int]:
+    """What the index's knob has to be turned to, from what its build has found on, to find as much for questions.
+
+    A build has only documents to ask with, which lie nearer to each other than questions do to them.
+    """
+    facts = Dense(folder).manifest.facts
+    knobs = {knob: int(facts[knob]) for knob in KNOBS if knob in facts}
+    while knobs and _recall(Dense(folder, KS[0], **knobs).run(queries), truth) < RECALL:
+        knobs = {knob: 2 * value for knob, value in knobs.items()}
+    return knobs
+
+
+def _recall(found: Sequence[Ranking], truth: Sequence[Ranking]) -> float:
+    """The share of the exact hits that was found."""
+    return round(mean(_shared(a, b) for a, b in zip(found, truth, strict=True)), 4)
+
+
 def _shared(found: Ranking, truth: Ranking) -> float:
-    """Of the exact hits, those that were found."""
     nearest = {h.doc.id for h in truth.hits}
     return len(nearest & {h.doc.id for h in found.hits}) / len(nearest)
 
@@ -106,13 +123,12 @@ def _faiss(data: Dataset, folder: Path, factory: str) -> None:
 class _FaissAlone:
     """Two arrays: scores and places."""
 
-    def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, knobs: dict[str, int]) -> None:
         import faiss
 
         self.index, self.encoder = faiss.read_index(str(folder / "faiss.index")), Static()
-        for knob in KNOBS:
-            if knob in facts:
-                faiss.ParameterSpace().set_index_parameter(self.index, knob, facts[knob])
+        for knob, value in knobs.items():
+            faiss.ParameterSpace().set_index_parameter(self.index, knob, value)
 
     def search(self, queries: Sequence[Query], k: int) -> Any:
         """Encoded, and looked up."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import rivals
-from common import weight
+from common import Runner, weight
 from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
 
 from rankpipe import BM25
 from rankpipe.data import Query
 from rankpipe.datasets import Dataset
+
+
+def _lucene(lucene: rivals.Pyserini | None, k: int, singly: int) -> Mapping[str, Runner[Any]]:
+    return lucene.runners("search", k, singly) if lucene else {}
 
 
 def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path | None, times: int) -> Rows:
@@ -31,7 +36,7 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
             for name, build in lucene.runners("index").items():
                 seconds, _ = build()
                 [folder] = scratch.glob(f"lucene-{name.split()[-1]}-*")
-                made[name] = {"seconds": seconds, "bytes": weight(folder), "peak_mb": None}
+                made[name] = {"seconds": seconds, "bytes": weight(folder), "peak_mb": lucene.peak_mb}
         yield from builds("bm25", made, data.corpus.count)
         arrays, texts = rivals.bm25s_load(bare, texts=False), rivals.bm25s_load(whole, texts=True)
         own = {k: BM25(ours, k) for k in KS}
@@ -41,6 +46,5 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
             "bm25s, texts": lambda asked, k: rivals.bm25s_search(texts, asked, k),
         }
         for k in KS:
-            also = lucene.runners("search", k) if lucene else {}
-            yield from searched("bm25", searches, queries, k, times, also)
+            yield from searched("bm25", searches, queries, k, times, partial(_lucene, lucene, k))
     yield from changed("bm25", BM25(ours), made[OURS]["seconds"])

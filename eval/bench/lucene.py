@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
+
+from common import peak_mb
 
 from rankpipe.java import start
 
@@ -18,7 +21,10 @@ KEEP = {"ids": [], "texts": ["-storeRaw"]}  # what a hit brings with it
 
 
 def main() -> None:
-    """Start the JVM, answer with the seconds that took, then do as asked: ``index texts 0``, ``search ids 1000``."""
+    """Start the JVM, answer with the seconds that took, then do as asked: ``index texts 0``, ``search ids 1000 50``.
+
+    The last number is how many queries are asked, one at a time; 0 are all of them at once.
+    """
     corpus, queries, work = map(Path, sys.argv[1:])
     asked = json.loads(queries.read_text("utf-8"))
     folders: dict[str, Path] = {}
@@ -26,15 +32,15 @@ def main() -> None:
         os.dup2(2, 1)  # what Java prints is no answer
         begun = perf_counter()
         start()
-        print(json.dumps([perf_counter() - begun, {}]), file=answers)
+        print(json.dumps([perf_counter() - begun, {}, peak_mb()]), file=answers)
         for number, line in enumerate(sys.stdin):
-            verb, kept, k = line.split()
+            verb, kept, k, singly = line.split()
             if verb == "index":
                 folders[kept] = work / f"lucene-{kept}-{number}"
                 answer = index(corpus, folders[kept], KEEP[kept])
             else:
-                answer = search(folders[kept], asked, int(k))
-            print(json.dumps(answer), file=answers)
+                answer = search(folders[kept], asked, int(k), int(singly))
+            print(json.dumps([*answer, peak_mb()]), file=answers)
 
 
 def index(corpus: Path, folder: Path, keep: list[str]) -> tuple[float, Run]:
@@ -47,12 +53,16 @@ def index(corpus: Path, folder: Path, keep: list[str]) -> tuple[float, Run]:
     return perf_counter() - begun, {}
 
 
-def search(folder: Path, asked: dict[str, str], k: int) -> tuple[float, Run]:
+def search(folder: Path, asked: dict[str, str], k: int, singly: int) -> tuple[float, Run]:
     """Open the index and search with one thread: seconds, and the run."""
     from pyserini.search.lucene import LuceneSearcher
 
     begun = perf_counter()
-    found = LuceneSearcher(str(folder)).batch_search([*asked.values()], [*asked], k=k, threads=1)
+    searcher = LuceneSearcher(str(folder))
+    if singly:
+        found = {query: searcher.search(text, k=k) for query, text in islice(asked.items(), singly)}
+    else:
+        found = searcher.batch_search([*asked.values()], [*asked], k=k, threads=1)
     seconds = perf_counter() - begun
     return seconds, {query: {hit.docid: hit.score for hit in hits} for query, hits in found.items()}
 

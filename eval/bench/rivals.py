@@ -79,14 +79,18 @@ class Pyserini:
 
     def __init__(self, process: Popen[str], said: Path) -> None:
         self._process, self._said = process, said
+        self.peak_mb = 0  # its largest memory so far
         self.start_s, _ = self._answer()
 
-    def runners(self, verb: str, k: int = 0) -> dict[str, Runner[Run]]:
-        """Do ``verb``, index or search (for ``k`` hits), with ids alone and with texts: its seconds, and the run."""
+    def runners(self, verb: str, k: int = 0, singly: int = 0) -> dict[str, Runner[Run]]:
+        """Do ``verb``, index or search (for ``k`` hits), with ids alone and with texts: its seconds, and the run.
+
+        :param singly: so many queries, one at a time; 0 are all at once.
+        """
 
         def run(kept: str) -> tuple[float, Run]:
             assert self._process.stdin
-            print(verb, kept, k, file=self._process.stdin, flush=True)
+            print(verb, kept, k, singly, file=self._process.stdin, flush=True)
             return self._answer()
 
         return {"Pyserini, ids": partial(run, "ids"), "Pyserini, texts": partial(run, "texts")}
@@ -95,7 +99,7 @@ class Pyserini:
         assert self._process.stdout
         if not (line := self._process.stdout.readline()):
             raise SystemExit(f"lucene.py ended:\n{self._said.read_text('utf-8')[-2000:]}")
-        seconds, run = json.loads(line)
+        seconds, run, self.peak_mb = json.loads(line)
         return seconds, run
 
 
