@@ -19,15 +19,28 @@ RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder o
 def train(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Forget the checkpoints of earlier runs.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell the memory, and refuse too much.")] = False,
 ) -> None:
     """Tune a reranker: make its examples, train it, evaluate it on the way, and keep the best. Killed, it goes on.
 
     rankpipe train models/listwise-smollm2-lora
     """
+    from rankpipe.retrieve.memory import shown
     from rankpipe.train.tuning import Tuning
 
     there(recipe)
     tuning = Tuning(recipe)
+    if dry_run:
+        with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
+            foretold = tuning.forecast()
+        sizes = {**foretold.parts, "all": foretold.total}
+        show.emit(
+            {f"{name}_bytes": size for name, size in sizes.items()},
+            lambda: show.facts(
+                f"{tuning.folder}: memory, beside Python and torch", {n: shown(size) for n, size in sizes.items()}
+            ),
+        )
+        return
     with show.going_on(f"checkpoints are kept in {tuning.work}; to go on from the last one"):
         facts = tuning.run(force=force)
     told = {"folder": str(tuning.folder), **facts}

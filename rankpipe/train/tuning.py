@@ -36,6 +36,7 @@ from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.card import card
 from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
+from rankpipe.train.forecast import Forecast, forecast, free, longest
 from rankpipe.train.heads.head import Batch, Dtype, Head, Ranker
 from rankpipe.train.lists import Lists
 from rankpipe.train.objective import Objective
@@ -148,13 +149,25 @@ class Tuning:
             trainer.average.put()
         return self._publish(trainer)
 
+    def forecast(self) -> Forecast:
+        """What training will hold in memory; makes the examples, and loads no weights.
+
+        :raises RecipeError: If ``check`` finds faults, or it is more than can be had here; says what makes it less.
+        """
+        refuse(self.check())
+        parts, args, (examples, _) = self._parts, self._arguments(), self._data()
+        made = forecast(
+            parts.head.over(str(self.tree["model"])), Objective(parts.loss, parts.head),
+            arguments.optimizer(self.tree.get("optimizer"), args), parts.adapter,
+            longest(examples, args.per_device_train_batch_size), dtype=self.dtype, args=args, ema="ema" in self.tree,
+        )  # fmt: skip
+        made.refuse(free(args.device.type), f"this {args.device.type}")
+        return made
+
     def trainer(self) -> Any:
         """transformers' Trainer, ready to train."""
         transformers, parts = need("transformers", name="training", extra="train"), self._parts
-        mine, theirs = parts.examples.parts(parts.dev.share if parts.dev else 0.0)
-        examples = parts.examples.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
-        held: Held | None = parts.dev.held(parts.examples, theirs) if parts.dev else None
-        args = arguments.made(self.tree.get("training", {}), self.work / "checkpoints", parts.dev)
+        args, (examples, held) = self._arguments(), self._data()
         transformers.set_seed(args.seed)  # a new score head is drawn
         ranker = parts.head.over(str(self.tree["model"]))
         with working(f"{self.tree['model']}: loading"):
@@ -174,6 +187,16 @@ class Tuning:
             parts.dev.patience if parts.dev else None,
         )
         return RankTrainer(model, args, method, examples, held, self.work)
+
+    def _arguments(self) -> Any:
+        return arguments.made(self.tree.get("training", {}), self.work / "checkpoints", self._parts.dev)
+
+    def _data(self) -> tuple[Any, Held | None]:
+        """The lists to learn from, and the development queries, if there are any."""
+        lists, dev = self._parts.examples, self._parts.dev
+        mine, theirs = lists.parts(dev.share if dev else 0.0)
+        examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
+        return examples, dev.held(lists, theirs) if dev else None
 
     @cached_property
     def _parts(self) -> Parts:

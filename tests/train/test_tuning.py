@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -22,53 +21,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+from tuned import TRAINING  # noqa: E402
+
 from rankpipe import recipe, store, trec  # noqa: E402
-from rankpipe.datasets import open_dataset  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 
-TRAINING = {
-    "max_steps": 6, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 2, "logging_steps": 2,
-    "save_steps": 2, "use_cpu": True, "seed": 5,
-}  # fmt: skip
-LORA = {"use": "lora", "rank": 2}
 GALORE = {"use": "galore", "rank": 4, "gap": 2, "lr": 0.01, "scale": 1.0}
-
-
-@pytest.fixture(scope="session")
-def first_stage(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run over the tiny collection: eight documents for each query, the relevant ones not at the top."""
-    data = open_dataset(tiny_path)
-    docs = [d.id for d in data.docs()]
-    rows = []
-    for i, query in enumerate(data.queries):
-        good = [d for d, grade in data.qrels.get(query.id, {}).items() if grade > 0]
-        bad = [d for d in docs[i:] + docs[:i] if d not in good]
-        hits = [*bad[:4], *good, *bad[4:]][:8]
-        rows += [f"{query.id} Q0 {d} {rank} {1 / rank} x\n" for rank, d in enumerate(hits, 1)]
-    file = tmp_path_factory.mktemp("first-stage") / "run.trec"
-    file.write_text("".join(rows))
-    return file
-
-
-@pytest.fixture
-def written(tiny_chat: Path, tiny_path: Path, first_stage: Path, tmp_path: Path) -> Any:
-    """Writes a recipe of a tiny model, with some keys other than usual; its folder."""
-
-    def write(name: str = "it", **more: Any) -> Path:
-        lists = {"use": "lists", "data": str(tiny_path), "run": str(first_stage), "length": [3, 5], "copies": 2}
-        tree = {
-            "model": str(tiny_chat), "head": {"use": "first-head", "context": 1024}, "examples": lists,
-            "loss": {"use": "first-loss"}, "adapter": LORA, "optimizer": {"use": "adamw", "lr": 0.01},
-            "training": TRAINING,
-        } | more  # fmt: skip
-        folder = tmp_path / "models" / name
-        folder.mkdir(parents=True)
-        (folder / "recipe.yaml").write_text(yaml.safe_dump({k: v for k, v in tree.items() if v is not None}))
-        return folder
-
-    return write
 
 
 class Killed(transformers.TrainerCallback):  # type: ignore[misc]

@@ -44,8 +44,8 @@ class Ranker(ABC):
     whole: ClassVar[bool] = False  # whether its reranker takes no adapters, only whole models
 
     @abstractmethod
-    def load(self, dtype: Dtype) -> Any:
-        """The model to be tuned, on the CPU."""
+    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
+        """The model to be tuned, on the CPU; or ``empty``, on torch's device "meta", to be counted and not computed."""
 
     @abstractmethod
     def batch(self, examples: Sequence[Example], *, reply: bool = False, together: bool = False) -> Batch:
@@ -80,6 +80,11 @@ class Ranker(ABC):
         :param adapted: whether it is an adapter.
         :param dtype: the number format in which it was evaluated.
         """
+
+
+def on(empty: bool) -> str | None:
+    """The device of a model that is loaded: torch's, without numbers, or any."""
+    return "meta" if empty else None
 
 
 @contextmanager

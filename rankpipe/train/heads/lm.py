@@ -12,7 +12,7 @@ from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.lm.hf import HF
 from rankpipe.lm.local import whole
-from rankpipe.train.heads.head import Batch, Dtype, Ranker, at_rest
+from rankpipe.train.heads.head import Batch, Dtype, Ranker, at_rest, on
 from rankpipe.train.losses.reply import IGNORED
 
 
@@ -77,14 +77,14 @@ class OfLM(Ranker):
         self.model, self.context = model, context
         self.lm = Tuned(model, dtype="float32", context=context)
 
-    def load(self, dtype: Dtype) -> Any:
+    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
         """The causal language model.
 
         :raises ModelError: If the folder does not hold one.
         """
         torch, transformers = (need(name, name="a head", extra="train") for name in ("torch", "transformers"))
         folder = weights.resolve(self.model)
-        return whole(transformers.AutoModelForCausalLM, folder, dtype=getattr(torch, dtype))
+        return whole(transformers.AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), device_map=on(empty))
 
     def save(self, model: Any, folder: Path, whole: bool) -> None:
         """The tokenizer, and the model in transformers' layout."""

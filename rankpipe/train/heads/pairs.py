@@ -17,7 +17,7 @@ from rankpipe.progress import notice
 from rankpipe.rerank.cross import CrossEncoder, Loaded, Scored
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -75,7 +75,7 @@ class OfPairs(Ranker):
         config = loaded(transformers.AutoConfig, self.folder, local_files_only=True)
         return int(min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 512)))
 
-    def load(self, dtype: Dtype) -> Any:
+    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
         """With a head for one number.
 
         :raises ModelError: If it cannot have one.
@@ -85,9 +85,9 @@ class OfPairs(Ranker):
         )
         model, told = loaded(
             transformers.AutoModelForSequenceClassification, self.folder, local_files_only=True, num_labels=1,
-            output_loading_info=True, dtype=getattr(torch, dtype),
+            output_loading_info=True, dtype=getattr(torch, dtype), device_map=on(empty),
         )  # fmt: skip
-        if fresh := sorted(told["missing_keys"]):
+        if (fresh := sorted(told["missing_keys"])) and not empty:
             notice(f"{self.model}: has no {', '.join(fresh)}; they begin at random")
         model.config.pad_token_id = self.tokenizer.pad_token_id
         return model

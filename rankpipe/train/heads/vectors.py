@@ -22,7 +22,7 @@ from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.retrieve.encode import Encoder, Vectors, encoder, prompts
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -100,9 +100,9 @@ class OfVectors(Ranker):
         """The whole encoder; the model that is tuned is its first part."""
         return st.load("SentenceTransformer", weights.resolve(self.model), "float32", self.most)
 
-    def load(self, dtype: Dtype) -> Any:
+    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
         """The transformer inside."""
-        self.sentence.to("cpu", getattr(need("torch", name="bi-encoder-head", extra="train"), dtype))
+        self.sentence.to(on(empty) or "cpu", getattr(need("torch", name="bi-encoder-head", extra="train"), dtype))
         return self.sentence[0].auto_model
 
     def batch(self, examples: Sequence[Example], *, reply: bool = False, together: bool = False) -> Batch:  # noqa: ARG002
@@ -121,7 +121,7 @@ class OfVectors(Ranker):
         queries, docs = made[: len(mask)], made[len(mask) :]
         if "together" in batch:
             return Outputs(queries @ docs.T)
-        return Outputs(spread((queries[mask.nonzero()[:, 0]] * docs).sum(1), mask))
+        return Outputs(spread((queries.repeat_interleave(mask.sum(1), 0, output_size=len(docs)) * docs).sum(1), mask))
 
     @contextmanager
     def stage(self, model: Any, depth: int) -> Iterator[Reranker]:
