@@ -20,7 +20,7 @@ test-ray: .venv-ray/.made
 	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 nice .venv-ray/bin/python -m pytest tests/retrieve/test_ray.py -m ''
 
 test-milvus: .venv-milvus/.made
-	nice .venv-milvus/bin/python -m pytest tests/retrieve/test_milvus.py -m ''
+	nice .venv-milvus/bin/python -m pytest tests/retrieve/test_milvus.py tests/retrieve/test_damaged.py tests/retrieve/test_readers.py -m ''
 
 vllm-env: .venv-vllm/.made
 
@@ -32,7 +32,7 @@ rankllm-env: .venv-rankllm/.made
 java-env: .venv-java/.made
 
 test-java: .venv-java/.made
-	.venv-java/bin/python -m pytest tests/retrieve/test_lucene.py -m '' -o filterwarnings=default
+	.venv-java/bin/python -m pytest tests/retrieve/test_lucene.py tests/retrieve/test_damaged.py tests/retrieve/test_readers.py -m '' -o filterwarnings=default
 
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -122,12 +122,13 @@ def _held(folder: Path) -> Iterator[None]:
 
 def damage(path: Path, size: int, checksum: str, look: bool) -> str | None:
     """What is wrong with a file: not there, of another size or (if looked at) of another checksum."""
-    if not path.exists():
+    try:
+        if (there := path.stat().st_size) != size:
+            return f"{path} has {there} bytes, the manifest says {size}"
+        if look and sha256(path) != checksum:
+            return f"{path} is damaged: its sha256 is not the manifest's"
+    except FileNotFoundError:
         return f"{path} is missing"
-    if path.stat().st_size != size:
-        return f"{path} has {path.stat().st_size} bytes, the manifest says {size}"
-    if look and sha256(path) != checksum:
-        return f"{path} is damaged: its sha256 is not the manifest's"
     return None
 
 

@@ -18,13 +18,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rankpipe import builds
-from rankpipe.disk import damage, disk_errors, fsync, lock, sha256, write
+from rankpipe import builds, seen
+from rankpipe.disk import disk_errors, fsync, lock, sha256, write
 from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
-
-HASH_ON_OPEN_BYTES = 64 << 20  # larger artefacts are checked by size when opened, by checksum when verified
 
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
@@ -60,6 +58,11 @@ class Manifest:
     def path(self) -> Path:
         """Where the files lie."""
         return self.folder / "made" / self.build
+
+    @property
+    def paths(self) -> dict[Path, tuple[int, str]]:
+        """Where each file lies, with its size and checksum."""
+        return {self.path / name: known for name, known in self.files.items()}
 
     @property
     def size_bytes(self) -> int:
@@ -204,6 +207,7 @@ class _Known:
         fsync(made)
         with write(folder / "manifest.json") as f:
             json.dump({**plain, "checksum": digest(plain)}, f, indent=1, sort_keys=True, ensure_ascii=False)
+        seen.note(folder, {made / build / name: known for name, known in sums.items()})
         builds.sweep(folder, {build})
 
 
@@ -235,7 +239,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
-    """What lies in ``folder``, checked: of this kind, whole, and (up to 64 MiB) bit for bit as it was written.
+    """What lies in ``folder``, checked: of this kind, whole, and bit for bit as it was written. Files of an artefact of
+    over 64 MiB are read only if they were written to since they were last seen to be whole.
 
     :raises ArtefactError: If it is absent, foreign, of another format or damaged; names the file and the cure.
     """
@@ -247,7 +252,7 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
             f"{folder}: format {manifest.format}, this version reads {format} (made by rankpipe "
             f"{manifest.versions.get('rankpipe')}); {cure(folder)}"
         )
-    faults = damages(manifest, checksums=manifest.size_bytes <= HASH_ON_OPEN_BYTES)
+    faults = seen.damages(folder, manifest.paths)
     if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
         return open_artefact(folder, kind=kind, format=format)
     if faults:
@@ -255,10 +260,9 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
     return manifest
 
 
-def damages(manifest: Manifest, *, checksums: bool = True) -> list[str]:
-    """Every file that is missing, of another size or (if asked) of another checksum."""
-    with working(f"checksums of {manifest.folder}"):
-        return [f for name, known in manifest.files.items() if (f := damage(manifest.path / name, *known, checksums))]
+def damages(manifest: Manifest) -> list[str]:
+    """Every file that is missing, of another size or of another checksum."""
+    return seen.damages(manifest.folder, manifest.paths, all_of_them=True)
 
 
 def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any], data: Data) -> str | None:

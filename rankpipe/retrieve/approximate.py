@@ -170,11 +170,11 @@ def build(
     return told
 
 
-def unturnable(segments: Iterable[Path], knobs: Mapping[str, int]) -> list[str]:
+def unturnable(segments: Iterable[Nearest], knobs: Mapping[str, int]) -> list[str]:
     """What is wrong with turning knobs so, in an index of such segments."""
     if not knobs:
         return []
-    known = {knob for folder in segments if (folder / "faiss.json").exists() for knob in _tuned_to(folder)}
+    known = {knob for one in segments if isinstance(one, Faiss) for knob in one.knobs}
     there = f"it has {', '.join(sorted(known))}" if known else "it has none of the kind"
     faults = [f"{knob}: not of this index; {there}" for knob in knobs if knob not in known]
     return faults + [f"{knob}: {value}; expected 1 or more" for knob, value in knobs.items() if value < 1]

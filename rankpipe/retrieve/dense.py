@@ -59,6 +59,11 @@ class Embedded(Segment):
             return approximate.Faiss.opened(self.field, self.folder, self.device, self.knobs)
         return Exact(self.field)
 
+    def open(self) -> None:
+        """Open all files that are not yet."""
+        super().open()
+        _ = self.nearest
+
     def among(self, where: Filter | None, k: int) -> Nearest:
         """How the ``k`` nearest are searched among those that meet a condition."""
         return self.nearest if where is None else self.nearest.among(self.allowed(where), k)
@@ -99,7 +104,7 @@ class Dense(Encoded[Encoder]):
     ) -> None:
         self.device, self.efSearch, self.nprobe = device, efSearch, nprobe
         super().__init__(index, k, where)
-        if faults := approximate.unturnable([s.folder for s in self.segments], self._knobs):
+        if faults := approximate.unturnable([s.nearest for s in self.segments], self._knobs):
             raise RecipeError(faults)
 
     @classmethod
@@ -254,10 +259,11 @@ class Dense(Encoded[Encoder]):
         """A segment."""
         return Embedded(folder, recipe["store"], recipe["device"])
 
-    def _open(self) -> None:
-        super()._open()
-        for s in self.segments:
+    def _opened(self, folder: Path) -> list[Embedded]:
+        segments: list[Embedded] = super()._opened(folder)
+        for s in segments:
             s.device, s.knobs = self.device or s.device, self._knobs
+        return segments
 
     @property
     def _knobs(self) -> dict[str, int]:

@@ -108,14 +108,16 @@ class Index(Retriever):
             self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format)
             try:
                 self._open()
-                return self
             except FileNotFoundError:
                 if read_manifest(self.folder).build == self.manifest.build:
                     raise
+            else:
+                if read_manifest(self.folder).build == self.manifest.build:  # nothing was removed while it was opened
+                    return self
 
     @abstractmethod
     def _open(self) -> None:
-        """Open what the manifest names.
+        """Open what the manifest names, all of it: files that a search opened later might have been removed by then.
 
         :raises FileNotFoundError: If it is gone, because a writer has replaced it meanwhile.
         """

@@ -140,6 +140,8 @@ class Living(Index):
 
     def _open(self) -> None:
         self.segments = self.searched = self._opened(self.manifest.path)
+        for s in self.segments:
+            s.open()
 
     def only(self, numbers: Sequence[int]) -> Self:
         """Search these segments only, by what is known of all, until what is there now is opened again."""

@@ -60,6 +60,10 @@ class Segment:
             self._masks[where] = mask if self.alive is None else mask & self.alive
         return self._masks[where]
 
+    def open(self) -> None:
+        """Open all files that are not yet: what is open can be read though it be removed."""
+        _ = self.fields
+
     @property
     def held(self) -> int:
         """Bytes that merging it holds, about."""

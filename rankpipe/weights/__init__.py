@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
-from rankpipe import disk, store
+from rankpipe import disk, seen, store
 from rankpipe.catalog import near, require
 from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import working
@@ -213,7 +213,7 @@ def _digest(lines: Iterable[str]) -> str:
 
 
 def _content(path: Path) -> str:
-    if path.stat().st_size <= store.HASH_ON_OPEN_BYTES:
+    if path.stat().st_size <= seen.LARGE:
         return disk.sha256(path)
     with open(path, "rb") as f:
         head = f.read(SAMPLE_BYTES)

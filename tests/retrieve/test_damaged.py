@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rankpipe import catalog, java, store
+from rankpipe import catalog, disk, java, seen, store
 from rankpipe.cli import app
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc
@@ -132,19 +132,32 @@ def test_the_manifest(index: Index) -> None:
     assert len(type(index)(index.folder)) == 37
 
 
-def test_a_large_index_is_opened_by_sizes(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the first decision says; to verify finds what that does not."""
-    monkeypatch.setattr(store, "HASH_ON_OPEN_BYTES", 1000)
+def test_a_large_index_is_read_once(index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As the first decision says; and a file that was written to since is read again."""
+    monkeypatch.setenv("RANKPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(seen, "LARGE", 1000)
+    read: list[Path] = []
+    hashed = disk.sha256
+    monkeypatch.setattr(disk, "sha256", lambda path: (read.append(path), hashed(path))[1])
+    kind, files = type(index), index.manifest.files
+    kind(index.folder)
+    assert sorted(read) == sorted(index.manifest.path / name for name in files)
+    read.clear()
+    kind(index.folder)
+    assert read == []
+    path = index.manifest.path / max(files, key=lambda name: files[name][0])
+    whole = path.read_bytes()
     for said, harm in HARMS.items():
-        name = max(index.manifest.files, key=lambda n: index.manifest.files[n][0])
-        path = index.manifest.path / name
-        whole = path.read_bytes()
         harmed(path, harm(whole))
-        assert f"{path} " in verified(index)
-        assert said in verified(index)
-        if said == "is damaged":
-            assert store.open_artefact(index.folder, kind=index.kind, format=index.format).build
-        else:
+        for _ in range(2):
             with pytest.raises(ArtefactError, match=said):
-                type(index)(index.folder)
+                kind(index.folder)
+        assert said in verified(index)
         path.write_bytes(whole)
+    read.clear()
+    kind(index.folder)
+    assert read == [path]
+    read.clear()
+    index.delete(["d2"])  # what a change leaves as it was need not be read again
+    kind(index.folder)
+    assert read == []

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside",
+    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside", "seen",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -22,7 +22,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "signature": {"catalog"},
     "disk": {"errors"},
     "builds": {"errors"},
-    "store": {"builds", "disk", "errors", "progress", "provenance"},
+    "seen": {"disk", "errors", "progress"},
+    "store": {"builds", "disk", "errors", "progress", "provenance", "seen"},
     "provenance": set(),
     "aside": set(),
     "engine": {"aside", "catalog", "disk", "errors"},
@@ -30,7 +31,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "trec": {"data", "disk", "errors"},
     "lines": {"disk", "errors"},
     "journal": {"data", "errors", "lines", "progress", "stage"},
-    "weights": {"catalog", "disk", "errors", "store", "progress"},
+    "weights": {"catalog", "disk", "errors", "seen", "store", "progress"},
     "threads": set(),
     "onnx": {"catalog", "errors", "progress", "threads", "weights"},
     "st": {"catalog", "device", "errors", "onnx", "weights"},

@@ -1,0 +1,81 @@
+"""An index that is open stays what it was, whatever is written meanwhile, and opens whole while it is written."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from rankpipe.data import Doc, Query
+from rankpipe.retrieve.index import Index
+from tests.retrieve.test_damaged import index
+
+assert index  # a fixture: every kind, of two segments, with dead documents
+WHERE, QUERY = "n >= 20 and l = x", Query("q", "a b c t21 t25 t2")
+OPENED = 40
+
+
+def new(turn: int) -> list[Doc]:
+    return [Doc(f"e{i}", f"a b c {i}", f"t{i}", {"n": 100, "l": ["x"]}) for i in range(3 * turn, 3 * turn + 3)]
+
+
+def found(reader: Index) -> tuple[Any, ...]:
+    """With a condition, which reads what nothing has read before, and without."""
+    return tuple(
+        tuple((hit.doc.id, hit.doc.text, hit.score) for hit in one.run([QUERY])[0].hits)
+        for one in (reader.filtered(WHERE), reader)
+    )
+
+
+def test_what_is_open_outlives_its_files(index: Index) -> None:
+    kind: Callable[..., Index] = type(index)
+    before = found(kind(index.folder))
+    assert all(before)
+    reader = kind(index.folder)  # has searched nothing yet
+    old = reader.manifest.path
+    index.add(new(0))
+    index.compact()
+    index.delete(["d2", "e0"])
+    index.compact()
+    assert not old.exists()
+    assert found(reader) == before
+    assert found(kind(index.folder)) != before
+    assert found(reader.refresh()) == found(index)
+
+
+def written(kind: type[Any], folder: Path, go_on: Any) -> None:
+    index = kind(folder)
+    for _ in count():
+        index.add(new(0))
+        index.compact()
+        index.delete([doc.id for doc in new(0)])
+        index.compact()
+        if not go_on.value:
+            return
+
+
+def test_it_opens_whole_while_it_is_written(index: Index) -> None:
+    """Another process adds three documents and takes them away, and merges segments, which removes their files."""
+    kind: Callable[..., Index] = type(index)
+    without = found(kind(index.folder))
+    index.add(new(0))
+    within = found(kind(index.folder))
+    index.delete([doc.id for doc in new(0)])
+    context = multiprocessing.get_context("fork")
+    go_on = context.Value("b", True)
+    writer = context.Process(target=written, args=(type(index), index.folder, go_on))
+    writer.start()
+    try:
+        states = [found(kind(index.folder)) for _ in range(OPENED)]
+    finally:
+        go_on.value = False
+        writer.join(60)
+    assert writer.exitcode == 0
+    assert {*map(ids, states)} <= {ids(without), ids(within)}
+
+
+def ids(told: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Of all hits; in which order depends on centroids that merging may make anew."""
+    return tuple(frozenset(i for i, *_ in hits) for hits in told)
