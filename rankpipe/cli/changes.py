@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +15,7 @@ from rankpipe.cli.search import opened_index
 from rankpipe.errors import ArtefactError, CommandError, DataError
 
 if TYPE_CHECKING:
+    from rankpipe.data import Doc
     from rankpipe.retrieve.index import Change, Index
 
 From = Annotated[str, typer.Option("--data", "-d", help=options.DATA_HELP)]
@@ -26,9 +27,8 @@ def add(folder: Folder, data: From) -> None:
 
     rankpipe index add my-index --data more.jsonl
     """
-    from rankpipe.datasets import open_dataset
-
-    _change(folder, lambda living: living.add(open_dataset(data).docs()))
+    docs = _docs(folder, data)
+    _change(folder, lambda living: living.add(docs))
 
 
 @show.verb(index, "update")
@@ -37,9 +37,8 @@ def update(folder: Folder, data: From) -> None:
 
     rankpipe index update my-index --data corrected.jsonl
     """
-    from rankpipe.datasets import open_dataset
-
-    _change(folder, lambda living: living.update(open_dataset(data).docs()))
+    docs = _docs(folder, data)
+    _change(folder, lambda living: living.update(docs))
 
 
 @show.verb(index, "delete")
@@ -87,6 +86,15 @@ def export(
         f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}
     show.emit(told, lambda: show.out.print(f"{show.several(len(living), 'document')}: {out}", highlight=False))
+
+
+def _docs(folder: Path, data: str) -> Iterator[Doc]:
+    """Of a collection, with titles or without, as the index was built."""
+    from rankpipe import recipe
+    from rankpipe.datasets import open_dataset
+
+    tree = recipe.load(folder) if (folder / "recipe.yaml").exists() else {}
+    return open_dataset(data, titles=tree.get("titles")).docs()
 
 
 def _change(folder: Path, change: Callable[[Index], Change]) -> None:

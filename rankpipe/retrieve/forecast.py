@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import log
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -14,15 +16,16 @@ from typing import Any
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening, working
-from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import ANY, shown, size_bytes
-from rankpipe.retrieve.parts import Part
-from rankpipe.retrieve.passages import Passages
+from rankpipe.retrieve.trial import Trial
 
 SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, where that takes less than QUICK_S
 QUICK_S = 0.5
+UNKNOWN = 100_000  # documents, where nobody knows how many there are
 WORTH = 2000  # documents; of fewer nothing is said, for they are indexed in a moment
 BESIDE = 64 << 20  # bytes that blocks and batches take, about
+HEAPS = 0.5  # words are as many as this power of the documents, at least (Heaps 1978)
+WORK = 2  # the end of the work takes as much again
 GROWTH = 2  # while it is built, an index takes so many times its size
 
 
@@ -30,7 +33,8 @@ GROWTH = 2  # while it is built, an index takes so many times its size
 class Forecast:
     """What a build will take, about. The first documents of a corpus need not be like the others.
 
-    :param documents: how many there will be.
+    :param documents: how many there will be; if nobody knows, :data:`UNKNOWN`, so that one can multiply.
+    :param counted: whether they were.
     :param seconds: without loading a model, and without FAISS's part.
     :param memory_bytes: held at once, beside Python and the model.
     :param disk_bytes: that the build wants to be free.
@@ -44,10 +48,12 @@ class Forecast:
     disk_bytes: int
     size_bytes: int
     sample: int
+    counted: bool = True
 
     def __str__(self) -> str:
+        each = "" if self.counted else "each "
         return (
-            f"{self.documents} documents: about {_time(self.seconds)}, {shown(self.memory_bytes)} of memory and "
+            f"{each}{self.documents} documents: about {_time(self.seconds)}, {shown(self.memory_bytes)} of memory and "
             f"{shown(self.disk_bytes)} of disk on the way, {shown(self.size_bytes)} in the end (judged by "
             f"{self.sample} of them)"
         )
@@ -66,6 +72,8 @@ class Forecast:
         :raises RecipeError: If it takes more; says the numbers, and what helps.
         """
         faults = []
+        if not self.counted:
+            return
         if self.memory_bytes > memory:
             cure = f"build it in less, for example --memory {shown(max(memory / 2, 1)).replace(' ', '')}"
             faults.append(f"memory: about {shown(self.memory_bytes)} are needed, {shown(memory)} are free; {cure}")
@@ -76,36 +84,48 @@ class Forecast:
 
 
 def forecast(
-    kind: type[Living],
+    kind: type[Any],
     data: Dataset,
     recipe: dict[str, Any],
     memory: str | int | None = None,
     shard: int | None = None,
 ) -> Forecast | None:
-    """What ``kind.build`` would take; None if the collection is small, or does not say how many documents it has.
+    """What ``kind.build`` would take; None if the collection is small, or the kind has no ``trial``.
 
     :param recipe: of the index, with every argument.
     :param memory: as ``build`` takes it.
     :param shard: documents that are held at once, if not all: then memory is that of each worker.
     """
-    if data.count is None or data.count < WORTH:
+    documents = UNKNOWN if data.count is None else data.count
+    if documents < WORTH or not hasattr(kind, "trial"):
         return None
-    make, cut, limit = kind.ready(recipe), Passages.of(recipe.get("passages")), size_bytes(memory)
+    limit, tried = size_bytes(memory), list[Trial]()
+    make = kind.trial(recipe, limit)
     with working(f"trying documents of {data.name}, to foretell what their index takes"), listening(None):
         for sample in SAMPLE:
             with TemporaryDirectory() as folder:
-                part = Part(Path(folder), memory=limit)
                 docs, start = list(islice(data.docs(), sample)), perf_counter()
-                make(part.counted(cut.split(docs) if cut else docs), part)
-                seconds, size = perf_counter() - start, kind.size(part.folder, recipe)
+                tried.append(make(docs, Path(folder)))
+                seconds = perf_counter() - start
             if sample > SAMPLE[0] and seconds > QUICK_S:
                 break
-    times = data.count / len(docs)
-    share = min(shard or data.count, data.count) / len(docs)
-    held = BESIDE + min(2 * part.held * share, limit if limit < ANY else float("inf"))
+    last, times = tried[-1], documents / len(docs)
+    grown = WORK * _held(tried[-2:], min(shard or documents, documents))
+    held = last.fixed_bytes + BESIDE + min(grown, limit if limit < ANY else float("inf"))
+    size = last.size_bytes * times
     return Forecast(
-        data.count, seconds * times, round(held), round(GROWTH * size * times), round(size * times), len(docs)
+        documents, seconds * times, round(held), round(GROWTH * size), round(size), len(docs), data.count is not None
     )
+
+
+def _held(tried: Sequence[Trial], documents: int) -> float:
+    """Bytes that so many documents hold, and their words, of which fewer and fewer are new."""
+    few, many = tried
+    power = 1.0
+    if many.documents > few.documents and few.words_bytes:
+        power = log(many.words_bytes / few.words_bytes) / log(many.documents / few.documents)
+    times = documents / many.documents
+    return float(many.held_bytes * times + many.words_bytes * times ** min(max(power, HEAPS), 1.0))
 
 
 def free_memory() -> float:

@@ -34,6 +34,7 @@ from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
 from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
+from rankpipe.retrieve.trial import Trial, Try
 from rankpipe.store import Draft, amend, publish
 
 FAN = 8  # segments of a size that are merged into one
@@ -100,6 +101,22 @@ class Living(Index):
     def ready(cls, recipe: dict[str, Any]) -> Callable[[Iterable[Doc], Part], None]:
         """What makes segments, with all loaded that it takes."""
         return partial(cls.fill, recipe=recipe)
+
+    @classmethod
+    def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
+        """What indexes a few documents, to foretell what more of them take.
+
+        :param memory: bytes that it may hold.
+        """
+        make, cut = cls.ready(recipe), Passages.of(recipe.get("passages"))
+
+        def tried(docs: Sequence[Doc], folder: Path) -> Trial:
+            part = Part(folder / "000000", memory=memory, known=())
+            part.folder.mkdir()
+            make(part.counted(cut.split(docs) if cut else docs), part)
+            return Trial(len(docs), part.rows, cls.size(part.folder, recipe), part.held - part.rows)
+
+        return tried
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:  # noqa: ARG003

@@ -15,12 +15,16 @@ from rankpipe.progress import track
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
-from rankpipe.retrieve.lucenefiles import LOCK, Reader, Writer, writing
+from rankpipe.retrieve.lucenefiles import LOCK, RAM_MB, Reader, Writer, writing
 from rankpipe.retrieve.lucenesearch import Options, Search, Settings, analyzer
+from rankpipe.retrieve.memory import ID
+from rankpipe.retrieve.trial import Trial, Try
 from rankpipe.store import Draft, publish
 from rankpipe.where import Filter
 
 FIELDS = ("contents", "title", "text")
+SHARD = 1 << 16  # documents between two savings of a build
+HELD = 160  # bytes of an id in memory, beside its letters
 COUNTED = ("empty_texts", "ids_with_white_space")
 
 
@@ -64,7 +68,8 @@ class Lucene(Index):
 
     @classmethod
     def build(cls, data: Dataset, folder: Path, **options: Unpack[Options]) -> Lucene:
-        """Index a collection; ``k1``, ``b``, ``rm3`` and the boosts can be others at the search.
+        """Index a collection; ``k1``, ``b``, ``rm3`` and the boosts can be others at the search. A build that was
+        interrupted goes on after its last whole shard of 65,536 documents.
 
         :raises DataError: If there is no document, an id comes twice or is too long.
         :raises RecipeError: If an argument is out of its range.
@@ -72,13 +77,34 @@ class Lucene(Index):
         settings = cls.check(**options)
         words = analyzer(settings)  # first: without Java nothing is begun
         told = {"use": cls.kind, **recipe.defaults(Options), **options}
-        with publish(folder, kind=cls.kind, format=cls.format, recipe=told, data=data.data) as draft:
+        with publish(folder, kind=cls.kind, format=cls.format, recipe=told, data=data.data, resume=SHARD) as draft:
             docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
             with writing(draft.folder, words, settings.indexed) as writer:
-                for doc, line in checked(docs, {}):
-                    writer.put(doc, line, new=True)
+                done = len(writer)
+                for number, (doc, line) in enumerate(checked(docs, {}), 1):
+                    if number > done:
+                        writer.put(doc, line, new=True)
+                        if number % SHARD == 0:
+                            writer.commit()
             draft.facts = _facts(Reader(draft.folder))
         return cls(folder)
+
+    @classmethod
+    def trial(cls, recipe: dict[str, Any], memory: int) -> Try:  # noqa: ARG003  Java's is what it is
+        """What indexes a few documents, to foretell what more of them take."""
+        settings = cls.check(**{k: v for k, v in recipe.items() if k != "use"})
+        words = analyzer(settings)
+
+        def tried(docs: Sequence[Doc], folder: Path) -> Trial:
+            with writing(folder, words, settings.indexed) as writer:
+                for doc, line in checked(docs, {}):
+                    writer.put(doc, line, new=True)
+            held = sum(HELD + ID * len(doc.id) for doc in docs)
+            return Trial(
+                len(docs), held, sum(f.stat().st_size for f in folder.iterdir()), fixed_bytes=round(RAM_MB * 2**20)
+            )
+
+        return tried
 
     @staticmethod
     def check(**options: Any) -> Settings:

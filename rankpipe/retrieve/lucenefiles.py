@@ -114,6 +114,14 @@ class Writer:
         self._fields = {name: _searched(name) for name in fields}
         self._terms = list[Any]()  # as many as a document has had; a new one costs more than what is done with it
 
+    def __len__(self) -> int:
+        """How many documents there are, with those that were put."""
+        return int(self.java.getDocStats().numDocs)
+
+    def commit(self) -> None:
+        """Keep what was done so far, whatever becomes of the rest."""
+        self.java.commit()
+
     def put(self, doc: Doc, line: bytes, *, new: bool) -> None:
         """Add a document; one that is not new takes the place of that with its id.
 
@@ -160,7 +168,7 @@ def oddities(doc: Doc) -> Iterator[str]:
 
 @contextmanager
 def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int | None = None) -> Iterator[Writer]:
-    """Change the index in the folder, or make one: all that the block does, or nothing.
+    """Change the index in the folder, or make one: all that the block does, or nothing after what it commits.
 
     In the end nothing that was deleted is left in any segment, so that Lucene's statistics are those of the documents
     that are alive. Files are only added and removed, never written into.

@@ -32,6 +32,7 @@ from rankpipe.retrieve.numbered import FILE, Numbered, State, among, writing
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.rows import Encoders
 from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.trial import Try
 from rankpipe.store import Draft, read_manifest
 from rankpipe.where import Filter
 
@@ -163,7 +164,7 @@ class Milvus(Living):
         state = State.of(root)
         first, done = 0 if draft.first else state.next, 0
         grown, stream = Grown(draft.folder, encoders.identity), write_docs(docs, draft)
-        if draft.first and not grown.documents:
+        if not grown.documents and (draft.first or not collection.exists()):
             collection.anew(encoders.fields, options.kinds(recipe))
         collection.load()
         while part := list(islice(stream, SHARD)):
@@ -179,6 +180,16 @@ class Milvus(Living):
         cut = mapped(draft.folder / "cut.npy")
         told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
         draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": int(cut.sum())}
+
+    @classmethod
+    def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
+        """In a file, whatever the server is, and with indexes that Milvus Lite has."""
+        return super().trial({**recipe, **options.TRIED}, memory)
+
+    @classmethod
+    def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
+        """Bytes of a small segment, with Milvus' file beside it."""
+        return super().size(folder, recipe) + sum(f.stat().st_size for f in (folder.parent / FILE).rglob("*"))
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Numbered:  # noqa: ARG003

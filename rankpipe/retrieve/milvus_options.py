@@ -12,6 +12,7 @@ from rankpipe.retrieve.collection import DENSE, SPARSE
 from rankpipe.splade import require_libraries
 
 METRICS = ("IP", "COSINE", "L2")
+TRIED = {"uri": None, "key": None, "index": "FLAT", "params": None, "sparse_index": "SPARSE_INVERTED_INDEX"}
 LITE = {"index": ("FLAT", "HNSW", "IVF_FLAT", "AUTOINDEX"), "sparse_index": ("SPARSE_INVERTED_INDEX",)}
 
 

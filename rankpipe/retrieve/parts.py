@@ -41,7 +41,8 @@ class Part(Draft):
     memory: int = ANY
     known: Sequence[Path] | None = None
     row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
-    held: int = 0  # bytes held by now, of what grows with the documents
+    rows: int = 0  # bytes held by now for documents
+    held: int = 0  # and for all else that grows with them
 
     @property
     def most(self) -> int:
@@ -56,7 +57,9 @@ class Part(Draft):
     def counted(self, docs: Iterable[Doc]) -> Iterator[Doc]:
         """The documents, while what is held for each of them is counted."""
         for doc in docs:
-            self.held += self.row + ID * len(doc.id)
+            size = self.row + ID * len(doc.id)
+            self.rows += size
+            self.held += size
             yield doc
 
     def before(self) -> dict[str, Any]:

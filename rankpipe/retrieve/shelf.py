@@ -144,7 +144,7 @@ def build(
         raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
     if shard is None and engine is not None:
         shard = shards.SHARD
-    foreseen = forecast(kind, data, written, memory, shard) if issubclass(kind, Living) else None
+    foreseen = forecast(kind, data, written, memory, shard)
     if foreseen:
         foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
         _tell(foreseen, folder, told)

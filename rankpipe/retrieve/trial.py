@@ -1,0 +1,29 @@
+"""A few documents that are indexed to foretell what more of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rankpipe.data import Doc
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a few documents took.
+
+    :param held_bytes: in memory, as many for each document.
+    :param words_bytes: in memory, for each word that is new.
+    :param size_bytes: of their index, as they would count in a large one.
+    :param fixed_bytes: in memory, however many they are.
+    """
+
+    documents: int
+    held_bytes: int
+    size_bytes: int
+    words_bytes: int = 0
+    fixed_bytes: int = 0
+
+
+Try = Callable[[Sequence[Doc], Path], Trial]  # indexes documents in an empty folder
