@@ -323,6 +323,17 @@ def test_help_is_quick_to_import() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env={**os.environ})
 
 
+def test_documents_come_to_an_index_as_it_was_built(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    """Without titles, if that has none."""
+    rankpipe("index", "build", "words", "--data", tiny_path, "--titles", "drop")
+    for verb, word in (("add", "zebra"), ("update", "okapi")):
+        (tmp_path / "more.jsonl").write_text(json.dumps({"_id": "new", "title": f"the {word}", "text": "striped"}))
+        rankpipe("index", verb, "words", "--data", "more.jsonl")
+        told = json.loads(rankpipe("search", "words", f"{word} striped", "--json").stdout)["rankings"][0]["hits"]
+        assert ("new", "") in [(h["docid"], h.get("title", "")) for h in told]
+        assert json.loads(rankpipe("search", "words", word, "--json").stdout)["rankings"][0]["hits"] == []
+
+
 def test_an_index_lives(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
     rankpipe("index", "build", "words", "--data", tiny_path)
     (tmp_path / "more.jsonl").write_text('{"_id": "new", "text": "a zebra crossing"}\n')

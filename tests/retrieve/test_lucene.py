@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,14 @@ from rankpipe import evaluate, java, open_dataset, store, to_run
 from rankpipe.catalog import need
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
+from rankpipe.retrieve import forecast, lucene, shelf
 from rankpipe.retrieve.anserini import LISTS, Anserini
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.lucenefiles import Writer
 from tests.retrieve.fakes import file_size_limit
 from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
@@ -379,6 +383,46 @@ def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
         index.compact()
         assert [p.name for p in (tmp_path / "index" / "made").iterdir()] == [index.manifest.build]
     assert kills < 10 or amidst > kills / 4
+
+
+class Interrupted(Held):
+    """Documents of which the last do not come the first time."""
+
+    failed = False
+
+    def docs(self) -> Iterator[Doc]:
+        for number, doc in enumerate(super().docs()):
+            if number == 25 and not Interrupted.failed:
+                Interrupted.failed = True
+                raise KeyboardInterrupt
+            yield doc
+
+
+def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the last whole shard: what was written is not written again, and the scores are those of one go."""
+    monkeypatch.setattr(lucene, "SHARD", 10)
+    docs = tuple(Doc(f"d{i}", f"word{i % 7} and word{i % 5}", f"title {i}", {"n": i}) for i in range(40))
+    data = replace(Dataset.of(docs), corpus=Interrupted(docs))
+    with pytest.raises(KeyboardInterrupt):
+        Lucene.build(data, tmp_path / "index")
+    written, put = list[str](), Writer.put
+    monkeypatch.setattr(Writer, "put", lambda own, doc, *a, **k: (written.append(doc.id), put(own, doc, *a, **k)))
+    made, whole = Lucene.build(data, tmp_path / "index"), Lucene.build(Dataset.of(docs), tmp_path / "whole")
+    assert written[:20] == [f"d{i}" for i in range(20, 40)]
+    assert len(written) == 60
+    assert [*made.documents()] == [*whole.documents()] == [*docs]
+    asked = [Query("a", "word3 word1"), Query("b", "title word2")]
+    assert made.run(asked) == whole.run(asked)
+    assert made.manifest.facts["documents"] == 40
+
+
+def test_what_it_takes_is_foretold(tmp_path: Path) -> None:
+    docs = [Doc(f"d{i}", f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3) for i in range(5000)]
+    told = forecast.forecast(Lucene, Dataset.of(docs), shelf.full(Lucene, {"use": "lucene"}))
+    assert told is not None
+    size = Lucene.build(Dataset.of(docs), tmp_path / "index").manifest.size_bytes
+    assert 0.5 * size < told.size_bytes < 2 * size
+    assert told.memory_bytes > 256 << 20, "Java's buffer"
 
 
 def test_signals_stay_pythons() -> None:

@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from rankpipe import catalog, store
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, DataError, MissingExtra, ModelError, RecipeError
-from rankpipe.retrieve import living, milvus
+from rankpipe.retrieve import forecast, living, milvus, shelf
 from rankpipe.retrieve.collection import Collection
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
@@ -355,6 +356,28 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     index = built(docs, tmp_path, model="tests.retrieve.fakes:Torn")
     assert Torn.encoded == [d.text for d in docs.values()]
     assert {h.doc for h in index.search("fox").hits} == {*docs.values()}
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"uri": "http://nobody.invalid:19530", "index": "GPU_CAGRA"}], ids=["file", "server"]
+)
+def test_what_is_foretold_is_tried_in_a_folder_of_its_own(
+    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never on a server, and nothing is left of it."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    data = Dataset.of(list(some(2100).values()))
+    node = {"use": "milvus", "model": DRAWN, **told}
+    foretold = forecast.forecast(Milvus, data, shelf.full(Milvus, node))
+    assert foretold is not None
+    assert [*scratch.iterdir()] == []
+    if not told:
+        shelf.build(data, tmp_path / "index", node)
+        size = store.read_manifest(tmp_path / "index").size_bytes
+        assert 0.3 * size < foretold.size_bytes < 3 * size
+        assert len(Milvus(tmp_path / "index")) == 2100
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
