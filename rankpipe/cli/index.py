@@ -27,7 +27,9 @@ def build(
     data: options.DataOrNone = None,
     split: options.Split = "test",
     titles: options.Titles = None,
-    use: Annotated[str, typer.Option("--use", "-u", help="The kind of index; see: rankpipe ls")] = "bm25",
+    use: Annotated[
+        str, typer.Option("--use", "-u", help="bm25, lucene, dense (faiss), sparse, colbert (late) or milvus.")
+    ] = "bm25",
     settings: options.Set = None,
     memory: Annotated[
         str | None, typer.Option("--memory", help="What it may hold, as 1GB; an index in less has more segments.")
@@ -66,7 +68,7 @@ def build(
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         with guard.spelled(), store.replacing(force), show.going_on(GO_ON):
-            node = options.component(use, settings, method="build", given=shelf.GIVEN)
+            node = options.component(shelf.ALSO.get(use, use), settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
             _refuse_other(written, tree, force)
             why = shelf.build(shelf.opened(tree), folder, node, **how)

@@ -27,6 +27,7 @@ from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.passages import Passages
 from rankpipe.stage import Retriever
 
+ALSO = {"faiss": "dense", "late": "colbert"}  # kinds by other names
 KEYS = ("data", "split", "titles", "index")
 Told = Callable[[Forecast], None]
 GIVEN = ("data", "folder", "memory")  # what build() is handed beside the recipe's arguments
@@ -41,8 +42,14 @@ def check(tree: dict[str, Any]) -> list[str]:
         faults.append("data: missing; name a data set or a path")
     if not isinstance(tree.get("index"), dict) or "use" not in tree["index"]:
         return [*faults, "index: missing; for example {use: bm25}"]
-    faults += recipe.bind(tree["index"], "index", method="build", given=GIVEN)
-    return faults or placed("index", _refused(tree["index"]))
+    index = called(tree["index"])
+    faults += recipe.bind(index, "index", method="build", given=GIVEN)
+    return faults or placed("index", _refused(index))
+
+
+def called(index: dict[str, Any]) -> dict[str, Any]:
+    """The node of an index with its kind by the name that recipes of pipelines have, too."""
+    return {**index, "use": ALSO.get(index["use"], index["use"])}
 
 
 def _refused(index: dict[str, Any]) -> list[str]:
@@ -119,7 +126,7 @@ def build(
     :raises MissingExtra: If what would build it is not installed.
     :raises RecipeError: If it will take more memory or disk than there is.
     """
-    kind = find(index["use"])
+    kind = find((index := called(index))["use"])
     written = full(kind, index)
     if not (folder / "recipe.yaml").exists():
         store.claim(folder, index["use"], "name another folder, or --force replaces it")

@@ -334,6 +334,15 @@ def test_documents_come_to_an_index_as_it_was_built(rankpipe: Rankpipe, tiny_pat
         assert json.loads(rankpipe("search", "words", word, "--json").stdout)["rankings"][0]["hits"] == []
 
 
+def test_kinds_have_the_names_that_people_know_them_by(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    model = ("--set", "model=tests.retrieve.fakes:Hashed", "--set", "factory=Flat")
+    rankpipe("index", "build", "vectors", "--data", tiny_path, "--use", "faiss", *model)
+    assert json.loads(rankpipe("index", "info", "vectors", "--json").stdout)["kind"] == "dense"
+    recipe = tmp_path / "vectors" / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace("use: dense", "use: faiss"))
+    assert "is current" in rankpipe("index", "build", "vectors").stdout
+
+
 def test_an_index_lives(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
     rankpipe("index", "build", "words", "--data", tiny_path)
     (tmp_path / "more.jsonl").write_text('{"_id": "new", "text": "a zebra crossing"}\n')
