@@ -11,6 +11,7 @@ import random
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from rankpipe import catalog, store
+from rankpipe.cli import app
+from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, DataError, MissingExtra, ModelError, RecipeError
-from rankpipe.retrieve import living, milvus
+from rankpipe.retrieve import forecast, living, milvus
 from rankpipe.retrieve.collection import Collection
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
@@ -37,6 +41,7 @@ from tests.walls.test_docs import ROOT, run
 pytestmark = pytest.mark.skipif(
     not all(map(catalog.installed, catalog.EXTRAS["milvus"])), reason="needs the extra milvus, which is not installed"
 )
+assert verbs.build  # registers them
 DRAWN, VARIED = "tests.retrieve.fakes:Drawn", "tests.retrieve.models:Varied"
 BOTH: dict[str, Any] = {"model": DRAWN, "sparse": VARIED}
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "lazy", "quick", "brown", "hedge", "zebra"]
@@ -355,6 +360,27 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     index = built(docs, tmp_path, model="tests.retrieve.fakes:Torn")
     assert Torn.encoded == [d.text for d in docs.values()]
     assert {h.doc for h in index.search("fox").hits} == {*docs.values()}
+
+
+def test_what_it_takes_is_tried_aside(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command line, of a collection that is large enough: nothing stays, and no server hears of what is tried."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    lines = [json.dumps({"_id": doc.id, "text": doc.text}) for doc in some(forecast.WORTH).values()]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    made = list[str]()
+    anew = Collection.anew
+    monkeypatch.setattr(Collection, "anew", lambda self, *how: made.append(self.where) or anew(self, *how))  # type: ignore[func-returns-value]
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(tmp_path / "corpus.jsonl"), "--use", "milvus"]
+    for where in ([], ["--set", f"uri={uri}", "--force"]):
+        done = CliRunner().invoke(app, [*build, "--set", f"model={DRAWN}", *where])
+        assert done.exit_code == 0, done.output
+        assert f"{forecast.WORTH} documents: about" in done.stderr
+        assert not [*(tmp_path / "temporary").glob("**/*.json")]
+    assert made.count(uri) == 1
+    told = Milvus(tmp_path / "index")
+    assert len(told) == forecast.WORTH
+    assert told.collection.name in told.collection._client.list_collections()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:
