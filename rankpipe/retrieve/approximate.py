@@ -23,10 +23,10 @@ from rankpipe.onnx import cores
 from rankpipe.progress import working
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
+from rankpipe.retrieve.recall import drawn, measured, recall
 from rankpipe.retrieve.vectors import Vectors
 
 RECALL = 0.95  # of the ten nearest, where no other is asked for
-QUERIES = 256  # documents that recall is measured with
 KNOBS = ("efSearch", "nprobe")  # how thorough a search is: of HNSW, of IVF
 COARSE = "quantizer_efSearch"  # the same of an IVF whose lists are found by HNSW
 GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
@@ -34,6 +34,11 @@ FEW = 10_000  # documents; so many are compared as fast as FAISS finds some of t
 LOOKS = 16  # documents that FAISS compares for each one it finds, about
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
 BLOCK = 1 << 13  # vectors handed over at once
+
+
+def asked_for(recipe: dict[str, Any]) -> bool:
+    """Whether large segments are to be searched by FAISS."""
+    return recipe["factory"] != "exact" or recipe.get("recall") is not None
 
 
 def row_bytes(dimension: int) -> int:
@@ -252,7 +257,7 @@ def _tuned(made: Faiss, target: float) -> dict[str, Any]:
     The queries are documents, which of course are not to find themselves.
     """
     kept = made.field.kept
-    own = np.sort(np.random.default_rng(1).choice(len(kept), min(QUERIES, len(kept)), replace=False))
+    own = drawn(len(kept))
     queries = np.ascontiguousarray(kept.rows(own))
     truth = Exact(made.field).search(queries, 101)
     told: dict[str, Any] = {}
@@ -261,21 +266,7 @@ def _tuned(made: Faiss, target: float) -> dict[str, Any]:
         at_10 = recall(made.search(queries, 11), truth, own, 10)
         if at_10 >= target:
             break
-    at_100 = recall(made.search(queries, 101), truth, own, 100)
-    return {**told, "recall_at_10": round(at_10, 4), "recall_at_100": round(at_100, 4)}
-
-
-def recall(found: Sequence[Found], truth: Sequence[Found], own: NDArray[np.intp], k: int) -> float:
-    """The share of the ``k`` nearest that was found; one as near as the last of them is as good.
-
-    :param own: for each query a place that does not count.
-    """
-    hits = sought = 0
-    for (places, scores), (nearest, exact), self_ in zip(found, truth, own.tolist(), strict=True):
-        wanted = exact[nearest != self_][:k]
-        hits += int((scores[places != self_][:k] >= wanted[-1:]).sum())
-        sought += len(wanted)
-    return hits / max(sought, 1)
+    return {**told, **measured(lambda k: made.search(queries, k), truth, own)}
 
 
 def _enough(rough: NDArray[np.float32], places: NDArray[np.intp], there: NDArray[np.bool_], k: int) -> bool:

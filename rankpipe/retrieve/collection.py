@@ -132,6 +132,13 @@ class Collection:
             [told] = self._client.query(self.name, filter=span, output_fields=["count(*)"], **self._patience)
         return int(told["count(*)"])
 
+    def vectors(self, first: int, end: int) -> NDArray[np.float32]:
+        """The dense vectors of the rows from a serial number up to another one, without that."""
+        span = f"{SERIAL} >= {first} and {SERIAL} < {end}"
+        with self._asked("give vectors"):
+            told = self._client.query(self.name, filter=span, output_fields=[SERIAL, DENSE], **self._patience)
+        return np.array([row[DENSE] for row in sorted(told, key=lambda row: row[SERIAL])], np.float32)
+
     def compact(self) -> None:
         """Have a server free the room of what is deleted; Milvus Lite does so by itself, where four files are alike."""
         with self._asked("compact the collection"):

@@ -20,6 +20,7 @@ from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.recall import Watched
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
@@ -28,6 +29,7 @@ from rankpipe.where import Filter
 LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
 PROMPTS = ("query", "document")
 OPTIONS = ("pooling", "backend")
+ROUNDED = ("int8", "binary")  # stores that may put another document first than the model would
 KEPT = ("model", "identity", "dimension", "store", "backend", "probe")  # facts of a merged segment
 
 
@@ -229,20 +231,23 @@ class Dense(Encoded[Encoder]):
     @classmethod
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[Encoder]) -> None:
         """Encode what is new, and have FAISS index it, if it is for FAISS."""
-        way = embed.Embedding(model.encoder, recipe)
-        if _searched_by_faiss(recipe):
+        watched = draft.first and recipe["store"] in ROUNDED and not approximate.asked_for(recipe)
+        way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
+        if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
         if embed.Saved.of(draft.folder).way != way.way:
             (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)
+        if isinstance(way, Watched):
+            draft.facts |= way.recall(cls.segment(draft.folder, recipe).field)
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
         """Bytes of a small segment, as they would count in a large one, that FAISS holds a copy of, too."""
         documents, dimension = mapped(folder / "vectors.npy").shape
-        copied = documents * approximate.row_bytes(dimension) if _searched_by_faiss(recipe) else 0
+        copied = documents * approximate.row_bytes(dimension) if approximate.asked_for(recipe) else 0
         return super().size(folder, recipe) + copied
 
     @classmethod
@@ -280,15 +285,10 @@ class Dense(Encoded[Encoder]):
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
 
 
-def _searched_by_faiss(recipe: dict[str, Any]) -> bool:
-    """Whether large segments are."""
-    return recipe["factory"] != "exact" or recipe.get("recall") is not None
-
-
 def _index(draft: Part, recipe: dict[str, Any]) -> None:
     """Have FAISS index a segment, if it is one for FAISS."""
     large = draft.facts["documents"] >= LEAST
-    wanted = _searched_by_faiss(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
+    wanted = approximate.asked_for(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
     told = draft.folder / "faiss.json"
     if wanted and not told.exists():
         field = Embedded(draft.folder, recipe["store"], recipe["device"]).field

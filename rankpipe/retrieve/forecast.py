@@ -23,7 +23,8 @@ SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, wh
 QUICK_S = 0.5
 UNKNOWN = 100_000  # documents, where nobody knows how many there are
 WORTH = 2000  # documents; of fewer nothing is said, for they are indexed in a moment
-BESIDE = 64 << 20  # bytes that blocks and batches take, about
+BESIDE = 16 << 20, 64 << 20  # bytes that libraries, blocks and batches take, about, of few documents and of FILLS
+FILLS = 1 << 14  # documents
 HEAPS = 0.5  # words are as many as this power of the documents, at least (Heaps 1978)
 WORK = 2  # the end of the work takes as much again
 GROWTH = 2  # while it is built, an index takes so many times its size
@@ -110,12 +111,19 @@ def forecast(
             if sample > SAMPLE[0] and seconds > QUICK_S:
                 break
     last, times = tried[-1], documents / len(docs)
-    grown = WORK * _held(tried[-2:], min(shard or documents, documents))
-    held = last.fixed_bytes + BESIDE + min(grown, limit if limit < ANY else float("inf"))
+    together = min(shard or documents, documents)
+    grown = WORK * _held(tried[-2:], together)
+    held = last.fixed_bytes + beside(together) + min(grown, limit if limit < ANY else float("inf"))
     size = last.size_bytes * times
     return Forecast(
         documents, seconds * times, round(held), round(GROWTH * size), round(size), len(docs), data.count is not None
     )
+
+
+def beside(documents: int) -> int:
+    """Bytes that are held beside what grows with every document."""
+    few, many = BESIDE
+    return few + (many - few) * min(documents, FILLS) // FILLS
 
 
 def _held(tried: Sequence[Trial], documents: int) -> float:

@@ -24,6 +24,7 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
 from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.recall import FEW, WatchedTokens, drawn
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.tokens import Tokens, invert, packed
@@ -133,15 +134,17 @@ class ColBERT(Encoded[TokenEncoder]):
         """Keep documents, learn from some, then keep the token vectors of all."""
         deque(write_docs(docs, draft), maxlen=0)
         kept, grown = Docs(draft.folder), Grown(draft.folder, model.identity)
-        left, codec = range(grown.documents, len(kept)), None
+        left, codec, watched = range(grown.documents, len(kept)), None, None
         reads: Reads = partial(_read, recipe["model"], model.encoder, kept)
         if left and recipe["bits"] < WHOLE:
             sample = Sample(draft.folder / "sample", model.identity, len(kept), reads)
             codec = Codec.of(draft.folder) if grown.documents else sample.learned(recipe["bits"], draft.folder)
-            reads = sample.reads
-        _keep(grown, track(reads(left), f"{recipe['model']}: token vectors", len(left)), codec)
+            reads, watched = sample.reads, sample.watched() if codec and draft.first else None
+        _keep(grown, track(reads(left), f"{recipe['model']}: token vectors", len(left)), codec, watched)
         shutil.rmtree(draft.folder / "sample", ignore_errors=True)
         _finish(draft, model.identity)
+        if watched:
+            draft.facts |= watched.recall(Tokens(draft.folder))
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
@@ -197,7 +200,7 @@ class Sample:
         self._numbers, self._reads = {place: i for i, place in enumerate(chosen)}, reads
         grown = Grown(folder, made_by)
         left = chosen[grown.documents :]
-        _keep(grown, track(reads(left), "token vectors to learn from", len(left)), None)
+        _keep(grown, track(reads(left), "token vectors to learn from", len(left)))
         self._lengths, self._cut, self._vectors = (
             mapped(folder / f"{name}.npy") for name in ("lengths", "cut", "vectors")
         )
@@ -212,6 +215,12 @@ class Sample:
         codec = Codec.learn(self._vectors, self.tokens, bits)
         codec.save(folder)
         return codec
+
+    def watched(self) -> WatchedTokens:
+        """What measures how well compressed vectors tell which documents are near to some of these."""
+        whole = np.array([*self._numbers])[self._lengths > 0]
+        own = whole[drawn(len(whole), FEW)]
+        return WatchedTokens(own, [read.vectors[:FEW] for read in self.reads(own.tolist())])
 
     def reads(self, places: Sequence[int]) -> Iterator[Read]:
         """What was made of the documents at these places; of those that are not in the sample, what is made now."""
@@ -238,13 +247,17 @@ def _read(name: str, encoder: TokenEncoder, docs: Docs, places: Sequence[int]) -
             yield read
 
 
-def _keep(grown: Grown, reads: Iterable[Read], codec: Codec | None) -> None:
+def _keep(
+    grown: Grown, reads: Iterable[Read], codec: Codec | None = None, watched: WatchedTokens | None = None
+) -> None:
     """Append what was made of documents, shard by shard."""
     stream = iter(reads)
     while part := list(islice(stream, SHARD)):
         vectors = [read.vectors for read in part]
         told = {"lengths": np.array([*map(len, vectors)], np.int32), "cut": np.array([read.cut for read in part])}
         grown.append(told, packed(np.concatenate(vectors), codec))
+        if watched:
+            watched.see(vectors)
 
 
 def _codec(segments: Sequence[Tokens], folder: Path, bits: int) -> Codec | None:

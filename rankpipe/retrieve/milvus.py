@@ -8,13 +8,14 @@ did not happen. So a batch happens when the manifest does, on a server, too; see
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,17 +24,19 @@ from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.retrieve import milvus_options as options
-from rankpipe.retrieve.collection import DENSE, MOST, Collection, Fusion, reading, server
+from rankpipe.retrieve.collection import DENSE, MOST, Collection, reading, server
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encoded import Grown, refuse_other
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
-from rankpipe.retrieve.numbered import FILE, Numbered, State, among, writing
-from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.milvus_recall import recall
+from rankpipe.retrieve.numbered import FILE, Numbered, State, among, replaced, sent, writing
+from rankpipe.retrieve.parts import Part, folders, moved
 from rankpipe.retrieve.rows import Encoders
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.trial import Try
-from rankpipe.store import Draft, read_manifest
+from rankpipe.store import Draft
 from rankpipe.where import Filter
 
 SHARD = 2048  # documents encoded and sent between two savings
@@ -102,6 +105,7 @@ class Milvus(Living):
         uri: str | None = None,
         key: str | None = None,
         timeout_s: float = 60.0,
+        **common: Unpack[Common],
     ) -> Milvus:
         """Encode a collection and send it to Milvus. An interrupted build goes on after its last whole shard.
 
@@ -117,6 +121,7 @@ class Milvus(Living):
         :param uri: of a server, ``http://host:19530``; without it Milvus Lite's file is made in the folder.
         :param key: the environment variable that holds the server's token.
         :param timeout_s: how long the server may take for an answer.
+        :param common: ``passages``, and for a server ``memory``; Milvus Lite holds all vectors in memory.
         :raises DataError: If there is no document, or an id comes twice.
         :raises ModelError: If a number is not finite, or a weight not above 0.
         :raises RecipeError: If an argument is out of its range.
@@ -127,8 +132,9 @@ class Milvus(Living):
             "params": params, "sparse_index": sparse_index, "uri": uri, "key": key, "timeout_s": timeout_s,
         }  # fmt: skip
         cls.check(**given)
-        old = _replaced(folder, uri)
-        made = cls.make(data, folder, {"use": cls.kind, **given})
+        options.refuse_limit(common.get("memory"), uri)
+        old = replaced(folder, cls.kind, uri)
+        made = cls.make(data, folder, {"use": cls.kind, **given}, **common)
         if old:  # now that nothing names it any more
             server(given, old).drop()
         return made
@@ -162,9 +168,9 @@ class Milvus(Living):
     ) -> None:
         root = draft.folder.parent
         state = State.of(root)
-        first, done = 0 if draft.first else state.next, 0
+        first, done = sent(draft.folder) if draft.first else state.next, 0
         grown, stream = Grown(draft.folder, encoders.identity), write_docs(docs, draft)
-        if not grown.documents and (draft.first or not collection.exists()):
+        if not grown.documents and ((draft.first and not first) or not collection.exists()):
             collection.anew(encoders.fields, options.kinds(recipe))
         collection.load()
         while part := list(islice(stream, SHARD)):
@@ -174,8 +180,12 @@ class Milvus(Living):
                 collection.upsert([{"serial": n, **row} for n, row in zip(serials.tolist(), rows, strict=True)])
                 grown.append({"cut": shortened}, {"serials": serials})
             done += len(part)
-        if (there := collection.count(first=first, end=first + done)) != done:
-            raise ArtefactError(f"{collection.where}: Milvus has {there} of {done} documents that it took; do it again")
+        since = 0 if draft.first else first
+        if lacks := first + done - since - collection.count(first=since, end=first + done):
+            for begun in folders(root):  # so that all is sent again
+                shutil.rmtree(begun)
+            raise ArtefactError(f"{collection.where}: Milvus lacks {lacks} documents that it took; do it again")
+        draft.facts |= recall(collection, recipe, first, first + done) if draft.first else {}
         replace(state, next=first + done).keep(root)
         cut = mapped(draft.folder / "cut.npy")
         told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
@@ -184,6 +194,7 @@ class Milvus(Living):
     @classmethod
     def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
         """In a file, whatever the server is, and with indexes that Milvus Lite has."""
+        options.refuse_limit(memory, recipe["uri"])
         return super().trial({**recipe, **options.TRIED}, memory)
 
     @classmethod
@@ -203,8 +214,7 @@ class Milvus(Living):
         for name in ("serials", "cut"):
             np.save(draft.folder / f"{name}.npy", np.concatenate([getattr(s, name)[s.living] for s in segments]))
         facts = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
-        cut = mapped(draft.folder / "cut.npy")
-        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": int(cut.sum())}
+        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": int(mapped(draft.folder / "cut.npy").sum())}
 
     @classmethod
     def bury(cls, segment: Numbered, dead: NDArray[np.int32], folder: Path) -> None:
@@ -254,12 +264,13 @@ class Milvus(Living):
 
     def _open(self) -> None:
         super()._open()
-        self._state, path = State.of(self.manifest.path), self.manifest.path
+        path, rows = self.manifest.path, sum(map(len, self.segments))
+        self._state = State.of(path)
         if self._recipe["uri"]:
             opened = server(self._recipe, self._state.collection)
             opened.load()
-            if (there := opened.count(first=0, end=self._state.next)) < len(self):
-                raise ArtefactError(f"{opened.where}: {opened.name} has {there} of the {len(self)} documents of {path}")
+            if (there := opened.count(first=0, end=self._state.next)) < rows:
+                raise ArtefactError(f"{opened.where}: {opened.name} has {there} of the {rows} documents of {path}")
         else:
             names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
             opened = reading(path / FILE, names, self._state.collection)
@@ -281,28 +292,9 @@ class Milvus(Living):
         rows, share = among(self.segments, self.where)
         if not asked or not len(self) or not share:
             return [()] * len(queries)
-        vectors = self.encoders.asked(asked)
-        how = options.how(self._recipe, k, self.params, share)
-        end = None if self.collection.local else self._state.next
-        told = self.collection.search(vectors, k, how, end=end, rows=rows, fusion=self._fusion)
-        found = iter([[s.hits(one) for s in self.segments] for one in told])
-        return [next(found) if query.text.strip() else () for query in queries]
-
-    @property
-    def _fusion(self) -> Fusion | None:
-        """What makes Milvus' ranker for some lists; None if there is one field."""
-        if not (self.manifest.recipe["model"] and self.manifest.recipe["sparse"]):
-            return None
-        if self.weights is None:
-            return lambda milvus, _: milvus.RRFRanker(self.rank_constant)
-        weights = self.weights
-        return lambda milvus, lists: milvus.WeightedRanker(*weights[:lists])
-
-
-def _replaced(folder: Path, uri: str | None) -> str | None:
-    """The collection on this server of the index that a build takes the place of, if that has one there."""
-    with suppress(ArtefactError):
-        manifest = read_manifest(folder)
-        if uri and manifest.kind == Milvus.kind and manifest.recipe["uri"] == uri:
-            return State.of(manifest.path).collection
-    return None
+        vectors, k = self.encoders.asked(asked), min(k, MOST)  # more passages than that are not looked at
+        how, end = options.how(self._recipe, k, self.params, share), None if self.collection.local else self._state.next
+        fusion = options.fusion(self._recipe, self.weights, self.rank_constant)
+        told = self.collection.search(vectors, k, how, end=end, rows=rows, fusion=fusion)
+        found = iter([[hit for s in self.segments for hit in s.hits(one)] for one in told])
+        return [[sorted(next(found), key=lambda hit: -hit.score)] if q.text.strip() else () for q in queries]

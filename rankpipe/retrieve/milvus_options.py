@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil
 from typing import Any
 from urllib.parse import urlsplit
 
 from rankpipe import weights
 from rankpipe.catalog import require
-from rankpipe.retrieve.collection import DENSE, SPARSE
+from rankpipe.errors import RecipeError
+from rankpipe.retrieve.collection import DENSE, SPARSE, Fusion
+from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.splade import require_libraries
 
 METRICS = ("IP", "COSINE", "L2")
@@ -32,6 +35,17 @@ def faults(recipe: dict[str, Any]) -> list[str]:
     if not recipe["timeout_s"] > 0:
         found.append(f"timeout_s: {recipe['timeout_s']}; expected more than 0")
     return found
+
+
+def refuse_limit(memory: str | int | None, uri: str | None) -> None:
+    """Refuse a limit of memory that could not be kept to.
+
+    :raises RecipeError: If there is one, and no server has the vectors.
+    """
+    if uri is None and size_bytes(memory) < ANY:
+        raise RecipeError(
+            ["memory: Milvus Lite holds all vectors in it; leave it out, or have a server (uri) hold them"]
+        )
 
 
 def needs(*, model: str | None, sparse: str | None, uri: str | None, **_: Any) -> None:
@@ -72,3 +86,12 @@ def how(recipe: dict[str, Any], k: int, params: dict[str, Any], share: float) ->
         DENSE: {"metric_type": recipe["metric"], "params": looks},
         SPARSE: {"metric_type": "IP", "params": {}},
     }
+
+
+def fusion(recipe: dict[str, Any], weights: Sequence[float] | None, rank_constant: int) -> Fusion | None:
+    """What makes Milvus' ranker for some lists; None if there is one field."""
+    if not (recipe["model"] and recipe["sparse"]):
+        return None
+    if weights is None:
+        return lambda milvus, _: milvus.RRFRanker(rank_constant)
+    return lambda milvus, lists: milvus.WeightedRanker(*weights[:lists])

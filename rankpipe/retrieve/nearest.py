@@ -78,7 +78,7 @@ class Exact(Nearest):
     def search(self, queries: Vectors, k: int) -> list[Found]:
         """The ``k`` nearest of each query."""
         kept, alive = self.field.kept, self.field.alive
-        near = [_Near(kept.wide(k), slack) for slack in kept.slack(queries, self.field.longest).tolist()]
+        near = [Near(kept.wide(k), slack) for slack in kept.slack(queries, self.field.longest).tolist()]
         rows = min(max(SCORES // max(len(queries), 1), ROWS[0]), ROWS[1])
         few = None if alive is None or 2 * np.count_nonzero(alive) > len(kept) else np.flatnonzero(alive)
         for start in range(0, len(kept if few is None else few), rows):
@@ -93,7 +93,7 @@ class Exact(Nearest):
         return [self.field.best(query, n.places, k) for query, n in zip(queries, near, strict=True)]
 
 
-class _Near:
+class Near:
     """Those that may be among the ``k`` best of a query, as far as its documents have been seen."""
 
     def __init__(self, k: int, slack: float) -> None:

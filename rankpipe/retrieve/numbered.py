@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +18,10 @@ from rankpipe.data import Hit
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.retrieve.collection import SERIAL, Collection, Found, own, server
+from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
+from rankpipe.store import read_manifest
 from rankpipe.where import Filter
 
 FILE = "milvus.db"  # of Milvus Lite, where no server has the vectors
@@ -45,6 +47,21 @@ class State:
         """Write it down."""
         with write(folder / "milvus.json") as f:
             json.dump(asdict(self), f)
+
+
+def replaced(folder: Path, kind: str, uri: str | None) -> str | None:
+    """The collection on this server of the index that a build takes the place of, if that has one there."""
+    with suppress(ArtefactError):
+        manifest = read_manifest(folder)
+        if uri and manifest.kind == kind and manifest.recipe["uri"] == uri:
+            return State.of(manifest.path).collection
+    return None
+
+
+def sent(segment: Path) -> int:
+    """How many documents a build has sent before those of a segment."""
+    before = [folder for folder in folders(segment.parent) if folder.name < segment.name]
+    return sum(len(mapped(folder / "serials.npy")) for folder in before)
 
 
 class Numbered(Segment):

@@ -132,9 +132,7 @@ class Tokens(Segment):
         made = np.empty((len(docs), len(begins)), np.float32)
         for some in self._blocks(docs, min(PRODUCTS // width, TOKENS)):
             rows, ends = self.rows(docs[some])
-            near = products(rows)
-            tops = np.stack([near[a:b].max(axis=0) for a, b in pairwise(ends.tolist())])
-            made[some] = np.add.reduceat(tops, begins, axis=1)
+            made[some] = maxsim(products(rows), ends, begins)
         return made
 
     def _blocks(self, docs: NDArray[np.intp], tokens: int) -> Iterator[slice]:
@@ -156,6 +154,18 @@ class Tokens(Segment):
         made = np.full(len(self.codec.centroids) if self.codec else 0, -1, np.int64)
         made[[int(code) for code in self._postings.terms]] = np.arange(len(self._postings.terms))
         return made
+
+
+def maxsim(products: NDArray[np.float32], ends: NDArray[np.int64], begins: NDArray[np.int64]) -> NDArray[np.float32]:
+    """MaxSim of documents, each of which has a vector at least, with queries, (documents, queries).
+
+    :param products: of the vectors of all documents with the tokens of all queries.
+    :param ends: where the vectors of documents end, 0 before them, (documents + 1,).
+    :param begins: where the tokens of queries begin, (queries,).
+    """
+    tops = np.stack([products[a:b].max(axis=0) for a, b in pairwise(ends.tolist())])
+    made: NDArray[np.float32] = np.add.reduceat(tops, begins, axis=1)
+    return made
 
 
 def packed(vectors: Vectors, codec: Codec | None) -> Columns:

@@ -19,12 +19,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from rankpipe import catalog, store
+from rankpipe.cli import app
+from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, DataError, MissingExtra, ModelError, RecipeError
-from rankpipe.retrieve import forecast, living, milvus, shelf
+from rankpipe.retrieve import forecast, living, memory, milvus, shelf
 from rankpipe.retrieve.collection import Collection
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
@@ -38,6 +41,7 @@ from tests.walls.test_docs import ROOT, run
 pytestmark = pytest.mark.skipif(
     not all(map(catalog.installed, catalog.EXTRAS["milvus"])), reason="needs the extra milvus, which is not installed"
 )
+assert verbs.build  # registers them
 DRAWN, VARIED = "tests.retrieve.fakes:Drawn", "tests.retrieve.models:Varied"
 BOTH: dict[str, Any] = {"model": DRAWN, "sparse": VARIED}
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "lazy", "quick", "brown", "hedge", "zebra"]
@@ -358,26 +362,102 @@ def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.Monkey
     assert {h.doc for h in index.search("fox").hits} == {*docs.values()}
 
 
-@pytest.mark.parametrize(
-    "told", [{}, {"uri": "http://nobody.invalid:19530", "index": "GPU_CAGRA"}], ids=["file", "server"]
-)
-def test_what_is_foretold_is_tried_in_a_folder_of_its_own(
-    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("server", [False, True])
+@pytest.mark.parametrize("options", [{"model": DRAWN}, BOTH])
+def test_long_documents_are_found_by_their_passages(
+    options: dict[str, Any], server: bool, uri: str, tmp_path: Path
 ) -> None:
-    """Never on a server, and nothing is left of it."""
-    scratch = tmp_path / "scratch"
-    scratch.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    data = Dataset.of(list(some(2100).values()))
-    node = {"use": "milvus", "model": DRAWN, **told}
-    foretold = forecast.forecast(Milvus, data, shelf.full(Milvus, node))
-    assert foretold is not None
-    assert [*scratch.iterdir()] == []
-    if not told:
-        shelf.build(data, tmp_path / "index", node)
-        size = store.read_manifest(tmp_path / "index").size_bytes
-        assert 0.3 * size < foretold.size_bytes < 3 * size
-        assert len(Milvus(tmp_path / "index")) == 2100
+    """As our own find them, and none twice, though there are more passages than are looked up at first."""
+    docs = {f"d{i}": Doc(f"d{i}", f"{WORDS[i % 10]} fox " * (4 + i), fields={"n": i}) for i in range(30)}
+    cut = {"passages": {"max": 6}, **({"uri": uri} if server else {})}
+    index = built(docs, tmp_path / "milvus", **options, **cut)
+    parts = index.manifest.facts["passages"]
+    assert parts > 3 * len(docs) == 3 * len(index)
+    index.update([docs["d3"], Doc("new", "quick zebra " * 20)])
+    index.delete(["d7"])
+    del docs["d7"]
+    assert {d.id: d.text for d in index.documents()} == {i: d.text for i, d in docs.items()} | {
+        "new": "quick zebra " * 20
+    }
+    index.compact()
+    for k in (3, 100):
+        index.k = k
+        for ranking in index.run(QUERIES):
+            assert (
+                len({h.doc.id for h in ranking.hits})
+                == len(ranking.hits)
+                == (k if k < 30 else 30) * bool(ranking.query.text.strip())
+            )
+    found = Milvus(tmp_path / "milvus", k=100, where="n >= 20")
+    assert {h.doc.id for h in found.search("fox").hits} == {f"d{i}" for i in range(20, 30)}
+    if options == {"model": DRAWN}:
+        dense = Dense.build(Dataset.of([*index.documents()]), tmp_path / "dense", model=DRAWN, passages=cut["passages"])
+        same(dense.run(QUERIES), Milvus(tmp_path / "milvus").run(QUERIES))
+
+
+def test_memory_is_kept_to_where_a_server_has_the_vectors(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "LEAST", 1)
+    monkeypatch.setattr(milvus, "SHARD", 4)
+    docs = some(60)
+    for told in (lambda: built(docs, tmp_path / "file", model=DRAWN, memory=20_000),
+                 lambda: shelf.build(Dataset.of([*docs.values()]), tmp_path / "file",
+                                     {"use": "milvus", "model": DRAWN}, memory="1GB")):  # fmt: skip
+        with pytest.raises(RecipeError, match="memory: Milvus Lite holds all vectors in it"):
+            told()
+    monkeypatch.setattr(Torn, "calls", 0)
+    Torn.encoded.clear()
+    how: dict[str, Any] = {"model": "tests.retrieve.fakes:Torn", "memory": 6000, "uri": uri}
+    with pytest.raises(KeyboardInterrupt):
+        built(docs, tmp_path / "index", **how)
+    index = built(docs, tmp_path / "index", **how)
+    assert Torn.encoded == [d.text for d in docs.values()]
+    assert 3 < len(index.segments) < 40
+    same(built(docs, tmp_path / "whole", model="tests.retrieve.fakes:Hashed").run(QUERIES), index.run(QUERIES))
+    index.update(some(20, seed=1, first=50).values())
+    assert len(index) == 70
+    assert index.collection.count(first=0, end=10**9) == 70
+
+
+@pytest.mark.parametrize(
+    ("options", "least", "most"),
+    [
+        ({}, None, None), ({"index": "HNSW", "metric": "COSINE"}, 0.95, 1),
+        ({"index": "HNSW", "metric": "L2"}, 0.95, 1),
+        ({"index": "IVF_FLAT", "params": {"nlist": 200}, "metric": "L2"}, 0.1, 0.9),
+    ],
+)  # fmt: skip
+def test_the_recall_of_an_index_is_measured(
+    options: dict[str, Any], least: float | None, most: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rankpipe.retrieve.milvus_recall.WORTH", 500)
+    monkeypatch.setattr("rankpipe.retrieve.recall.WORTH", 500)
+    facts = built(some(500), tmp_path, model=DRAWN, **options).manifest.facts
+    assert ("recall_at_10" in facts) == ("recall_at_100" in facts) == (least is not None)
+    if least is not None and most is not None:
+        assert least <= facts["recall_at_100"] <= most
+
+
+def test_what_it_takes_is_tried_aside(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the command line, of a collection that is large enough: nothing stays, and no server hears of it."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    lines = [json.dumps({"_id": doc.id, "text": doc.text}) for doc in some(forecast.WORTH).values()]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    made = list[str]()
+    anew = Collection.anew
+    monkeypatch.setattr(Collection, "anew", lambda self, *how: made.append(self.where) or anew(self, *how))  # type: ignore[func-returns-value]
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(tmp_path / "corpus.jsonl"), "--use", "milvus"]
+    for where in ([], ["--set", f"uri={uri}", "--force"]):
+        done = CliRunner().invoke(app, [*build, "--set", f"model={DRAWN}", *where])
+        assert done.exit_code == 0, done.output
+        assert f"{forecast.WORTH} documents: about" in done.stderr
+        assert not [*(tmp_path / "temporary").glob("**/*.json")]
+    assert made.count(uri) == 1
+    told = Milvus(tmp_path / "index")
+    assert len(told) == forecast.WORTH
+    assert told.collection.name in told.collection._client.list_collections()
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""How many of the nearest vectors Milvus finds by an index that does not compare all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rankpipe.retrieve.collection import DENSE, SENT, SERIAL, Collection, Found
+from rankpipe.retrieve.encode import unit
+from rankpipe.retrieve.milvus_options import how
+from rankpipe.retrieve.recall import WORTH, Truth, drawn
+from rankpipe.retrieve.vectors import Vectors
+
+
+def recall(collection: Collection, recipe: dict[str, Any], first: int, end: int) -> dict[str, float]:
+    """Of documents by their serial numbers, up to one without that; nothing if all are compared, or they are few."""
+    if recipe["index"] == "FLAT" or not recipe["model"] or end - first < WORTH:
+        return {}
+    truth = Truth(drawn(end - first))
+    queries = np.concatenate([collection.vectors(first + place, first + place + 1) for place in truth.own.tolist()])
+    for start in range(first, end, SENT):
+        truth.see(_scores(queries, collection.vectors(start, min(start + SENT, end)), recipe["metric"]))
+    rows = f"{SERIAL} >= {first}" if first else ""
+
+    def search(k: int) -> list[Found]:
+        told = collection.search({DENSE: list(queries)}, k, how(recipe, k, {}, 1.0), rows=rows)
+        return [(serials - first, scores) for serials, scores in told]
+
+    return truth.measured(search, end - first)
+
+
+def _scores(queries: Vectors, vectors: Vectors, metric: str) -> Vectors:
+    """What ranks as the metric does, (queries, vectors)."""
+    if metric == "COSINE":
+        vectors = unit(vectors)
+    scores: Vectors = queries @ vectors.T
+    return 2 * scores - (vectors**2).sum(axis=1) if metric == "L2" else scores

@@ -1,0 +1,92 @@
+"""What is said of rounded and compressed vectors is what a search finds, counted by hand."""
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from typer.testing import CliRunner
+
+from rankpipe.cli import app
+from rankpipe.cli import index as verbs
+from rankpipe.data import Doc, Query
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve import embed, late, recall
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.living import Living
+from tests.retrieve.fakes import Drawn
+from tests.retrieve.models import Directions
+
+assert verbs.build  # registers them
+chance = random.Random(0)
+DOCS = [Doc(f"d{i}", " ".join([*chance.choices("abcdefghijklmnop", k=12), f"w{i}"])) for i in range(600)]
+DATA, FAKE = Dataset.of(DOCS), "tests.retrieve."
+
+
+@pytest.fixture(autouse=True)
+def few_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "WORTH", 500)
+    monkeypatch.setattr(embed, "SHARD", 100)
+
+
+def counted(index: Living, asked: NDArray[np.intp], scores: NDArray[np.float32], k: int) -> float:
+    """The share of the ``k`` with the highest scores, (queries, documents), that a search finds."""
+    found = type(index)(index.folder, k=k + 1).run([Query(f"{i}", DOCS[i].text) for i in asked])
+    shares = []
+    for i, ranking, row in zip(asked, found, scores, strict=True):
+        nearest = [f"d{place}" for place in np.argsort(-row) if place != i][:k]
+        shares.append(len({*nearest} & {*[h.doc.id for h in ranking.hits if h.doc.id != f"d{i}"][:k]}) / k)
+    return float(np.mean(shares))
+
+
+@pytest.mark.parametrize("store", ["int8", "binary"])
+@pytest.mark.parametrize("dimension", [None, 8])
+def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> None:
+    index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Drawn", store=store, dimension=dimension)
+    vectors = Drawn().encode_docs([doc.text for doc in DOCS])[:, :dimension]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    asked = recall.drawn(100)  # of the first shard
+    for k in recall.AT:
+        said = index.manifest.facts[f"recall_at_{k}"]
+        assert said == pytest.approx(counted(index, asked, vectors[asked] @ vectors.T, k), abs=0.002)
+        assert 0.3 < said < 0.9999
+
+
+@pytest.mark.parametrize("store", ["float32", "float16"])
+def test_of_whole_vectors_nothing_is_said(store: Any, tmp_path: Path) -> None:
+    assert "recall_at_10" not in Dense.build(DATA, tmp_path, model=FAKE + "fakes:Drawn", store=store).manifest.facts
+
+
+def test_of_vectors_that_were_not_all_seen_nothing_is_said(tmp_path: Path) -> None:
+    """The index before has the vectors of most, rounded."""
+    how: dict[str, Any] = {"model": FAKE + "fakes:Drawn", "store": "int8"}
+    Dense.build(Dataset.of(DOCS[:550]), tmp_path, **how)
+    facts = Dense.build(DATA, tmp_path, **how).manifest.facts
+    assert facts["reused_vectors"] == 550
+    assert "recall_at_10" not in facts
+
+
+def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LEAST", 500)
+    model = FAKE + "models:Directions"
+    index = ColBERT.build(DATA, tmp_path / "index", model=model, bits=2)
+    assert "recall_at_10" not in ColBERT.build(DATA, tmp_path / "whole", model=model, bits=16).manifest.facts
+    reads = [read.vectors for read in Directions().docs([doc.text for doc in DOCS])]
+    asked = np.sort(np.random.default_rng(5).choice(600, 32, replace=False))
+    scores = np.array([[(reads[i] @ doc.T).max(axis=1).sum() for doc in reads] for i in asked], np.float32)
+    for k in recall.AT:
+        said = index.manifest.facts[f"recall_at_{k}"]
+        assert said == pytest.approx(counted(index, asked, scores, k), abs=0.1)  # of other documents
+
+
+def test_the_command_line_says_it(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"id": doc.id, "text": doc.text}) + "\n" for doc in DOCS))
+    build = ["index", "build", str(tmp_path / "index"), "--data", str(corpus), "--use", "dense", "--set", "store=int8"]
+    made = CliRunner().invoke(app, [*build, "--set", f"model={FAKE}fakes:Drawn"])
+    facts = json.loads((tmp_path / "index" / "manifest.json").read_text())["facts"]
+    assert f"recall, against exact search: {facts['recall_at_10']:.3f} of the 10 nearest" in made.stdout
