@@ -28,19 +28,22 @@ def damages(folder: Path, files: Files, *, all_of_them: bool = False) -> list[st
     :param all_of_them: read also what was seen to be whole.
     """
     known = {} if all_of_them or not _large(files) else _noted(folder)
+    stamps = {path: _stamp(path) for path in files}  # before they are read: what is written to meanwhile is not known
     with working(f"checksums of {folder}"):
-        looks = ((path, *told, not (known and known.get(_stamp(path)) == told[1])) for path, told in files.items())
+        looks = ((path, *told, known.get(stamps[path]) != told[1]) for path, told in files.items())
         faults = [fault for look in looks if (fault := damage(*look))]
     if not faults:
-        note(folder, files)
+        note(folder, files, stamps)
     return faults
 
 
-def note(folder: Path, files: Files) -> None:
+def note(folder: Path, files: Files, stamps: Mapping[Path, str] | None = None) -> None:
     """Remember that the files of a large artefact are whole, in place of what was known of it; without a cache that
     can be written, nothing.
+
+    :param stamps: of the files when they were; as they are now, if None.
     """
-    found = {_stamp(path): checksum for path, (_, checksum) in files.items()}
+    found = {stamps[path] if stamps else _stamp(path): checksum for path, (_, checksum) in files.items()}
     if _large(files) and found != _noted(folder):
         with suppress(OSError, DiskError), write(_place(folder)) as f:
             json.dump(found, f)

@@ -1,12 +1,13 @@
-"""Temporary folders end with their process, however that ends."""
+"""Temporary folders end with their process, however that ends; files may be removed while they are looked at."""
 
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
-from rankpipe.disk import scratch
+from rankpipe.disk import damage, scratch
 
 HOLDER = """
 import sys
@@ -35,3 +36,18 @@ def test_what_the_killed_leave_is_removed() -> None:
                 assert another.is_dir()
             assert not another.exists()
     assert not ours.exists()
+
+
+class Going(PosixPath):
+    """A file that another process removes just when it was looked at."""
+
+    def stat(self, **how: Any) -> os.stat_result:
+        told = super().stat(**how)
+        self.unlink()
+        return told
+
+
+def test_a_file_that_is_removed_meanwhile_is_missing(tmp_path: Path) -> None:
+    going = Going(tmp_path / "file")
+    going.write_bytes(b"abc")
+    assert damage(going, 3, "", look=True) == f"{going} is missing"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rankpipe import disk, seen
 from rankpipe.disk import lock, write
 from rankpipe.errors import ArtefactError, DataError, DiskError
 from rankpipe.provenance import commit, digest
@@ -176,6 +177,26 @@ def test_damage_is_named_with_its_cure(tmp_path: Path, harm: str, name: str) -> 
     with pytest.raises(ArtefactError, match=f"{name}.*build it again"):
         open_artefact(tmp_path, kind="thing")
     assert len(damages(read_manifest(tmp_path))) == 1
+
+
+def test_what_is_written_to_while_it_is_checked_is_checked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANKPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(seen, "LARGE", 1)
+    make(tmp_path / "made")
+    hashed = disk.sha256
+
+    def harming(path: Path) -> str:
+        told = hashed(path)
+        path.write_bytes(b"x" * path.stat().st_size)
+        return told
+
+    monkeypatch.setattr(disk, "sha256", harming)
+    assert damages(read_manifest(tmp_path / "made")) == []
+    monkeypatch.setattr(disk, "sha256", hashed)
+    with pytest.raises(ArtefactError, match=r"a\.txt is damaged.*b\.txt is damaged|b\.txt.*a\.txt"):
+        open_artefact(tmp_path / "made", kind="thing")
 
 
 def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:

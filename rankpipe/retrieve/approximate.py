@@ -65,9 +65,14 @@ class Faiss(Nearest):
         :param knobs: to be turned otherwise than they were found to be enough; those that it has.
         :raises RecipeError: If FAISS has no such device, or cannot hold such an index there.
         :raises MissingExtra: If the device is a GPU, and FAISS is the one for CPUs.
+        :raises FileNotFoundError: If it is gone.
         """
-        faiss = _faiss()
-        index = faiss.read_index(str(folder / "faiss.index"), faiss.IO_FLAG_MMAP_IFC)
+        faiss, path = _faiss(), folder / "faiss.index"
+        try:
+            index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError:  # all that FAISS ever raises
+            path.stat()
+            raise
         found = cls(field, _placed(index, device), device)
         tuned = _tuned_to(folder)
         found.knobs = tuned | {knob: value for knob, value in (knobs or {}).items() if knob in tuned}
@@ -161,7 +166,7 @@ def build(
         with working(f"FAISS index {name} of {documents} documents"):
             try:
                 made = _filled(field, name, train, device)
-            except RuntimeError as error:  # all that FAISS ever raises
+            except RuntimeError as error:
                 raise RecipeError([f"factory: FAISS cannot make {name!r} of {documents} documents: {error}"]) from None
             told = {"factory": name, **_tuned(made, recall or RECALL)}
         if told["recall_at_10"] >= (recall or RECALL):

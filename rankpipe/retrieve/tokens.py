@@ -47,6 +47,12 @@ class Tokens(Segment):
         names = ("codes", "residuals") if self.codec else ("vectors",)
         self.columns: dict[str, NDArray[Any]] = {name: mapped(folder / f"{name}.npy") for name in names}
 
+    def open(self) -> None:
+        """Open all files that are not yet."""
+        super().open()
+        if self.codec:
+            _ = self._postings
+
     def rows(self, docs: NDArray[np.intp]) -> tuple[Rows, NDArray[np.int64]]:
         """Where the vectors of some documents are, and where among them each document's begin; (n + 1,).
 

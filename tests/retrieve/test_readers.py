@@ -8,8 +8,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rankpipe.data import Doc, Query
+from rankpipe.retrieve import approximate
+from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
+from rankpipe.retrieve.late import ColBERT
 from tests.retrieve.test_damaged import index
 
 assert index  # a fixture: every kind, of two segments, with dead documents
@@ -45,6 +50,29 @@ def test_what_is_open_outlives_its_files(index: Index) -> None:
     assert found(reader.refresh()) == found(index)
 
 
+@pytest.mark.parametrize("index", ["colbert"], indirect=True)
+def test_what_proposes_candidates_outlives_its_files(index: Index) -> None:
+    before = found(ColBERT(index.folder, candidates=2, probes=1))
+    reader = ColBERT(index.folder, candidates=2, probes=1)
+    index.compact()
+    assert not reader.manifest.path.exists()
+    assert found(reader) == before
+
+
+@pytest.mark.parametrize("index", ["hnsw"], indirect=True)
+def test_it_opens_anew_what_was_removed_before_faiss_came_to_it(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, turns = approximate.Faiss.opened, count()
+
+    def removed(field: Any, folder: Path, *how: Any) -> approximate.Faiss:
+        if not next(turns):
+            index.compact()
+        return opened(field, folder, *how)
+
+    monkeypatch.setattr(approximate.Faiss, "opened", removed)
+    reader = Dense(index.folder)
+    assert reader.manifest.build == index.manifest.build
+
+
 def written(kind: type[Any], folder: Path, go_on: Any) -> None:
     index = kind(folder)
     for _ in count():
@@ -57,9 +85,11 @@ def written(kind: type[Any], folder: Path, go_on: Any) -> None:
 
 
 def test_it_opens_whole_while_it_is_written(index: Index) -> None:
-    """Another process adds three documents and takes them away, and merges segments, which removes their files."""
+    """Another process adds three documents and takes them away, and merges segments, which removes their files. Who
+    opened the index before that finds what there was, after as many batches as there be.
+    """
     kind: Callable[..., Index] = type(index)
-    without = found(kind(index.folder))
+    without, held = found(kind(index.folder)), kind(index.folder)
     index.add(new(0))
     within = found(kind(index.folder))
     index.delete([doc.id for doc in new(0)])
@@ -73,6 +103,7 @@ def test_it_opens_whole_while_it_is_written(index: Index) -> None:
         go_on.value = False
         writer.join(60)
     assert writer.exitcode == 0
+    assert found(held) == without
     assert {*map(ids, states)} <= {ids(without), ids(within)}
 
 
