@@ -26,6 +26,9 @@ from index_words import words
 
 from rankpipe.datasets import Dataset
 from rankpipe.measure import svg
+from rankpipe.measure.results import latest, read_json
+
+HALVES = ["index", "vectors"]
 
 
 def main() -> None:
@@ -33,7 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000, 500_000])
     parser.add_argument("--times", type=int, default=3, help="how often each is searched; it is built once")
-    parser.add_argument("--kinds", nargs="+", default=["index", "vectors"], choices=["index", "vectors"])
+    parser.add_argument("--kinds", nargs="*", default=HALVES, choices=HALVES, help="none: only draw")
     parser.add_argument("--pyserini", type=Path, metavar="PYTHON", help="of an environment that has pyserini")
     parser.add_argument("--picture", type=Path, help="where the plot goes (SVG)")
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
@@ -53,7 +56,13 @@ def main() -> None:
         for name, found in results.items():  # as far as it has come
             file(name, found, told.into, also)
     if told.picture:
-        told.picture.write_text(drawn(results), "utf-8")
+        told.picture.write_text(drawn(filed(told.into)), "utf-8")
+
+
+def filed(into: Path) -> dict[str, list[Row]]:
+    """The newest rows of both halves, whenever each was run."""
+    names = [f"{half}-{table}" for half in HALVES for table in ("build", "search", "changes")]
+    return {name: read_json(latest(into / name))["rows"] for name in names if (into / name).exists()}
 
 
 def drawn(results: Mapping[str, Sequence[Row]]) -> str:
