@@ -5,6 +5,7 @@ With a JVM; skipped where Pyserini or Java is not there. ``make test-java`` has 
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -23,11 +24,14 @@ from rankpipe import evaluate, java, open_dataset, store, to_run
 from rankpipe.catalog import need
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
+from rankpipe.retrieve import forecast, lucene
 from rankpipe.retrieve.anserini import LISTS, Anserini
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.lucenefiles import RAM_MB, Writer
 from tests.retrieve.fakes import file_size_limit
 from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
@@ -379,6 +383,49 @@ def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
         index.compact()
         assert [p.name for p in (tmp_path / "index" / "made").iterdir()] == [index.manifest.build]
     assert kills < 10 or amidst > kills / 4
+
+
+def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without putting the documents again that were saved; it finds what a whole one finds."""
+    docs = tuple(Doc(f"d{i}", f"fox number{i % 77} " + "dogs " * (i % 9), fields={"n": i % 5}) for i in range(230))
+    (tmp_path / "docs.pickle").write_bytes(pickle.dumps(docs))
+    program = f"""
+import pickle
+from pathlib import Path
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve import lucene
+from tests.retrieve.fakes import Deadly
+lucene.SHARD = 50
+docs = pickle.loads(Path({str(tmp_path / "docs.pickle")!r}).read_bytes())
+lucene.Lucene.build(Dataset("docs", Deadly(docs)), Path({str(tmp_path / "index")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    monkeypatch.setattr(lucene, "SHARD", 50)
+    written, write = list[str](), Writer.put
+    monkeypatch.setattr(
+        Writer, "put", lambda self, doc, *more, **how: written.append(doc.id) or write(self, doc, *more, **how)
+    )  # type: ignore[func-returns-value]
+    index = Lucene.build(Dataset("docs", Held(docs)), tmp_path / "index")
+    assert written == [d.id for d in docs[150:]]
+    whole = Lucene.build(Dataset("docs", Held(docs)), tmp_path / "whole")
+    assert [*index.documents()] == [*whole.documents()] == [*docs]
+    queries = [Query("a", "number7 dogs"), Query("b", "fox number76")]
+    assert listed(index(queries)) == listed(whole(queries))
+
+
+def test_what_it_takes_is_foretold(tmp_path: Path) -> None:
+    """By the command line; Java's memory is in it."""
+    with open(tmp_path / "corpus.jsonl", "w") as f:
+        for i in range(forecast.WORTH):
+            f.write(
+                json.dumps({"_id": f"d{i}", "text": f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3}) + "\n"
+            )
+    command = ["index", "build", "index", "--data", "corpus.jsonl", "--use", "lucene", "--json"]
+    made = subprocess.run([*COMMAND, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = json.loads(made.stdout)
+    assert told["forecast"]["memory_bytes"] > RAM_MB * 2**20
+    assert 0.7 < told["forecast"]["size_bytes"] / told["size_bytes"] < 1.5
+    assert "documents: about" in made.stderr
 
 
 def test_signals_stay_pythons() -> None:
