@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Self, Unpack
 
@@ -34,6 +34,7 @@ IDF: dict[str, Callable[[int, int], float]] = {
     "robertson": lambda df, n: math.log(max((n - df + 0.5) / (df + 0.5), 1)),  # never negative, as in bm25s
     "atire": lambda df, n: math.log(n / df),
 }
+SHARD = 1 << 16  # documents between two savings of a build
 ABOVE = 1 + 1e-6  # bounds are to hold after rounding
 
 
@@ -123,7 +124,8 @@ class BM25(Living):
         method: Literal["lucene", "robertson", "atire"] = "lucene",
         **common: Unpack[Common],
     ) -> BM25:
-        """Index a collection; texts and postings are never in memory as a whole, the vocabulary is.
+        """Index a collection; texts and postings are never in memory as a whole, the vocabulary is. A build that was
+        interrupted goes on after its last whole shard of 65,536 documents.
 
         :param k1: how fast repeated words stop counting; 0.9 is Anserini's.
         :param b: how much long documents are held back, 0 to 1; 0.4 is Anserini's.
@@ -161,21 +163,23 @@ class BM25(Living):
     @classmethod
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         """Count words."""
-        words, lengths = Words(recipe["stemmer"], recipe["stopwords"]), array("i")
+        words, spill = (
+            Words(recipe["stemmer"], recipe["stopwords"]),
+            Spill(draft.folder / "spill.bin", block=draft.block),
+        )
+        spill.take_up()
+        draft.held += TERM * len(spill.vocabulary)
 
         def counted() -> Iterator[Counter[str]]:
-            for doc in write_docs(docs, draft):
-                counts = Counter(words(doc.contents))
-                lengths.append(counts.total())
+            for doc in islice(write_docs(docs, draft), len(spill.distinct), None):
                 known = len(spill.vocabulary)
-                yield counts
+                yield Counter(words(doc.contents))
                 draft.held += TERM * (len(spill.vocabulary) - known)
 
-        spill = Spill(draft.folder / "spill.bin", block=draft.block)
-        spill.fill(counted())
+        spill.fill(counted(), SHARD if draft.first else None)
         spill.invert(draft.folder)
-        np.save(draft.folder / "lengths.npy", np.array(lengths, np.int32))
-        draft.facts |= {"words": sum(lengths), "postings": sum(spill.distinct)}
+        np.save(draft.folder / "lengths.npy", np.array(spill.totals, np.int32))
+        draft.facts |= {"words": int(sum(spill.totals)), "postings": sum(spill.distinct)}
 
     @classmethod
     def merge(cls, segments: Sequence[Counted], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003

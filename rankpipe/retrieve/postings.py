@@ -9,6 +9,7 @@ keeps the order of documents. What lies in memory is one block, 16 bytes for eac
 
 from __future__ import annotations
 
+import os
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,9 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from rankpipe.disk import write
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
 
 BLOCK = 1 << 20  # postings dealt out at once
+PAIR = 8  # bytes of a term and its value in a spill
 Block = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # terms, rising; documents; values: (n,) each
 
 
@@ -57,18 +60,36 @@ class Spill:
     kind: DTypeLike = np.int32
     block: int = BLOCK
     distinct: array[int] = field(default_factory=lambda: array("q"))  # different terms of each document
+    totals: array[float] = field(default_factory=lambda: array("d"))  # sum of the values of each document
     vocabulary: dict[str, int] = field(default_factory=dict)  # terms by when they were first seen
     most: float = 0  # the largest value
 
-    def fill(self, documents: Iterable[Mapping[str, float]]) -> None:
-        """Take in documents, each as term -> value."""
-        with open(self.path, "wb") as f:
+    def take_up(self) -> None:
+        """Hold what was saved when an interrupted :meth:`fill` had last done so."""
+        if self._saved.exists():
+            with np.load(self._saved) as told:
+                self.distinct.frombytes(told["distinct"].tobytes())
+                self.totals.frombytes(told["totals"].tobytes())
+                terms = told["terms"].tobytes().decode()
+                self.vocabulary = {term: i for i, term in enumerate(terms.split("\n") if terms else ())}
+                self.most = told["most"].item()
+
+    def fill(self, documents: Iterable[Mapping[str, float]], every: int | None = None) -> None:
+        """Take in documents, each as term -> value.
+
+        :param every: documents between two savings.
+        """
+        with open(self.path, "ab") as f:
+            f.truncate(PAIR * sum(self.distinct))  # what comes after was not saved
             for values in documents:
                 self.add(values, f)
+                if every and len(self.distinct) % every == 0:
+                    self._save(f)
 
     def add(self, values: Mapping[str, float], file: BinaryIO) -> None:
         """Take in a document; ``file`` is ``path``, opened."""
         self.distinct.append(len(values))
+        self.totals.append(sum(values.values()))
         if not values:
             return
         known = self.vocabulary
@@ -88,7 +109,19 @@ class Spill:
             frequencies += np.bincount(place[pairs[start : start + self.block, 0]], minlength=len(told))
         kind = np.min_scalar_type(int(self.most)) if np.dtype(self.kind).kind == "i" else self.kind
         deal(self._blocks(pairs, place), told, frequencies, folder, kind)
+        self._saved.unlink(missing_ok=True)
         self.path.unlink()
+
+    @property
+    def _saved(self) -> Path:
+        return self.path.with_suffix(".npz")
+
+    def _save(self, file: BinaryIO) -> None:
+        file.flush()
+        os.fsync(file.fileno())
+        terms = np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8)
+        with write(self._saved, "wb") as f:
+            np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most)
 
     def _blocks(self, pairs: NDArray[np.int32], place: NDArray[np.int64]) -> Iterator[Block]:
         ends = np.cumsum(np.frombuffer(self.distinct, np.int64))  # (documents,) in the spill

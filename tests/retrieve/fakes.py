@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.datasets.dataset import Held
 from rankpipe.stage import Retriever
 
 
@@ -116,3 +120,14 @@ def file_size_limit(size_bytes: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@dataclass(frozen=True)
+class Deadly(Held):
+    """Kills the process that reads it at its 160th document, at once as the system does."""
+
+    def docs(self) -> Iterator[Doc]:
+        for i, doc in enumerate(super().docs()):
+            if i == 160:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield doc

@@ -2,6 +2,7 @@
 
 import math
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,11 +13,13 @@ import pytest
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, RecipeError
+from rankpipe.retrieve import bm25
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.words import Words
 from rankpipe.trec import to_run
-from tests.retrieve.fakes import file_size_limit
+from tests.retrieve.fakes import Deadly, file_size_limit
 
 
 def ranked(ranking: Ranking) -> dict[str, float]:
@@ -173,6 +176,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from rankpipe.data import Doc
+from rankpipe.retrieve import bm25
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.store import Data
 
@@ -215,3 +219,20 @@ def test_queries_of_a_batch_do_not_touch_each_other(tiny: Dataset, tmp_path: Pat
     index = BM25.build(tiny, tmp_path)
     together = index.run([*tiny.queries, Query("none", "")])
     assert together == [index.run([q])[0] for q in (*tiny.queries, Query("none", ""))]
+
+
+@pytest.mark.parametrize("text", ["fox number{} {}", ""])
+def test_a_killed_build_goes_on(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without counting the words again that were saved, and to the same bytes."""
+    monkeypatch.setattr(bm25, "SHARD", 50)
+    docs = tuple(Doc(f"d{i}", text.format(i % 77, "dogs " * (i % 9)), fields={"n": i % 5}) for i in range(230))
+    child = os.fork()
+    if not child:
+        BM25.build(Dataset("docs", Deadly(docs)), tmp_path / "index")
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    counted, count = list[str](), Words.__call__
+    monkeypatch.setattr(Words, "__call__", lambda self, said: counted.append(said) or count(self, said))  # type: ignore[func-returns-value]
+    index = BM25.build(Dataset("docs", Held(docs)), tmp_path / "index")
+    assert counted == [d.contents for d in docs[150:]]
+    whole = BM25.build(Dataset("docs", Held(docs)), tmp_path / "whole")
+    assert index.manifest.files == whole.manifest.files

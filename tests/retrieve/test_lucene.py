@@ -5,13 +5,13 @@ With a JVM; skipped where Pyserini or Java is not there. ``make test-java`` has 
 
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,12 +26,12 @@ from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
-from rankpipe.retrieve import forecast, lucene, shelf
+from rankpipe.retrieve import forecast, lucene
 from rankpipe.retrieve.anserini import LISTS, Anserini
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.lucene import Lucene
-from rankpipe.retrieve.lucenefiles import Writer
+from rankpipe.retrieve.lucenefiles import RAM_MB, Writer
 from tests.retrieve.fakes import file_size_limit
 from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
@@ -385,44 +385,47 @@ def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
     assert kills < 10 or amidst > kills / 4
 
 
-class Interrupted(Held):
-    """Documents of which the last do not come the first time."""
-
-    failed = False
-
-    def docs(self) -> Iterator[Doc]:
-        for number, doc in enumerate(super().docs()):
-            if number == 25 and not Interrupted.failed:
-                Interrupted.failed = True
-                raise KeyboardInterrupt
-            yield doc
-
-
-def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the last whole shard: what was written is not written again, and the scores are those of one go."""
-    monkeypatch.setattr(lucene, "SHARD", 10)
-    docs = tuple(Doc(f"d{i}", f"word{i % 7} and word{i % 5}", f"title {i}", {"n": i}) for i in range(40))
-    data = replace(Dataset.of(docs), corpus=Interrupted(docs))
-    with pytest.raises(KeyboardInterrupt):
-        Lucene.build(data, tmp_path / "index")
-    written, put = list[str](), Writer.put
-    monkeypatch.setattr(Writer, "put", lambda own, doc, *a, **k: (written.append(doc.id), put(own, doc, *a, **k)))
-    made, whole = Lucene.build(data, tmp_path / "index"), Lucene.build(Dataset.of(docs), tmp_path / "whole")
-    assert written[:20] == [f"d{i}" for i in range(20, 40)]
-    assert len(written) == 60
-    assert [*made.documents()] == [*whole.documents()] == [*docs]
-    asked = [Query("a", "word3 word1"), Query("b", "title word2")]
-    assert made.run(asked) == whole.run(asked)
-    assert made.manifest.facts["documents"] == 40
+def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without putting the documents again that were saved; it finds what a whole one finds."""
+    docs = tuple(Doc(f"d{i}", f"fox number{i % 77} " + "dogs " * (i % 9), fields={"n": i % 5}) for i in range(230))
+    (tmp_path / "docs.pickle").write_bytes(pickle.dumps(docs))
+    program = f"""
+import pickle
+from pathlib import Path
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve import lucene
+from tests.retrieve.fakes import Deadly
+lucene.SHARD = 50
+docs = pickle.loads(Path({str(tmp_path / "docs.pickle")!r}).read_bytes())
+lucene.Lucene.build(Dataset("docs", Deadly(docs)), Path({str(tmp_path / "index")!r}))
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    monkeypatch.setattr(lucene, "SHARD", 50)
+    written, write = list[str](), Writer.put
+    monkeypatch.setattr(
+        Writer, "put", lambda self, doc, *more, **how: written.append(doc.id) or write(self, doc, *more, **how)
+    )  # type: ignore[func-returns-value]
+    index = Lucene.build(Dataset("docs", Held(docs)), tmp_path / "index")
+    assert written == [d.id for d in docs[150:]]
+    whole = Lucene.build(Dataset("docs", Held(docs)), tmp_path / "whole")
+    assert [*index.documents()] == [*whole.documents()] == [*docs]
+    queries = [Query("a", "number7 dogs"), Query("b", "fox number76")]
+    assert listed(index(queries)) == listed(whole(queries))
 
 
 def test_what_it_takes_is_foretold(tmp_path: Path) -> None:
-    docs = [Doc(f"d{i}", f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3) for i in range(5000)]
-    told = forecast.forecast(Lucene, Dataset.of(docs), shelf.full(Lucene, {"use": "lucene"}))
-    assert told is not None
-    size = Lucene.build(Dataset.of(docs), tmp_path / "index").manifest.size_bytes
-    assert 0.5 * size < told.size_bytes < 2 * size
-    assert told.memory_bytes > 256 << 20, "Java's buffer"
+    """By the command line; Java's memory is in it."""
+    with open(tmp_path / "corpus.jsonl", "w") as f:
+        for i in range(forecast.WORTH):
+            f.write(
+                json.dumps({"_id": f"d{i}", "text": f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3}) + "\n"
+            )
+    command = ["index", "build", "index", "--data", "corpus.jsonl", "--use", "lucene", "--json"]
+    made = subprocess.run([*COMMAND, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = json.loads(made.stdout)
+    assert told["forecast"]["memory_bytes"] > RAM_MB * 2**20
+    assert 0.7 < told["forecast"]["size_bytes"] / told["size_bytes"] < 1.5
+    assert "documents: about" in made.stderr
 
 
 def test_signals_stay_pythons() -> None:
