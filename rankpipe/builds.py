@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rankpipe.errors import DataError
 
+SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 

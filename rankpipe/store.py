@@ -189,7 +189,7 @@ class _Known:
         :param sums: of its files, as far as they are known already.
         """
         work, made = draft.folder, folder / "made"
-        files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file()}
+        files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file() and p.name != builds.SUMS}
         fresh = [p for n, p in files.items() if n not in sums]
         with working(f"checksums of {folder}"):
             sums = {n: sums.get(n) or (p.stat().st_size, sha256(p)) for n, p in files.items()}
@@ -207,6 +207,8 @@ class _Known:
         fsync(made)
         with write(folder / "manifest.json") as f:
             json.dump({**plain, "checksum": digest(plain)}, f, indent=1, sort_keys=True, ensure_ascii=False)
+        for noted in (made / build).rglob(builds.SUMS):
+            noted.unlink()
         seen.note(folder, {made / build / name: known for name, known in sums.items()})
         builds.sweep(folder, {build})
 

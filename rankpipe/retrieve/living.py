@@ -31,7 +31,7 @@ from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
-from rankpipe.retrieve.parts import Part, folders, new_part, portions
+from rankpipe.retrieve.parts import Part, folders, go_on, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
 from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
 from rankpipe.retrieve.trial import Trial, Try
@@ -80,6 +80,7 @@ class Living(Index):
         cut, most = Passages.of(passages), size_bytes(memory)
         recipe = {**recipe, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=most) as draft:
+            go_on(draft, alone=False)
             docs = iter(track(data.docs(), f"{cls.kind} index of {data.name}", data.count))
             deque(islice(docs, facts(draft.folder, cls.counts, cut, most)["documents"]), maxlen=0)  # are there already
             part = partial(new_part, draft, folder, first=True, memory=most)

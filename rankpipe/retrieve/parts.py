@@ -1,8 +1,14 @@
-"""Segments being written: each in a folder of its own in a draft of the index, numbered as they come."""
+"""Segments being written: each in a folder of its own in a draft of the index, numbered as they come.
+
+One that a build has finished has its checksums beside it (``.sums.json``): a build that was interrupted may lie there
+for long before it goes on.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.builds import SUMS
 from rankpipe.data import Doc
-from rankpipe.disk import write
+from rankpipe.disk import damage, fsync, sha256, write
 from rankpipe.errors import ArtefactError
+from rankpipe.progress import notice, working
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.memory import ANY, ID, POSTING, ROW
 from rankpipe.retrieve.postings import BLOCK
-from rankpipe.store import Draft, damages, read_manifest
+from rankpipe.store import Draft, Sums, damages, read_manifest
 
 if TYPE_CHECKING:
     from rankpipe.retrieve.segment import Segment
@@ -95,8 +103,59 @@ def new_part(draft: Draft, home: Path, *, first: bool = False, memory: int = ANY
         there[-1].mkdir()
     made = Part(there[-1], home=home, first=first, memory=memory)
     yield made
+    told = json.dumps(made.facts)
+    if first:
+        with working(f"checksums of {home}"):
+            made.sums = _sums(made.folder)
+        made.sums["facts.json"] = (len(told), hashlib.sha256(told.encode()).hexdigest())
+        draft.sums |= _inside(made.folder, made.sums)
+        with write(made.folder / SUMS) as f:
+            json.dump(made.sums, f)
     with write(made.folder / "facts.json") as f:
-        json.dump(made.facts, f)
+        f.write(told)
+
+
+def _sums(folder: Path) -> dict[str, tuple[int, str]]:
+    """Checksums of the files of a segment, which are on the disk for sure."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != SUMS]
+    for path in files:
+        fsync(path)
+    return {str(path.relative_to(folder)): (path.stat().st_size, sha256(path)) for path in files}
+
+
+def _inside(folder: Path, sums: Sums) -> Sums:
+    """The same, by their names in the folder that the segment lies in."""
+    return {f"{folder.name}/{name}": known for name, known in sums.items()}
+
+
+def go_on(draft: Draft, *, alone: bool) -> None:
+    """Take what an interrupted build has finished. A segment of which a file was harmed is removed, and this is said.
+
+    :param alone: whether a segment can be made again without those after it.
+    """
+    there = folders(draft.folder)
+    for number, made in enumerate(there):
+        with working(f"checksums of {draft.folder}"):
+            sums, harmed = _whole(made)
+        if harmed:
+            again = f"segment {made.name} is" if alone else f"segment {made.name} and those after it are"
+            notice(f"{harmed} was harmed since it was finished; {again} built again")
+            for gone in [made] if alone else there[number:]:
+                shutil.rmtree(gone)
+            if not alone:
+                return
+        else:
+            draft.sums |= _inside(made, sums)
+
+
+def _whole(made: Path) -> tuple[Sums, Path | None]:
+    """The checksums of a segment, if it is finished, and what of it was harmed."""
+    noted, sums = made / SUMS, dict[str, tuple[int, str]]()
+    try:
+        sums |= json.loads(noted.read_text("utf-8")) if noted.exists() else {}
+    except ValueError:
+        return {}, noted
+    return sums, next((made / name for name, known in sums.items() if damage(made / name, *known, True)), None)
 
 
 def portions(docs: Iterable[Doc], part: Callable[[], AbstractContextManager[Part]], most: int) -> Iterator[Portion]:

@@ -21,7 +21,6 @@ from uuid import uuid4
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.disk import fsync, sha256
 from rankpipe.engine import Engine
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import track
@@ -29,7 +28,7 @@ from rankpipe.retrieve.docs import lean
 from rankpipe.retrieve.encoded import Encoded
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import ANY
-from rankpipe.retrieve.parts import Part, folders, new_part
+from rankpipe.retrieve.parts import Part, folders, go_on, new_part
 from rankpipe.retrieve.passages import Passages
 from rankpipe.retrieve.segment import facts
 from rankpipe.stage import Retriever
@@ -55,6 +54,7 @@ def build(
     cut = Passages.of(recipe.get("passages"))
     with publish(folder, **what, resume=["shards", shard]) as draft:
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
+        go_on(draft, alone=True)
         done = {int(made.name) for made in folders(draft.folder)}
         (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
         engine.sees(mark)
@@ -101,14 +101,10 @@ class Make:
         number, docs = job
         aside = self.folder / TRIED / uuid4().hex
         aside.mkdir(parents=True)
-        with new_part(Draft(aside), self.folder) as made:
-            made.first, made.known = True, self.older
+        with new_part(Draft(aside), self.folder, first=True) as made:
+            made.known = self.older
             self.kind.fill(self.cut.split(docs) if self.cut else docs, made, self.recipe)
-        files = sorted(path for path in made.folder.rglob("*") if path.is_file())
-        for path in (*files, made.folder):
-            fsync(path)
         place = self.folder / f"{number:06}"
-        sums = {f"{place.name}/{path.relative_to(made.folder)}": (path.stat().st_size, sha256(path)) for path in files}
         try:
             os.rename(made.folder, place)
         except OSError as error:
@@ -117,7 +113,7 @@ class Make:
             shutil.rmtree(aside)  # another was first, with the same
             return {}
         aside.rmdir()
-        return sums
+        return {f"{place.name}/{name}": known for name, known in made.sums.items()}
 
 
 class Spread(Retriever):

@@ -105,7 +105,7 @@ def test_a_build_says_what_it_is_at(tmp_path: Path) -> None:
     with listening(Shown(Console(file=seen, width=200), patience_s=0.0)):
         Dense.build(collection(30), tmp_path, model=FAKE + "Hashed", factory="HNSW8")
     said = [line.split(":")[0] for line in seen.getvalue().splitlines()]
-    assert said == ["dense index of docs", "FAISS index HNSW8 of 30 documents", *[f"checksums of {tmp_path}"] * 2]
+    assert said == ["dense index of docs", "FAISS index HNSW8 of 30 documents", *[f"checksums of {tmp_path}"] * 3]
 
 
 def test_odd_input(tmp_path: Path) -> None:

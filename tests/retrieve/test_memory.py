@@ -15,10 +15,13 @@ from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held, digest
 from rankpipe.errors import RecipeError
+from rankpipe.progress import listening
 from rankpipe.retrieve import embed, memory, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.memory import size_bytes
+from rankpipe.store import damages
+from tests.heard import Heard
 from tests.retrieve.fakes import Hashed
 from tests.retrieve.test_living import KINDS, QUERIES, WORDS, listed
 
@@ -166,6 +169,29 @@ def test_goes_on_after_the_last_whole_segment(name: str, tmp_path: Path) -> None
     assert before
     assert {*before} < {*inodes()}
     assert {d.id: d.text for d in index.documents()} == {d.id: d.text for d in DOCS}
+    assert listed(list(index(QUERIES))) == listed(list(KINDS[name](Dataset.of(DOCS), tmp_path / "whole")(QUERIES)))
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("harmed", [0, -1])
+def test_goes_on_before_a_segment_that_was_harmed(name: str, harmed: int, tmp_path: Path) -> None:
+    Torn.times.clear()
+    data, heard = Dataset("docs", Torn(tuple(DOCS))), Heard()
+    with pytest.raises(KeyboardInterrupt):
+        KINDS[name](data, tmp_path / "index", memory=LITTLE)  # type: ignore[call-arg]
+    [work] = (tmp_path / "index" / "made").glob(".work-*")
+    segments = sorted(path.parent for path in work.glob("*/facts.json"))
+    path = segments[harmed] / "docs.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"d", b"x", 1))
+    with listening(heard):
+        index = KINDS[name](data, tmp_path / "index", memory=LITTLE)  # type: ignore[call-arg]
+    [said] = [text for text in heard.notices if "harmed" in text]
+    assert (
+        said
+        == f"{path} was harmed since it was finished; segment {path.parent.name} and those after it are built again"
+    )
+    assert [*index.documents()] == DOCS
+    assert damages(index.manifest) == []
     assert listed(list(index(QUERIES))) == listed(list(KINDS[name](Dataset.of(DOCS), tmp_path / "whole")(QUERIES)))
 
 

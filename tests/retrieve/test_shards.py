@@ -11,12 +11,13 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
-from rankpipe import store
+from rankpipe import builds, store
 from rankpipe.catalog import find
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.engine import Local
 from rankpipe.errors import ArtefactError, DataError, RecipeError
+from rankpipe.progress import listening
 from rankpipe.retrieve import embed, living, shards, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -28,6 +29,7 @@ from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.shards import Spread
 from rankpipe.trec import write_run
 from tests.engines import Others
+from tests.heard import Heard
 from tests.retrieve.fakes import Drawn, Listed
 
 I = TypeVar("I")  # noqa: E741
@@ -189,6 +191,28 @@ def test_an_interrupted_build_goes_on(data: Dataset, tmp_path: Path) -> None:
     assert [number for number, _ in other.items] == [*range(9)], "another cut is another build"
     shelf.build(data, tmp_path / "here", BM, shard=11)
     assert opened(tmp_path / "cut").manifest.files == opened(tmp_path / "here").manifest.files
+
+
+def test_a_shard_that_was_harmed_is_built_again(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        shelf.build(data, tmp_path, BM, engine=Stopped(), shard=10)
+    [work] = (tmp_path / "made").glob(".work-*")
+    cut, gone, torn = work / "000000" / "lengths.npy", work / "000001" / "facts.json", work / "000003" / builds.SUMS
+    cut.write_bytes(cut.read_bytes()[:-1])
+    gone.unlink()
+    torn.write_text("{")
+    heard, again = Heard(), Others()
+    with listening(heard):
+        shelf.build(data, tmp_path, BM, engine=again, shard=10)
+    assert [number for number, _ in again.items] == [0, 1, *range(3, 9)]
+    assert [text for text in heard.notices if "harmed" in text] == [
+        f"{path} was harmed since it was finished; segment {path.parent.name} is built again"
+        for path in (cut, gone, torn)
+    ]
+    index = opened(tmp_path)
+    assert store.damages(index.manifest) == []
+    assert [*index.documents()] == [*data.docs()]
+    assert not [*index.manifest.path.rglob(builds.SUMS)]
 
 
 def test_two_workers_with_one_shard(data: Dataset, tmp_path: Path) -> None:
