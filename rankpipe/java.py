@@ -22,6 +22,7 @@ from rankpipe.errors import MissingExtra
 
 OLDEST = 21
 WARNS = 24  # since when Java warns of how Lucene maps its files, unless told not to
+MOST = 1 << 40  # bytes; a larger limit is none
 
 
 def start() -> None:
@@ -51,6 +52,13 @@ def find(name: str) -> Any:
     """
     _started()
     return need("jnius", name="lucene", extra="java").autoclass(name)
+
+
+def limit(size_bytes: int) -> None:
+    """How much memory Java may take for its objects; of one that runs already nothing changes."""
+    config = need("jnius_config", name="lucene", extra="java")
+    if not config.vm_running and size_bytes < MOST:
+        config.add_options(f"-Xmx{size_bytes >> 20}m")
 
 
 @cache

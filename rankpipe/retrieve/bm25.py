@@ -163,10 +163,8 @@ class BM25(Living):
     @classmethod
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         """Count words."""
-        words, spill = (
-            Words(recipe["stemmer"], recipe["stopwords"]),
-            Spill(draft.folder / "spill.bin", block=draft.block),
-        )
+        words = Words(recipe["stemmer"], recipe["stopwords"])
+        spill = Spill(draft.folder / "spill.bin", block=draft.block)
         spill.take_up()
         draft.held += TERM * len(spill.vocabulary)
 

@@ -83,6 +83,18 @@ class Forecast:
         if faults:
             raise RecipeError(faults)
 
+    def refuse_shards(self, memory: float, shard: int) -> None:
+        """Refuse shards that do not fit in, for a shard is not cut.
+
+        :param memory: bytes that each worker may hold.
+        :param shard: documents of one.
+        :raises RecipeError: If one takes more; says how many documents would not.
+        """
+        if self.memory_bytes > memory:
+            fits = max(int(shard * memory / self.memory_bytes / WORK), 1)
+            held = f"a shard of {shard} documents holds about {shown(self.memory_bytes)}, more than {shown(memory)}"
+            raise RecipeError([f"memory: {held}; make shards smaller, for example --shard {fits}"])
+
 
 def forecast(
     kind: type[Any],
@@ -113,7 +125,7 @@ def forecast(
     last, times = tried[-1], documents / len(docs)
     together = min(shard or documents, documents)
     grown = WORK * _held(tried[-2:], together)
-    held = last.fixed_bytes + beside(together) + min(grown, limit if limit < ANY else float("inf"))
+    held = last.fixed_bytes + beside(together) + (min(grown, limit) if limit < ANY and shard is None else grown)
     size = last.size_bytes * times
     return Forecast(
         documents, seconds * times, round(held), round(GROWTH * size), round(size), len(docs), data.count is not None

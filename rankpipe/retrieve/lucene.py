@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Unpack
 
 from rankpipe import java, recipe
-from rankpipe.data import Doc, Query, Ranking
+from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve import lucenefields
+from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
-from rankpipe.retrieve.lucenefiles import LOCK, RAM_MB, Reader, Writer, writing
+from rankpipe.retrieve.lucenefields import FIRST, key
+from rankpipe.retrieve.lucenefiles import LOCK, Reader, Writer, ram_mb, writing
 from rankpipe.retrieve.lucenesearch import Options, Search, Settings, analyzer
-from rankpipe.retrieve.memory import ID
+from rankpipe.retrieve.memory import ANY, size_bytes
+from rankpipe.retrieve.passages import Passages, joined
 from rankpipe.retrieve.trial import Trial, Try
 from rankpipe.store import Draft, publish
 from rankpipe.where import Filter
 
 FIELDS = ("contents", "title", "text")
 SHARD = 1 << 16  # documents between two savings of a build
-HELD = 160  # bytes of an id in memory, beside its letters
+HELD = 256  # bytes of an id in memory
 COUNTED = ("empty_texts", "ids_with_white_space")
 
 
@@ -67,42 +72,51 @@ class Lucene(Index):
         super().__init__(index, k, where)
 
     @classmethod
-    def build(cls, data: Dataset, folder: Path, **options: Unpack[Options]) -> Lucene:
+    def build(
+        cls,
+        data: Dataset,
+        folder: Path,
+        *,
+        passages: Said = None,
+        memory: str | int | None = None,
+        **options: Unpack[Options],
+    ) -> Lucene:
         """Index a collection; ``k1``, ``b``, ``rm3`` and the boosts can be others at the search. A build that was
         interrupted goes on after its last whole shard of 65,536 documents.
 
+        :param passages: how documents are cut (:class:`~rankpipe.retrieve.common.Common`).
+        :param memory: half of it is Java's, if that does not run yet; a quarter, what Lucene writes out at once.
         :raises DataError: If there is no document, an id comes twice or is too long.
         :raises RecipeError: If an argument is out of its range.
         """
-        settings = cls.check(**options)
+        settings, cut, most = cls.check(**options), Passages.of(passages), size_bytes(memory)
+        java.limit(most // 2)
         words = analyzer(settings)  # first: without Java nothing is begun
-        told = {"use": cls.kind, **recipe.defaults(Options), **options}
+        told = {"use": cls.kind, **recipe.defaults(Options), **options, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=told, data=data.data, resume=SHARD) as draft:
-            docs = track(data.docs(), f"{cls.kind} index of {data.name}", data.count)
-            with writing(draft.folder, words, settings.indexed) as writer:
-                done = len(writer)
-                for number, (doc, line) in enumerate(checked(docs, {}), 1):
-                    if number > done:
+            docs = iter(track(data.docs(), f"{cls.kind} index of {data.name}", data.count))
+            with writing(draft.folder, words, settings.indexed, cut, memory=most) as writer:
+                deque(islice(docs, len(writer)), maxlen=0)  # are there already
+                for head in docs:
+                    for doc, line in checked(chain([head], islice(docs, SHARD - 1)), {}):
                         writer.put(doc, line, new=True)
-                        if number % SHARD == 0:
-                            writer.commit()
-            draft.facts = _facts(Reader(draft.folder))
+                    writer.commit()
+            draft.facts = _facts(Reader(draft.folder), cut, most)
         return cls(folder)
 
     @classmethod
-    def trial(cls, recipe: dict[str, Any], memory: int) -> Try:  # noqa: ARG003  Java's is what it is
+    def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
         """What indexes a few documents, to foretell what more of them take."""
-        settings = cls.check(**{k: v for k, v in recipe.items() if k != "use"})
+        settings, cut = cls.check(**_options(recipe)), Passages.of(recipe.get("passages"))
+        java.limit(memory // 2)
         words = analyzer(settings)
 
         def tried(docs: Sequence[Doc], folder: Path) -> Trial:
-            with writing(folder, words, settings.indexed) as writer:
+            with writing(folder, words, settings.indexed, cut, memory=memory) as writer:
                 for doc, line in checked(docs, {}):
                     writer.put(doc, line, new=True)
-            held = sum(HELD + ID * len(doc.id) for doc in docs)
-            return Trial(
-                len(docs), held, sum(f.stat().st_size for f in folder.iterdir()), fixed_bytes=round(RAM_MB * 2**20)
-            )
+            size = sum(f.stat().st_size for f in folder.iterdir())
+            return Trial(len(docs), 0, size, fixed_bytes=round(ram_mb(memory) * 2**20) + HELD * SHARD)
 
         return tried
 
@@ -126,22 +140,24 @@ class Lucene(Index):
         java.needed()
 
     def _open(self) -> None:
-        self._built = Settings.of({k: v for k, v in self.manifest.recipe.items() if k != "use"})
+        self._built = Settings.of(_options(self.manifest.recipe))
+        self._cut = Passages.of(self.manifest.recipe.get("passages"))
         self._reader = Reader(self.manifest.path)
         self._search = Search(self._reader, self._built.but(self._given))
 
     def __len__(self) -> int:
-        return len(self._reader)
+        return int(self.manifest.facts["documents"])
 
     def documents(self) -> Iterator[Doc]:
         """All that are alive, in the order in which they came."""
         reader = self._reader
-        return (reader[place] for place in range(len(reader)))
+        kept = (reader[place] for place in range(len(reader)))
+        return joined(kept) if self._cut else kept
 
     def having(self, field: str, kind: str | None = None) -> int:
         """How many documents have a field, if asked for of this kind."""
         with LOCK:
-            return self._search.count(lucenefields.having(field, kind))
+            return self._search.count(lucenefields.having(field, kind, first=self._cut is not None))
 
     def field_names(self) -> Iterator[str]:
         """The names of all fields."""
@@ -150,8 +166,13 @@ class Lucene(Index):
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search."""
-        found = (self._search(query.text, self.k, self.where) for query in batch)
+        if self._cut:
+            return self._cut.found(lambda queries, k: [[list(one)] for one in self._find(queries, k)], batch, self.k)
+        found = self._find(batch, self.k)
         return [Ranking.scored(query, hits, self.k) for query, hits in zip(batch, found, strict=True)]
+
+    def _find(self, queries: Sequence[Query], k: int) -> Iterator[Iterator[Hit]]:
+        return (self._search(query.text, k, self.where) for query in queries)
 
     def add(self, docs: Iterable[Doc]) -> Change:
         """Add documents.
@@ -171,7 +192,7 @@ class Lucene(Index):
         """Delete documents by their ids; says which were not there."""
         doomed = dict.fromkeys(ids)
         with self._amending() as draft:
-            there = _there(doomed, Reader(draft.folder))
+            there = self._there_of(doomed, Reader(draft.folder))
             with self._writing(draft) as writer:
                 for id in there:
                     writer.delete(id)
@@ -192,24 +213,32 @@ class Lucene(Index):
             with self._writing(draft) as writer:
                 for doc, line in checked(docs, ids):
                     writer.put(doc, line, new=not replace)
-                there = _there(ids, before)
+                there = self._there_of(ids, before)
                 if there and not replace:
                     raise self._there([*there], len(ids))
         self.refresh()
         return Change(added=len(ids) - len(there), replaced=len(there))
 
+    def _there_of(self, ids: Iterable[str], reader: Reader) -> dict[str, None]:
+        """Those of the ids that documents have."""
+        return {id: None for id in ids if reader.count(key(self._cut), id)}
+
     @contextmanager
     def _writing(self, draft: Draft, segments: int | None = None) -> Iterator[Writer]:
-        with writing(draft.folder, analyzer(self._built), self._built.indexed, segments=segments) as writer:
+        memory, indexed = int(self.manifest.facts.get("memory_bytes", ANY)), self._built.indexed
+        with writing(
+            draft.folder, analyzer(self._built), indexed, self._cut, memory=memory, segments=segments
+        ) as writer:
             yield writer
-        draft.facts |= _facts(Reader(draft.folder))
+        draft.facts |= _facts(Reader(draft.folder), self._cut, memory)
 
 
-def _there(ids: Iterable[str], reader: Reader) -> dict[str, None]:
-    """Those of the ids that documents have."""
-    return {id: None for id in ids if reader.count("id", id)}
+def _options(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in recipe.items() if k not in ("use", "passages")}
 
 
-def _facts(reader: Reader) -> dict[str, int]:
+def _facts(reader: Reader, cut: Passages | None, memory: int) -> dict[str, int]:
     counts = {name: reader.count("odd", name) for name in COUNTED}
-    return {"documents": len(reader), **counts, "dead": 0, "segments": reader.segments}
+    told = {"documents": len(reader), **counts, "dead": 0, "segments": reader.segments}
+    told |= {"memory_bytes": memory} if memory < ANY else {}
+    return {**told, "documents": reader.count(*FIRST), "passages": len(reader)} if cut else told

@@ -15,10 +15,14 @@ from math import inf
 from typing import Any
 
 from rankpipe import java
+from rankpipe.data import Doc
 from rankpipe.retrieve.fields import OTHER, flat, kind_of
+from rankpipe.retrieve.passages import Passages
 from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Range
 
 FIELD = "fields"
+OF = "of"  # the field of passages that has the id of their document
+FIRST = "odd", "first_passages"  # field and term of the passages that their documents begin with
 SIGNS = {"text": '"', "number": "#", "truth value": "?", OTHER: "~"}
 TURNED = str.maketrans("0123456789", "9876543210")
 LARGE = 50_000  # digits before the point that a number does not have
@@ -28,6 +32,19 @@ def terms(fields: Mapping[str, Any]) -> Iterable[str]:
     """What a document is found by, each once."""
     found = (_term(name, value) for field, held in fields.items() for name, value in flat(str(field), held))
     return dict.fromkeys(found)
+
+
+def oddities(doc: Doc) -> Iterator[str]:
+    """What is counted of documents (see :func:`rankpipe.retrieve.docs.write_docs`)."""
+    if not doc.contents.strip():
+        yield "empty_texts"
+    if not doc.id or any(c.isspace() for c in doc.id):
+        yield "ids_with_white_space"
+
+
+def key(cut: Passages | None) -> str:
+    """The field that has the ids of documents."""
+    return OF if cut else "id"
 
 
 @lru_cache(maxsize=32)
@@ -60,9 +77,16 @@ def query(where: Filter) -> Any:
     raise TypeError(f"{type(where).__name__} is no filter")
 
 
-def having(name: str, kind: str | None = None) -> Any:
-    """Lucene's query for the documents that have such a field; of one kind, if that is asked for."""
-    return _between(*_section(name, kind), True, False)
+def having(name: str, kind: str | None = None, *, first: bool = False) -> Any:
+    """Lucene's query for the documents that have such a field; of one kind, if that is asked for.
+
+    :param first: only for the first passages of documents.
+    """
+    found = _between(*_section(name, kind), True, False)
+    if not first:
+        return found
+    term = java.find("org.apache.lucene.index.Term")(*FIRST)
+    return both(FILTER=[found, java.find("org.apache.lucene.search.TermQuery")(term)])
 
 
 def names(reader: Any) -> Iterator[str]:

@@ -21,11 +21,14 @@ from rankpipe import java
 from rankpipe.catalog import need
 from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError, DataError, DiskError
-from rankpipe.retrieve.lucenefields import FIELD, terms
+from rankpipe.retrieve.docs import line_of
+from rankpipe.retrieve.lucenefields import FIELD, FIRST, OF, key, oddities, terms
+from rankpipe.retrieve.memory import ANY
+from rankpipe.retrieve.passages import Passages
 from rankpipe.store import cure
 
 LONGEST = 32766  # bytes of a term
-RAM_MB = 256.0  # of Java's memory, before documents are written out
+RAM_MB = 256.0  # of Java's memory, before documents are written out, at most
 TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
 GONE = {
     "java.nio.file.NoSuchFileException",
@@ -99,8 +102,8 @@ class Reader:
 class Writer:
     """Puts documents into an index and takes them out; see :func:`writing`."""
 
-    def __init__(self, writer: Any, fields: Iterable[str]) -> None:
-        self.java = writer
+    def __init__(self, writer: Any, fields: Iterable[str], cut: Passages | None) -> None:
+        self.java, self._cut = writer, cut
         find = java.find
         self._term, self._document = find("org.apache.lucene.index.Term"), find("org.apache.lucene.document.Document")
         self._query = find("org.apache.lucene.search.TermQuery")
@@ -114,12 +117,18 @@ class Writer:
         self._fields = {name: _searched(name) for name in fields}
         self._terms = list[Any]()  # as many as a document has had; a new one costs more than what is done with it
 
+        told = writer.getLiveCommitData().iterator()
+        self._documents = int(told.next().getValue()) if told.hasNext() else 0
+
     def __len__(self) -> int:
-        """How many documents there are, with those that were put."""
-        return int(self.java.getDocStats().numDocs)
+        """How many documents were put, with those that a build has put before."""
+        return self._documents
 
     def commit(self) -> None:
         """Keep what was done so far, whatever becomes of the rest."""
+        told = java.find("java.util.HashMap")()
+        told.put("documents", str(self._documents))
+        self.java.setLiveCommitData(told.entrySet())
         self.java.commit()
 
     def put(self, doc: Doc, line: bytes, *, new: bool) -> None:
@@ -127,6 +136,21 @@ class Writer:
 
         :param line: the document as JSON.
         :raises DataError: If its id or the name of a field is too long for Lucene.
+        """
+        self._documents += 1
+        if self._cut:
+            if not new:
+                self.delete(doc.id)
+            for place, passage in enumerate(self._cut.split([doc])):
+                own = [(OF, doc.id), *([FIRST] if not place else [])]
+                self._put(passage, line_of(passage, self._documents), own)
+        else:
+            self._put(doc, line, new=new)
+
+    def _put(self, doc: Doc, line: bytes, own: Iterable[tuple[str, str]] = (), *, new: bool = True) -> None:
+        """Add a document or a passage.
+
+        :param own: fields and terms that it is found by.
         """
         key = doc.id.encode()
         if len(key) > LONGEST:
@@ -139,8 +163,8 @@ class Writer:
             made.add(field)
         for name, field in self._fields.items():
             field.setStringValue(getattr(doc, name))
-        for name in oddities(doc):
-            made.add(self._string("odd", name, self._not))
+        for name, term in (*own, *(("odd", told) for told in oddities(doc))):
+            made.add(self._string(name, term, self._not))
         for place, term in enumerate(terms(doc.fields)):
             if len(term.encode()) > LONGEST:
                 raise DataError(f"document {doc.id!r}: the name of the field {term[:40]}... is too long for Lucene")
@@ -155,24 +179,31 @@ class Writer:
 
     def delete(self, id: str) -> None:
         """Take out the document of this id, if it is there."""
-        self.java.deleteDocuments(self._query(self._term("id", id)))
+        self.java.deleteDocuments(self._query(self._term(key(self._cut), id)))
 
 
-def oddities(doc: Doc) -> Iterator[str]:
-    """What is counted of documents (see :func:`rankpipe.retrieve.docs.write_docs`)."""
-    if not doc.contents.strip():
-        yield "empty_texts"
-    if not doc.id or any(c.isspace() for c in doc.id):
-        yield "ids_with_white_space"
+def ram_mb(memory: int) -> float:
+    """Of Java's memory, before documents are written out, where so many bytes may be held."""
+    return min(RAM_MB, memory / 4 / 2**20)
 
 
 @contextmanager
-def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int | None = None) -> Iterator[Writer]:
+def writing(
+    folder: Path,
+    analyzer: Any,
+    fields: Iterable[str],
+    cut: Passages | None = None,
+    *,
+    memory: int = ANY,
+    segments: int | None = None,
+) -> Iterator[Writer]:
     """Change the index in the folder, or make one: all that the block does, or nothing after what it commits.
 
     In the end nothing that was deleted is left in any segment, so that Lucene's statistics are those of the documents
     that are alive. Files are only added and removed, never written into.
 
+    :param cut: how documents are cut, that are put.
+    :param memory: bytes that may be held.
     :param segments: of the index in the end, at most.
     :raises DiskError: If Lucene cannot write there.
     """
@@ -180,11 +211,11 @@ def writing(folder: Path, analyzer: Any, fields: Iterable[str], *, segments: int
     config = java.find(f"{index}IndexWriterConfig")(analyzer)
     config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
     config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
-    config.setRAMBufferSizeMB(RAM_MB)
+    config.setRAMBufferSizeMB(ram_mb(memory))
     with LOCK, _words(folder):
         writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
         try:
-            yield Writer(writer, fields)
+            yield Writer(writer, fields, cut)
             writer.forceMergeDeletes()
             if segments:
                 writer.forceMerge(segments)

@@ -40,19 +40,27 @@ TRIED = ".tried"  # where shards are written until they are whole
 
 
 def build(
-    kind: type[Living], data: Dataset, folder: Path, recipe: dict[str, Any], engine: Engine, shard: int = SHARD
+    kind: type[Living],
+    data: Dataset,
+    folder: Path,
+    recipe: dict[str, Any],
+    engine: Engine,
+    shard: int = SHARD,
+    memory: int = ANY,
 ) -> None:
     """Build an index of segments, each by a worker of the engine; what an interrupted build finished is not done again.
 
     :param recipe: with every argument.
     :param shard: documents of a segment; multiples of 4096 leave the batches of encoders what they are without shards.
+    :param memory: bytes that the making of a segment may hold. A shard is not cut for it: it says how large the blocks
+        are that it is made in, and what changes of the index may hold.
     :raises ClusterError: If workers do not see the folder, or die again and again.
     """
     if shard < 1:
         raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
     what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
     cut = Passages.of(recipe.get("passages"))
-    with publish(folder, **what, resume=["shards", shard]) as draft:
+    with publish(folder, **what, resume=["shards", shard, memory]) as draft:
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
         go_on(draft, alone=True)
         done = {int(made.name) for made in folders(draft.folder)}
@@ -61,15 +69,15 @@ def build(
         older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
         made_by = recipe
         if issubclass(kind, Encoded) and kind.undecided(recipe):
-            told = facts(draft.folder, kind.counts, cut, ANY)
+            told = facts(draft.folder, kind.counts, cut, memory)
             made_by = kind.settled(recipe, told) if done else next(iter(engine.map(kind.decided, [recipe])))
-        make = Make(kind, draft.folder, older, made_by, cut)
+        make = Make(kind, draft.folder, older, made_by, cut, memory)
         jobs = ((number, docs) for number, docs in enumerate(dealt(data, shard)) if number not in done)
         total = -(-data.count // shard) - len(done) if data.count else None
         for sums in track(engine.map(make, jobs), f"{kind.kind} index of {data.name}, shards", total):
             draft.sums |= sums
         shutil.rmtree(draft.folder / TRIED)
-        draft.facts = facts(draft.folder, kind.counts, cut, ANY)
+        draft.facts = facts(draft.folder, kind.counts, cut, memory)
 
 
 def dealt(data: Dataset, shard: int) -> Iterator[list[Doc]]:
@@ -93,6 +101,7 @@ class Make:
     older: Sequence[Path]
     recipe: dict[str, Any]
     cut: Passages | None = None
+    memory: int = ANY
 
     def __call__(self, job: tuple[int, list[Doc]]) -> Sums:
         """Make a segment of a shard, aside, and move it to its place when it is whole: so nobody goes on from what a
@@ -101,7 +110,7 @@ class Make:
         number, docs = job
         aside = self.folder / TRIED / uuid4().hex
         aside.mkdir(parents=True)
-        with new_part(Draft(aside), self.folder, first=True) as made:
+        with new_part(Draft(aside), self.folder, first=True, memory=self.memory) as made:
             made.known = self.older
             self.kind.fill(self.cut.split(docs) if self.cut else docs, made, self.recipe)
         place = self.folder / f"{number:06}"

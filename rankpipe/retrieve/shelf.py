@@ -24,6 +24,7 @@ from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.memory import size_bytes
 from rankpipe.retrieve.passages import Passages
 from rankpipe.stage import Retriever
 
@@ -153,13 +154,13 @@ def build(
         shard = shards.SHARD
     foreseen = forecast(kind, data, written, memory, shard)
     if foreseen:
-        foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+        _refuse(foreseen, folder, memory, shard)
         _tell(foreseen, folder, told)
     if shard is None:
         given = {"memory": memory} if memory else {}
         kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
     else:
-        _by_shards(kind, data, folder, index, written, engine or Local(), shard, limited=memory is not None)
+        _by_shards(kind, data, folder, index, written, engine or Local(), shard, size_bytes(memory))
     if foreseen:
         made = store.read_manifest(folder)
         notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
@@ -174,19 +175,22 @@ def _by_shards(
     written: dict[str, Any],
     engine: Engine,
     shard: int,
-    *,
-    limited: bool,
+    memory: int,
 ) -> None:
     """Build shards, which become segments.
 
-    :raises RecipeError: If this kind has none, or is to have a limit of memory, too.
+    :raises RecipeError: If this kind has none.
     """
     if not (issubclass(kind, Living) and kind.apart):
         raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
-    if limited:
-        raise RecipeError(["memory: a shard takes what it takes; say how large it is (shard) instead"])
     refuse(_refused(index))
-    shards.build(kind, data, folder, written, engine, shard)
+    shards.build(kind, data, folder, written, engine, shard, memory)
+
+
+def _refuse(foreseen: Forecast, folder: Path, memory: str | None, shard: int | None) -> None:
+    foreseen.refuse(free_memory() if shard is None else inf, free_disk(folder))  # workers have their own
+    if shard is not None:
+        foreseen.refuse_shards(size_bytes(memory), shard)
 
 
 def _tell(foreseen: Forecast, folder: Path, told: Told | None) -> None:

@@ -428,6 +428,55 @@ def test_what_it_takes_is_foretold(tmp_path: Path) -> None:
     assert "documents: about" in made.stderr
 
 
+@pytest.mark.parametrize("options", [{}, {"rm3": True}, {"fields": {"title": 2, "text": 1}}])
+def test_long_documents_are_found_by_their_passages(options: dict[str, object], tmp_path: Path) -> None:
+    """As documents come and go it is an index of what is left; what is found are documents, each once."""
+    words = ["fox", "dog", "sleeps", "runs", "over", "lazy", "quick", "brown", "hedge", "zebra"]
+    docs = {f"d{i}": Doc(f"d{i}", f"{words[i % 10]} fox " * (4 + i), "t", {"n": i % 7}) for i in range(30)}
+    docs["d1#0"] = Doc("d1#0", "dog runs " * 9)
+    cut = {"max": 6, "overlap": 2}
+    index = Lucene.build(Dataset.of([*docs.values()]), tmp_path / "index", passages=cut, **options)  # type: ignore[arg-type]
+    facts = index.manifest.facts
+    assert facts["passages"] > 3 * facts["documents"] == 3 * len(index) == 3 * 31
+    docs |= {"d3": Doc("d3", "brown zebra " * 15), "new": Doc("new", "quick zebra " * 20, fields={"n": 1})}
+    assert index.update([docs["d3"], docs["new"]]) == Change(added=1, replaced=1)
+    assert index.delete(["d1", "nobody"]) == Change(deleted=1, absent=("nobody",))
+    with pytest.raises(DataError, match="are there already"):
+        index.add([Doc("d2", "fox")])
+    del docs["d1"]
+    assert {d.id: d.text for d in index.documents()} == {d.id: d.text for d in docs.values()}
+    left = Dataset.of([*docs.values()])
+    fresh = Lucene.build(left, tmp_path / "fresh", passages=cut, **options)  # type: ignore[arg-type]
+    ours = BM25.build(left, tmp_path / "ours", passages=cut)
+    assert index.known_fields == ours.known_fields
+    queries = [Query("a", "zebra"), Query("b", "lazy dog"), Query("c", "fox")]
+    for k in (3, 1000):
+        for where in (None, "n == 1"):
+            found = [[*Lucene(f, k=k, where=where)(queries)] for f in (index.folder, fresh.folder)]
+            assert listed(found[0]) == listed(found[1])
+            for ranking, other in zip(found[0], BM25(ours.folder, k=k, where=where)(queries), strict=True):
+                assert len({h.doc.id for h in ranking.hits}) == len(ranking.hits)
+                assert all(len(h.doc.text.split()) <= 6 for h in ranking.hits)
+                if not options and k == 1000:
+                    assert {h.doc.id for h in ranking.hits} == {h.doc.id for h in other.hits}
+
+
+def test_memory_is_shared_with_java(tiny: Dataset, tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from rankpipe import java, open_dataset
+from rankpipe.retrieve import shelf
+shelf.build(open_dataset(sys.argv[1]), Path(sys.argv[2]), {"use": "lucene"}, memory="400MB")
+print(java.find("java.lang.Runtime").getRuntime().maxMemory() >> 20)
+"""
+    command = [sys.executable, "-c", program, ROOT / "tests" / "tiny", tmp_path / "index"]
+    assert 190 <= int(subprocess.run(command, check=True, capture_output=True).stdout) <= 200
+    assert Lucene(tmp_path / "index").manifest.facts["memory_bytes"] == 400 << 20
+    with pytest.raises(RecipeError, match="memory: '1KB'"):
+        Lucene.build(tiny, tmp_path / "little", memory="1KB")
+
+
 def test_signals_stay_pythons() -> None:
     program = (
         "import os, signal; from rankpipe import java; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

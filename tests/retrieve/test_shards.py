@@ -18,7 +18,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.engine import Local
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import listening
-from rankpipe.retrieve import embed, living, shards, shelf
+from rankpipe.retrieve import embed, forecast, living, shards, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.docs import lean
@@ -298,3 +298,20 @@ def test_large_segments_are_merged_by_compacting_only(
     monkeypatch.setattr(living, "LARGE", 10)
     index.add([Doc("newer", "oak")])
     assert len(index.segments) == 1
+
+
+def test_shards_in_a_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is what each worker may hold, and later what changes may; a shard that is too large is refused."""
+    monkeypatch.setattr(forecast, "WORTH", 100)
+    monkeypatch.setattr(forecast, "SAMPLE", (8, 100))
+    data = Dataset.of([Doc(f"d{i}", f"fox number{i % 70}") for i in range(300)])
+    assert shelf.build(data, tmp_path / "free", {"use": "bm25"}, shard=100)
+    assert shelf.build(data, tmp_path / "limited", {"use": "bm25"}, shard=100, memory="1GB")
+    free, limited = (BM25(tmp_path / name) for name in ("free", "limited"))
+    assert limited.memory == 1 << 30
+    arrays = [{n: f for n, f in i.manifest.files.items() if not n.endswith("facts.json")} for i in (free, limited)]
+    assert arrays[0] == arrays[1]
+    monkeypatch.setattr(forecast, "BESIDE", (1 << 30, 1 << 30))
+    with pytest.raises(RecipeError, match=r"a shard of 100 documents holds about 1 GB, more than 512 MB;.*--shard 24"):
+        shelf.build(data, tmp_path / "none", {"use": "bm25"}, shard=100, memory="512MB")
+    assert not (tmp_path / "none").exists()
