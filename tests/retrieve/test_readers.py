@@ -15,6 +15,8 @@ from rankpipe.retrieve import approximate
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.milvus import Milvus
 from tests.retrieve.test_damaged import index
 
 assert index  # a fixture: every kind, of two segments, with dead documents
@@ -93,7 +95,8 @@ def test_it_opens_whole_while_it_is_written(index: Index) -> None:
     index.add(new(0))
     within = found(kind(index.folder))
     index.delete([doc.id for doc in new(0)])
-    context = multiprocessing.get_context("fork")
+    foreign = isinstance(index, Lucene | Milvus)  # Java and gRPC do not outlive a fork
+    context: Any = multiprocessing.get_context("spawn" if foreign else "fork")
     go_on = context.Value("b", True)
     writer = context.Process(target=written, args=(type(index), index.folder, go_on))
     writer.start()
