@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,10 +22,20 @@ def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
 
     :raises ModelError: If the folder does not hold one; says what is wrong.
     """
+    with loading(folder, kind):
+        return kind.from_pretrained(*before, folder, **options)
+
+
+@contextmanager
+def loading(folder: Path, kind: Any) -> Iterator[None]:
+    """Inside, a class of transformers or PEFT loads a folder, in silence.
+
+    :raises ModelError: If the folder does not hold one, or an adapter of another model; says what is wrong.
+    """
     try:
         with quiet():
-            return kind.from_pretrained(*before, folder, **options)
-    except (OSError, ValueError) as error:
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from rankpipe import weights
 from rankpipe.catalog import need
@@ -20,6 +21,7 @@ from rankpipe.lm.template import ChatTemplate
 from rankpipe.provenance import digest
 
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
+ADAPTED = ("identity", "_held")  # what is made of an adapter, and kept
 
 
 class Templated:
@@ -48,6 +50,14 @@ class Templated:
         self.model, self.dtype, self.most, self.guard = model, dtype, context, guard
         self.adapter = weights.tuned(adapter) if adapter else None
         self.thinking = thoughts.allowed(thinking)
+
+    def with_adapter(self, adapter: Path | None) -> Self:
+        """The same model under another adapter, or under none; the weights are loaded once for all of them."""
+        other = copy(self)
+        other.adapter = weights.tuned(adapter) if adapter else None
+        for name in ADAPTED:
+            vars(other).pop(name, None)
+        return other
 
     @cached_property
     def context(self) -> int:
