@@ -25,7 +25,8 @@ class Held:
     """
 
     def __init__(self, model: Any) -> None:
-        self.bare, self._adapted = model, None
+        self.bare = model
+        self._adapted: Any = None
         self._names: dict[Path, str] = {}
         self._worn: Path | None = None
         self._lock = RLock()
