@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from rankpipe.cli import app, evaluate, options, show
 from rankpipe.cli.reranking import Cache, Given, cached
@@ -14,7 +15,17 @@ from rankpipe.errors import CommandError
 from rankpipe.store import Manifest
 from rankpipe.train.heads.head import Dtype
 
-models = typer.Typer(help="The tuned models of the shelf models/, and those known by alias.")
+
+class Listing(TyperGroup):
+    """Lists, if nothing else is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With the name of a verb first."""
+        asked = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if asked else ["list", *args])
+
+
+models = typer.Typer(help="The tuned models of the shelf models/, and those known by alias.", cls=Listing)
 app.add_typer(models, name="models")
 Name = Annotated[str, typer.Argument(help="A model of the shelf, or its folder.")]
 NewFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")]
@@ -25,13 +36,6 @@ class Run(Given):
     """What is reranked, beside the model that is named first."""
 
     run: Annotated[Path, typer.Option("--run", help="A TREC run, or .jsonl with texts.")]
-
-
-@models.callback(invoke_without_command=True)
-def bare(context: typer.Context) -> None:
-    """List, if nothing else is asked for."""
-    if context.invoked_subcommand is None:
-        context.invoke(typer.main.get_command(models).commands["list"])  # type: ignore[attr-defined]
 
 
 @show.verb(models, "list", bare=True)
@@ -168,9 +172,7 @@ def exports(
     from rankpipe.weights import rankers
 
     if form == "gguf":
-        cure = (
-            "write the whole model (rankpipe models merge), then run llama.cpp's convert_hf_to_gguf.py over its files"
-        )
+        cure = "write the whole model (rankpipe models merge), and give its files to llama.cpp's convert_hf_to_gguf.py"
         raise CommandError([f"--format gguf: transformers reads GGUF and writes none: {cure}"])
     exported(rankers.ranker(name), out, as_lora=form == "lora")
     files = sorted(path.name for path in out.iterdir())
@@ -195,8 +197,8 @@ def compares(
 
     made, opened = rankers.ranker(name), options.judged(given.data, given.topics, split=given.split)
     rankings, stages = given.rankings(), {}
-    for system, base in ((made.recipe["model"], True), (made.folder.name, False)):
-        node = cached(rankers.reranker(made, base=base) | ({"depth": depth} if depth else {}), cache)
+    for system in ("base", made.folder.name):
+        node = cached(rankers.reranker(made, base=system == "base") | ({"depth": depth} if depth else {}), cache)
         stages[system] = recipe.build(options.checked(node), Path.cwd())
     runs = {
         system: opened.without_self_matches(trec.to_run(stage.through(rankings, f"rerank with {system}")))[0]

@@ -33,6 +33,8 @@ def merged(made: Manifest, out: Path, dtype: Dtype) -> MergeLoss:
     :raises ArtefactError: If something else was built in ``out``.
     """
     store.claim(out, weights.TUNED)
+    if rankers.is_tuned(out) and "merged" not in store.read_manifest(out).facts:
+        raise ArtefactError(f"{out}: holds a model that was trained there; name another folder")
     model, loss = merge(_adapted(made, dtype))
     node = rankers.reranker(made, base=True)
     node["lm"] |= {"model": str(out), "dtype": dtype}
