@@ -16,6 +16,7 @@ from rankpipe.lm.held import Held
 from rankpipe.lm.hf import HF
 from rankpipe.progress import listening
 from tests.heard import Heard
+from tests.lm.tiny import drawn
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -26,17 +27,6 @@ from rankpipe.train.adapters.lora import LoRA  # noqa: E402
 from rankpipe.train.adapters.randlora import RandLoRA  # noqa: E402
 
 CHATS = [[{"role": "user", "content": f"Which is nearer to {x}?\n[A] fish\n[B] bread"}] for x in ("sea", "oven", "tea")]
-
-
-def made(adapter: Any, base: Path, folder: Path, seed: int) -> Path:
-    """An adapter with random numbers in all of its parts."""
-    model = adapter.apply(transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
-    torch.manual_seed(seed)
-    for p in model.parameters():
-        if p.requires_grad:
-            torch.nn.init.normal_(p.data, std=0.05)
-    adapter.save(model, folder)
-    return folder
 
 
 def choices(lm: Any) -> list[tuple[float, ...]]:
@@ -58,8 +48,8 @@ def loras(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]
     """Two LoRAs of SmolLM2, of other layers and ranks."""
     folder = tmp_path_factory.mktemp("loras")
     return [
-        made(LoRA(rank=2, targets=["q_proj", "v_proj"]), smollm2, folder / "a", 1),
-        made(LoRA(rank=3, alpha=4, targets=["q_proj", "down_proj"]), smollm2, folder / "b", 2),
+        drawn(LoRA(rank=2, targets=["q_proj", "v_proj"]), smollm2, folder / "a", 1),
+        drawn(LoRA(rank=3, alpha=4, targets=["q_proj", "down_proj"]), smollm2, folder / "b", 2),
     ]
 
 
@@ -92,7 +82,7 @@ def test_adapters_take_turns_on_weights_that_are_loaded_once(smollm2: Path, lora
 
 
 def test_a_recipe_names_one(tiny_chat: Path, tmp_path: Path) -> None:
-    made(LoRA(rank=2), tiny_chat, tmp_path / "models" / "x", 1)
+    drawn(LoRA(rank=2), tiny_chat, tmp_path / "models" / "x", 1)
     node = {"use": "hf", "model": str(tiny_chat), "dtype": "float32"}
     base, lm = (recipe.build(node | more, tmp_path) for more in ({}, {"adapter": "models/x"}))
     assert same(choices(lm), alone(tiny_chat, tmp_path / "models" / "x"))
@@ -102,7 +92,7 @@ def test_a_recipe_names_one(tiny_chat: Path, tmp_path: Path) -> None:
 
 
 def test_threads_do_not_change_each_others_adapter(tiny_chat: Path, tmp_path: Path) -> None:
-    folders = [made(LoRA(rank=2), tiny_chat, tmp_path / str(seed), seed) for seed in (1, 2)]
+    folders = [drawn(LoRA(rank=2), tiny_chat, tmp_path / str(seed), seed) for seed in (1, 2)]
     wanted = [alone(tiny_chat, folder) for folder in folders]
     lms = [HF(str(tiny_chat), folder, dtype="float32") for folder in folders]
     said: list[list[list[tuple[float, ...]]]] = [[], []]
@@ -122,7 +112,7 @@ def test_threads_do_not_change_each_others_adapter(tiny_chat: Path, tmp_path: Pa
 
 
 def test_other_kinds_have_a_base_of_their_own(tiny_chat: Path, tmp_path: Path) -> None:
-    folder = made(RandLoRA(rank=4, alpha=80), tiny_chat, tmp_path / "r", 1)
+    folder = drawn(RandLoRA(rank=4, alpha=80), tiny_chat, tmp_path / "r", 1)
     base = HF(str(tiny_chat), dtype="float32")
     before, lm = choices(base), base.with_adapter(folder)
     assert same(choices(lm), alone(tiny_chat, folder))
