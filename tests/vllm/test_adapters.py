@@ -43,7 +43,7 @@ def order(lm: LM) -> list[str]:
     return [h.doc.id for h in First(lm).run([WINDOW])[0].hits]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # an engine that ends takes others of its process with it
 def swapping(loras: dict[str, Path]) -> VLLM:
     """An engine that is started for one of them, and told of the other before."""
     made = VLLM("smollm2", loras["one"], dtype="float32", context=CONTEXT)
