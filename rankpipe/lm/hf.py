@@ -160,7 +160,7 @@ class HF(Templated):
         """
         if not prompts:
             return []
-        with self._held.wearing(self.adapter) as model:  # loaded here: what is made inside may be no ordinary tensor
+        with self._held.wearing(self._worn) as model:  # loaded here: what is made inside may be no ordinary tensor
             groups = shared(heads) if sharing(model) else [(0, [*range(len(prompts))])]
             depths = {i: depth for depth, rows in groups for i in rows}
             past = lru_cache(maxsize=1)(lambda tokens: Past(model, tokens))  # a group's batches follow each other
@@ -245,13 +245,13 @@ class HF(Templated):
 
     @property
     def _model(self) -> Any:
-        return self._held.under(self.adapter)
+        return self._held.under(self._worn)
 
     @cached_property
     def _held(self) -> Held:
         device = str(self.device_map) if self.device_map else self.device or default_device()
         what = (self._folder, weights.identity(self._folder), self.number_format, device)
-        return hold(what, self.adapter, self._weights)
+        return hold(what, self._worn, self._weights)
 
     def _greedy(self, model: Any) -> Any:
         """The model, whose own generation settings are forgotten but for the stop tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
@@ -15,6 +15,13 @@ from rankpipe.weights import quiet
 T = TypeVar("T")
 PASS = 64  # tokens: what one more forward pass costs on a CPU (SmolLM2, bfloat16: between 32 and 64)
 FEWEST = 10**9  # a pass costs more than any padding
+
+
+class Adapter(NamedTuple):
+    """A folder of PEFT's, and what is in it in a few letters: it may be written anew."""
+
+    folder: Path
+    identity: str
 
 
 def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:

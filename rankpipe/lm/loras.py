@@ -8,6 +8,7 @@ from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
+from rankpipe.lm.local import Adapter
 from rankpipe.onnx import read_json
 
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM knows them
@@ -20,23 +21,24 @@ class Engine:
 
     def __init__(self) -> None:
         self._llm: Any = None
-        self._ranks: dict[Path, int] = {}  # of the adapters
+        self._ranks: dict[Adapter, int] = {}  # of the adapters
         self._most = 0  # rank that there is room for, once it is started
 
-    def told(self, adapter: Path | None) -> None:
+    def told(self, adapter: Adapter | None) -> None:
         """There will be requests under this one.
 
         :raises ModelError: If it is no LoRA, or the engine was started without room for it.
         """
         if adapter is None:
             return
-        if self._llm is not None and (wanted := rank(adapter)) > self._most:
+        wanted = rank(adapter.folder)
+        if self._llm is not None and wanted > self._most:
             raise ModelError(
-                f"{adapter}: of rank {wanted}, and the engine that runs has room for {self._most}; name the adapter "
-                "before its first request, or start it with engine={'enable_lora': True, 'max_lora_rank': "
+                f"{adapter.folder}: of rank {wanted}, and the engine that runs has room for {self._most}; name it "
+                "before the first request, or start with engine={'enable_lora': True, 'max_lora_rank': "
                 f"{_room(wanted)}}}"
             )
-        self._ranks[adapter] = rank(adapter)
+        self._ranks[adapter] = wanted
 
     def llm(self, start: Start) -> Any:
         """vLLM's own.
@@ -51,12 +53,12 @@ class Engine:
             self._most = options.get("max_lora_rank", PLAIN) if options.get("enable_lora") else 0
         return self._llm
 
-    def request(self, adapter: Path | None) -> Any:
+    def request(self, adapter: Adapter | None) -> Any:
         """What a request under this adapter says."""
         if adapter is None:
             return None
         request = need("vllm.lora.request", name="vllm", extra="vllm").LoRARequest
-        return request(str(adapter), [*self._ranks].index(adapter) + 1, str(adapter))
+        return request(adapter.identity, [*self._ranks].index(adapter) + 1, str(adapter.folder))
 
 
 def rank(adapter: Path) -> int:

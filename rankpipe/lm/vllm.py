@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from rankpipe import weights
 from rankpipe.aside import muted, settings
 from rankpipe.catalog import require
 from rankpipe.device import default_device
@@ -87,8 +86,9 @@ class VLLM(Templated):
 
     def with_adapter(self, adapter: Path | None) -> Self:
         """The same engine under another LoRA, or under none; it has room for those named before its first request."""
-        self._engine.told(weights.tuned(adapter) if adapter else None)
-        return super().with_adapter(adapter)
+        engine, other = self._engine, super().with_adapter(adapter)
+        engine.told(other._worn)
+        return other
 
     def ready(self) -> None:
         """Load it.
@@ -155,7 +155,7 @@ class VLLM(Templated):
                     [{"prompt_token_ids": ids} for ids in prompts],
                     vllm.SamplingParams(**asked),
                     use_tqdm=False,
-                    lora_request=self._engine.request(self.adapter),
+                    lora_request=self._engine.request(self._worn),
                 )
         except (*BROKEN, self._need("vllm.exceptions").VLLMError) as error:
             raise ModelError(f"{self.model}: vLLM: {error}") from error
@@ -166,7 +166,7 @@ class VLLM(Templated):
     def _engine(self) -> Engine:
         """One for this and all that come of it by :meth:`with_adapter`."""
         engine = Engine()
-        engine.told(self.adapter)
+        engine.told(self._worn)
         return engine
 
     def _started(self, loras: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:

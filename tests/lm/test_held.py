@@ -91,6 +91,13 @@ def test_a_recipe_names_one(tiny_chat: Path, tmp_path: Path) -> None:
     assert recipe.build(node | {"dtype": "bfloat16"}, tmp_path)._held is not lm._held
 
 
+def test_one_that_is_trained_again_is_another(tiny_chat: Path, tmp_path: Path) -> None:
+    base, folder = HF(str(tiny_chat), dtype="float32"), tmp_path / "it"
+    for seed in (1, 2):
+        drawn(LoRA(rank=2), tiny_chat, folder, seed)
+        assert same(choices(base.with_adapter(folder)), alone(tiny_chat, folder))
+
+
 def test_threads_do_not_change_each_others_adapter(tiny_chat: Path, tmp_path: Path) -> None:
     folders = [drawn(LoRA(rank=2), tiny_chat, tmp_path / str(seed), seed) for seed in (1, 2)]
     wanted = [alone(tiny_chat, folder) for folder in folders]
