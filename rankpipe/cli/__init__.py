@@ -31,7 +31,8 @@ def root(version: bool = typer.Option(False, "--version", is_eager=True, help="P
 def main() -> None:
     """Entry point of the ``rankpipe`` command."""
     for room in (
-        "demo", "index", "search", "changes", "rerank", "view", "probe", "fit", "train", "evaluate", "recipes", "house",
+        "demo", "index", "search", "changes", "rerank", "view", "probe", "fit", "train", "models", "evaluate",
+        "recipes", "house",
     ):  # fmt: skip
         import_module(f"rankpipe.cli.{room}")  # each registers its verbs
     app()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -101,6 +101,32 @@ def compare(
     if report is not None:
         draw(report, Page("Comparison", made.evaluations, read, opened.qrels, made, queries=texts))
 
+    def verdict() -> None:
+        if fail_if_worse and not regressions:
+            show.out.print(f"no run is significantly worse by {fail_if_worse}", highlight=False)
+        for d in regressions:
+            show.warn(f"{d.system} is significantly worse by {d.measure}: {d.delta:+.4f}")
+
+    tell(made, asked, texts, verdict, worse=[d.system for d in regressions])
+    if regressions:
+        raise typer.Exit(10)
+
+
+def tell(
+    made: Comparison,
+    asked: Sequence[str],
+    texts: dict[str, str],
+    verdict: Callable[[], None] = lambda: None,
+    **more: Any,
+) -> None:
+    """All of a comparison.
+
+    :param asked: the measures.
+    :param texts: of the queries.
+    :param verdict: what a person is told last.
+    :param more: what else machines are told.
+    """
+
     def human() -> None:
         _figures(made.evaluations, asked)
         _differences(made)
@@ -109,19 +135,13 @@ def compare(
         _decisive(made.differences, texts)
         for warning in made.warnings:
             show.warn(warning)
-        if fail_if_worse and not regressions:
-            show.out.print(f"no run is significantly worse by {fail_if_worse}", highlight=False)
-        for d in regressions:
-            show.warn(f"{d.system} is significantly worse by {d.measure}: {d.delta:+.4f}")
+        verdict()
 
     result = {
         "baseline": made.baseline, "differences": [asdict(d) for d in made.differences], "overlap": made.overlap,
         "evaluations": {name: _told(e) for name, e in made.evaluations.items()}, "warnings": made.warnings,
-        "worse": [d.system for d in regressions],
     }  # fmt: skip
-    show.emit(result, human)
-    if regressions:
-        raise typer.Exit(10)
+    show.emit(result | more, human)
 
 
 def _figures(made: Mapping[str, Evaluation], asked: Sequence[str]) -> None:

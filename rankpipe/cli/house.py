@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankpipe.cli import app, options, show
+from rankpipe.cli.models import aliases, tell_aliases
 
 SHELVES = {  # of components: the module that they lie in, the first that fits; and what stands above them
     "retriever": ("rankpipe.retrieve", "Retrievers"),
@@ -32,7 +33,6 @@ def ls(
     rankpipe ls
     rankpipe ls listwise
     """
-    from rankpipe import weights
     from rankpipe.catalog import CATALOG, EXTRAS, Entry, installed, plugins
     from rankpipe.recipe import load
     from rankpipe.rerank.features import described
@@ -49,12 +49,7 @@ def ls(
         {"name": part, "kind": _shelf(e.target), "about": e.about, "extra": e.extra, "here": extras.get(e.extra, True)}
         for part, e in entries.items()
     ]
-    models = [
-        {"name": m.alias, "kind": m.kind, "id": m.id, "licence": m.licence, "state": weights.state(m.alias)}
-        for m in weights.known()
-    ]
-
-    prompts = {prompt: load(file)["about"] for prompt, file in ours().items()}
+    models, prompts = aliases(), {prompt: load(file)["about"] for prompt, file in ours().items()}
     features = described()
 
     def human() -> None:
@@ -63,8 +58,7 @@ def ls(
             rows = [(p["name"], p["about"], "yes" if p["here"] else _install(p["extra"])) for p in listed]
             if rows:
                 show.table(title, ("name", "what", "installed"), rows, text=("what", "installed"))
-        columns = ("name", "kind", "Hugging Face id", "licence", "state")
-        show.table("Models", columns, [tuple(m.values()) for m in models], text=columns)
+        tell_aliases(models)
         show.table("Prompts (prompt: NAME)", ("name", "what"), list(prompts.items()), text=("what",))
         show.table("Features of ltr (features: [NAME, ...])", ("name", "what"), list(features.items()), text=("what",))
         rows = [(extra, ", ".join(EXTRAS[extra]), "yes" if here else "no") for extra, here in extras.items()]

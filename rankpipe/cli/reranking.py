@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from rankpipe.data import Ranking
 
 
+Cache = Annotated[Path | None, typer.Option("--cache", help="Keep the language model's answers here; ask none twice.")]
+
+
 @dataclass(frozen=True)
 class Given:
     """What is reranked."""
@@ -53,9 +56,7 @@ class By:
     lm: Annotated[str, typer.Option("--lm", help="What runs --model: hf, vllm, ray, or the URL of a server.")] = "hf"
     settings: options.Set = None
     depth: options.Depth = None
-    cache: Annotated[
-        Path | None, typer.Option("--cache", help="Keep the language model's answers here; ask none twice.")
-    ] = None
+    cache: Cache = None
     offline: Annotated[bool, typer.Option("--offline", help="Ask nothing: replay from --cache.")] = False
     max_seconds_per_query: Annotated[
         float | None, typer.Option(min=0, metavar="S", help="A query's share of its batch's seconds; then it is ended.")
@@ -99,17 +100,28 @@ class By:
             node["depth"] = self.depth
         if self.offline and not self.cache:
             raise RecipeError(["--offline: say with --cache where the answers are"])
-        asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
-        if self.cache and not asks:
-            raise RecipeError([f"--cache: {node['use']} asks no language model whose answers could be kept"])
-        if self.cache and "lm" in node:
-            node["lm"] = {"use": "cache", "lm": node["lm"], "path": str(self.cache), "offline": self.offline}
-        return options.checked(node)
+        return options.checked(cached(node, self.cache, self.offline))
 
     @property
     def name(self) -> str:
         """For progress and messages."""
         return self.model or self.use or "cross-encoder"
+
+
+def cached(node: dict[str, Any], path: Path | None, offline: bool = False) -> dict[str, Any]:
+    """The reranker, the answers of its language model kept.
+
+    :raises RecipeError: If it asks none.
+    """
+    from rankpipe import recipe
+    from rankpipe.errors import RecipeError
+
+    asks = recipe.spelled(node["use"]).get("lm") == "LM"  # in-context reranking looks inside a model of its own
+    if path and not asks:
+        raise RecipeError([f"--cache: {node['use']} asks no language model whose answers could be kept"])
+    if path is None or "lm" not in node:
+        return node
+    return {**node, "lm": {"use": "cache", "lm": node["lm"], "path": str(path), "offline": offline}}
 
 
 def heads(rankings: Sequence[Ranking], reranker: Any) -> list[Ranking]:

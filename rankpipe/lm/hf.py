@@ -7,13 +7,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from rankpipe import weights
 from rankpipe.catalog import require
 from rankpipe.device import default_device
 from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
 from rankpipe.lm.decode import KeysValues, greedy
-from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, loaded, whole
+from rankpipe.lm.held import Held, hold
+from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, whole
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 from rankpipe.progress import working
@@ -23,7 +25,8 @@ CPU_TOKENS = 2048  # read at once on a CPU; of prompts longer than half of it, o
 
 
 class HF(Templated):
-    """A causal language model with a chat template. Nothing is loaded before it is first used.
+    """A causal language model with a chat template. Nothing is loaded before it is first used, and the weights of a
+    model once for all that ask it in this process: LoRA adapters take turns on them (:mod:`rankpipe.lm.held`).
 
     Replies are greedy: of the model's own generation settings only the stop tokens are kept, no sampling, no
     repetition penalty. What chats of one call begin with alike is computed once
@@ -157,17 +160,17 @@ class HF(Templated):
         """
         if not prompts:
             return []
-        model = self._model  # loaded first: what is made inside may be no ordinary tensor
-        groups = shared(heads) if sharing(model) else [(0, [*range(len(prompts))])]
-        depths = {i: depth for depth, rows in groups for i in rows}
-        past = lru_cache(maxsize=1)(lambda tokens: Past(model, tokens))  # a group's batches follow each other
+        with self._held.wearing(self._worn) as model:  # loaded here: what is made inside may be no ordinary tensor
+            groups = shared(heads) if sharing(model) else [(0, [*range(len(prompts))])]
+            depths = {i: depth for depth, rows in groups for i in rows}
+            past = lru_cache(maxsize=1)(lambda tokens: Past(model, tokens))  # a group's batches follow each other
 
-        def forward(batch: Sequence[int]) -> list[T]:
-            first = batch[0]
-            return work(batch, past(tuple(prompts[first][: depths[first]])))
+            def forward(batch: Sequence[int]) -> list[T]:
+                first = batch[0]
+                return work(batch, past(tuple(prompts[first][: depths[first]])))
 
-        limit, a_pass = (self.batch_tokens, FEWEST) if writing else self._reading
-        return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups], a_pass)
+            limit, a_pass = (self.batch_tokens, FEWEST) if writing else self._reading
+            return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups], a_pass)
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int, past: Past) -> list[Completion]:
         model, stops = self._model, self._model.generation_config.eos_token_id
@@ -240,24 +243,30 @@ class HF(Templated):
         length = next((i + 1 for i, token in enumerate(new) if token in stops), len(new))
         return Completion(self._said(new[:length]), len(prompt), length)
 
-    @cached_property
+    @property
     def _model(self) -> Any:
-        transformers, model = self._need("transformers"), self._weights()
+        return self._held.under(self._worn)
+
+    @cached_property
+    def _held(self) -> Held:
+        device = str(self.device_map) if self.device_map else self.device or default_device()
+        what = (self._folder, weights.identity(self._folder), self.number_format, device)
+        return hold(what, self._worn, self._weights)
+
+    def _greedy(self, model: Any) -> Any:
+        """The model, whose own generation settings are forgotten but for the stop tokens."""
         said = model.generation_config.eos_token_id  # None, one or several
         stops = {self._tokenizer.eos_token_id, *(said if isinstance(said, list) else [said])} - {None}
         pad = self._tokenizer.pad_token_id
-        model.generation_config = transformers.GenerationConfig(
+        model.generation_config = self._need("transformers").GenerationConfig(
             do_sample=False, eos_token_id=sorted(stops), pad_token_id=min(stops) if pad is None else pad
         )
         return model
 
     def _weights(self) -> Any:
         torch = self._need("torch")
-        device = self.device or default_device()
         spread = {"device_map": self.device_map} if self.device_map else {}
         with working(f"{self.model}: loading"):
             kind = self._need("transformers").AutoModelForCausalLM
             model = whole(kind, self._folder, dtype=getattr(torch, self.number_format), **spread)
-            if self.adapter:
-                model = loaded(self._need("peft").PeftModel, self.adapter, model)
-            return (model if spread else model.to(device)).eval()
+            return self._greedy(model if spread else model.to(self.device or default_device())).eval()

@@ -101,7 +101,8 @@ class Http:
         if self.model not in served:
             hint = near(self.model, [*served])
             raise ModelError(f"{self.wire.url} has no model {self.model!r}{hint} ({', '.join(served)})")
-        length = served[self.model].get("max_model_len")
+        told = served[self.model]
+        length = served.get(str(told.get("parent")), told).get("max_model_len")  # of an adapter it is its base's
         if not _is_count(length):
             raise ModelError(f"{self.wire.url} does not say how long the context of {self.model} is; give context=")
         return length

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
@@ -16,15 +17,32 @@ PASS = 64  # tokens: what one more forward pass costs on a CPU (SmolLM2, bfloat1
 FEWEST = 10**9  # a pass costs more than any padding
 
 
+class Adapter(NamedTuple):
+    """A folder of PEFT's, and what is in it in a few letters: it may be written anew."""
+
+    folder: Path
+    identity: str
+
+
 def loaded(kind: Any, folder: Path, *before: Any, **options: Any) -> Any:
     """``kind.from_pretrained(*before, folder, **options)``, in silence.
 
     :raises ModelError: If the folder does not hold one; says what is wrong.
     """
+    with loading(folder, kind):
+        return kind.from_pretrained(*before, folder, **options)
+
+
+@contextmanager
+def loading(folder: Path, kind: Any) -> Iterator[None]:
+    """Inside, a class of transformers or PEFT loads a folder, in silence.
+
+    :raises ModelError: If the folder does not hold one, or an adapter of another model; says what is wrong.
+    """
     try:
         with quiet():
-            return kind.from_pretrained(*before, folder, **options)
-    except (OSError, ValueError) as error:
+            yield
+    except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.device import default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, thoughts
-from rankpipe.lm.local import loaded
+from rankpipe.lm.local import Adapter, loaded
 from rankpipe.lm.template import ChatTemplate
 from rankpipe.provenance import digest
 
 UNBOUNDED = 10**9  # tokenizers that know no limit say 10**30
+ADAPTED = ("identity", "_worn", "_held")  # what is made of an adapter, and kept
 
 
 class Templated:
@@ -48,6 +50,14 @@ class Templated:
         self.model, self.dtype, self.most, self.guard = model, dtype, context, guard
         self.adapter = weights.tuned(adapter) if adapter else None
         self.thinking = thoughts.allowed(thinking)
+
+    def with_adapter(self, adapter: Path | None) -> Self:
+        """The same model under another adapter, or under none; the weights are loaded once for all of them."""
+        other = copy(self)
+        other.adapter = weights.tuned(adapter) if adapter else None
+        for name in ADAPTED:
+            vars(other).pop(name, None)
+        return other
 
     @cached_property
     def context(self) -> int:
@@ -103,10 +113,14 @@ class Templated:
         a chat template of the table.
         """
         parts = [self.model, weights.identity(self._folder), self.number_format]
-        adapter = [weights.identity(self.adapter)] if self.adapter else []
+        adapter = [self._worn.identity] if self._worn else []
         thinking = [f"thinking {self.thinking}"] if self.thinking else []
         template = [f"template {digest(self._tabled)}"] if self._tabled else []
         return " ".join([*parts, *adapter, *([] if self.guard else ["unguarded"]), *thinking, *template])
+
+    @cached_property
+    def _worn(self) -> Adapter | None:
+        return Adapter(self.adapter, weights.identity(self.adapter)) if self.adapter else None
 
     def _refuse_long(self, prompts: Sequence[list[int]], more: int) -> None:
         for ids in prompts:

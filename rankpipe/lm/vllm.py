@@ -8,18 +8,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from rankpipe.aside import muted, settings
 from rankpipe.catalog import require
 from rankpipe.device import default_device
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
+from rankpipe.lm.loras import Engine
 from rankpipe.lm.templated import Templated
 from rankpipe.onnx import read_json
 from rankpipe.progress import working
 
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters, as vLLM knows them
 CPU_CACHE_BYTES = 2 << 30  # a GPU's is what the weights leave
 BROKEN = (ValueError, RuntimeError, OSError)  # what engines raise, besides vLLM's own errors
 SETTINGS = {  # where the environment does not say otherwise, while an engine is made
@@ -84,12 +84,18 @@ class VLLM(Templated):
         self.engine = dict(engine or {})
         self.cached_tokens = 0  # of all chats so far: those that were not computed again
 
+    def with_adapter(self, adapter: Path | None) -> Self:
+        """The same engine under another LoRA, or under none; it has room for those named before its first request."""
+        engine, other = self._engine, super().with_adapter(adapter)
+        engine.told(other._worn)
+        return other
+
     def ready(self) -> None:
         """Load it.
 
         :raises ModelError: If it cannot be loaded.
         """
-        _ = self._engine
+        self._engine.llm(self._started)
 
     def complete(self, chats: Sequence[Chat], *, max_tokens: int) -> Sequence[Completion]:
         """One greedy completion for each chat.
@@ -140,7 +146,7 @@ class VLLM(Templated):
         self._refuse_long(prompts, max_tokens - self.thinking)
         if not prompts:
             return []
-        engine, vllm = self._engine, self._need("vllm")
+        engine, vllm = self._engine.llm(self._started), self._need("vllm")
         asked |= {"temperature": 0, "max_tokens": max_tokens, "detokenize": False}
         asked |= {"stop_token_ids": self._stops, "ignore_eos": True}  # the same ones, told once
         try:
@@ -149,7 +155,7 @@ class VLLM(Templated):
                     [{"prompt_token_ids": ids} for ids in prompts],
                     vllm.SamplingParams(**asked),
                     use_tqdm=False,
-                    lora_request=self._lora,
+                    lora_request=self._engine.request(self._worn),
                 )
         except (*BROKEN, self._need("vllm.exceptions").VLLMError) as error:
             raise ModelError(f"{self.model}: vLLM: {error}") from error
@@ -157,7 +163,13 @@ class VLLM(Templated):
         return made
 
     @cached_property
-    def _engine(self) -> Any:
+    def _engine(self) -> Engine:
+        """One for this and all that come of it by :meth:`with_adapter`."""
+        engine = Engine()
+        engine.told(self._worn)
+        return engine
+
+    def _started(self, loras: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         device = default_device()
         options = {
             "dtype": self.number_format,
@@ -169,12 +181,11 @@ class VLLM(Templated):
         }
         if device == "cpu" and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             options["kv_cache_memory_bytes"] = CPU_CACHE_BYTES
-        if self.adapter:
-            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank(self.adapter)}
+        options |= {**loras, **self.engine}
         folder = str(self._folder)
         with working(f"{self.model}: vLLM is loading it"), settings(SETTINGS), muted() as said:
             try:
-                return self._need("vllm").LLM(folder, **(options | self.engine))
+                return self._need("vllm").LLM(folder, **options), options
             except (*BROKEN, TypeError) as error:
                 raise ModelError(f"{self.model}: vLLM cannot load it: {error}{said()}") from error
 
@@ -188,12 +199,6 @@ class VLLM(Templated):
             "force_eager" if self._eager else "default"
         )
         return stance
-
-    @cached_property
-    def _lora(self) -> Any:
-        if self.adapter is None:
-            return None
-        return self._need("vllm.lora.request").LoRARequest("adapter", 1, str(self.adapter))
 
     @cached_property
     def _structure(self) -> Any:
@@ -212,16 +217,3 @@ def _sum(rated: Sequence[Mapping[int, Any] | None], tokens: Sequence[int], last:
     """The log-probabilities of the ``last`` tokens of a prompt, together."""
     places = range(len(tokens) - last, len(tokens))
     return float(sum(row[tokens[i]].logprob for i in places if (row := rated[i])))
-
-
-def _rank(adapter: Path) -> int:
-    """The least rank that vLLM has and that holds the adapter's.
-
-    :raises ModelError: If it is no LoRA adapter, or a larger one than vLLM takes.
-    """
-    said = read_json(adapter / "adapter_config.json")
-    ranks = [said.get("r"), *said.get("rank_pattern", {}).values()]
-    if said.get("peft_type") != "LORA" or not all(isinstance(r, int) and r <= RANKS[-1] for r in ranks):
-        kind, most = said.get("peft_type", "none"), RANKS[-1]
-        raise ModelError(f"{adapter}: vLLM takes LoRA adapters of a rank up to {most}, and this is {kind}, {ranks}")
-    return next(rank for rank in RANKS if rank >= max(ranks))

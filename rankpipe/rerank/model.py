@@ -11,6 +11,7 @@ from rankpipe import weights
 from rankpipe.catalog import find, is_known
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.onnx import read_json
+from rankpipe.weights import rankers
 
 BY_KIND = {
     "cross-encoder": "cross-encoder",
@@ -23,11 +24,10 @@ BY_ARCHITECTURE = {  # as transformers calls them
     r"\w+ForCausalLM": "listwise",
     r"(U?M)?T5ForConditionalGeneration": "monot5",
 }
-ADAPTER = "adapter_config.json"
 
 
 def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, Any]:
-    """The recipe node of the reranker that runs this model.
+    """The recipe node of the reranker that runs this model. What ``rankpipe train`` made knows its own.
 
     A PEFT adapter is put on top of the model that it names. An unknown language model reranks listwise, with
     RankZephyr's prompt.
@@ -43,6 +43,9 @@ def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, A
     served = "://" in lm
     if not served:
         _refuse_unknown(lm)  # first: what is no server could pass for a wrong model
+        if (made := _tuned(model)) and use in (None, made["use"]):
+            asked = {k: v for k, v in made.get("lm", {}).items() if k != "use"}
+            return made | ({"lm": _run_by(lm, asked)} if asked else {})
     base, more = (model, {}) if served else _adapted(model)
     known = weights.find(base)
     own = known.rerank.get("use") if known else None  # with its prompt
@@ -59,7 +62,12 @@ def component(model: str, use: str | None = None, lm: str = "hf") -> dict[str, A
     return {**node, "model": base}
 
 
-def _run_by(lm: str, model: dict[str, str]) -> dict[str, Any]:
+def _tuned(model: str) -> dict[str, Any] | None:
+    """The node of a model that was made here, if it is one."""
+    return rankers.reranker(rankers.ranker(model)) if rankers.is_tuned(Path(model).expanduser()) else None
+
+
+def _run_by(lm: str, model: dict[str, Any]) -> dict[str, Any]:
     """The node of a language model."""
     if "://" in lm:
         return {"use": "http", "url": lm, **model}
@@ -84,7 +92,7 @@ def guess(model: str, lm: str = "hf") -> str:
     :param lm: as for :func:`component`.
     """
     served = "://" in lm
-    if weights.find(model if served else _adapted(model)[0]):
+    if (not served and _tuned(model)) or weights.find(model if served else _adapted(model)[0]):
         return ""
     return "as any model on a server" if served else "by the architecture in its config.json"
 
@@ -92,7 +100,7 @@ def guess(model: str, lm: str = "hf") -> str:
 def _adapted(model: str) -> tuple[str, dict[str, str]]:
     """An adapter: the model it is put on, and its folder as an argument. Any other model: as it is."""
     folder = Path(model).expanduser() if weights.find(model) else weights.resolve(model)
-    if base := read_json(folder / ADAPTER).get("base_model_name_or_path"):
+    if base := read_json(folder / rankers.ADAPTER).get("base_model_name_or_path"):
         return base, {"adapter": str(folder.absolute())}
     return model, {}
 

@@ -215,6 +215,7 @@ class Tuning:
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
             model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole
             if parts.adapter:
+                facts["report"] = str(parts.adapter.report(model))
                 parts.adapter.save(model, draft.folder / "adapter" if apart else draft.folder)
                 model = model.merge_and_unload() if apart else model
             ranker.save(model, draft.folder, whole=apart or not parts.adapter)

@@ -23,15 +23,15 @@ from rankpipe.weights import gguf, hub, wheel
 from rankpipe.weights.form import by_onnx, graph
 from rankpipe.weights.hub import whole
 from rankpipe.weights.quiet import quiet
+from rankpipe.weights.rankers import TUNED, tuned
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
-    "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet", "require_runner",
-    "resolve", "state", "tuned", "whole",
+    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet",
+    "require_runner", "resolve", "state", "tuned", "whole",
 ]  # fmt: skip
 
 KIND = "weights"
-TUNED = "ranker"  # what rankpipe train makes
 SAMPLE_BYTES = 1 << 20
 
 
@@ -54,16 +54,6 @@ def resolve(name: str) -> Path:
         return _open(model).path if (folder / "manifest.json").exists() else pull(name)
     repo = _repo(name, model)
     return hub.cached(repo) or _download(repo)
-
-
-def tuned(folder: Path) -> Path:
-    """Where a model's files lie: in what ``rankpipe train`` made last, if the folder is of the ``models`` shelf.
-
-    :raises ArtefactError: If what it made is damaged.
-    """
-    if (folder / "manifest.json").exists() and store.read_manifest(folder).kind == TUNED:
-        return store.open_artefact(folder, kind=TUNED).path
-    return folder
 
 
 def pull(name: str, wheel_file: Path | None = None) -> Path:

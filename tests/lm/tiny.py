@@ -59,3 +59,17 @@ def t5(folder: Path) -> None:
             eos_token_id=EOS, decoder_start_token_id=BOS, initializer_factor=2.0,
         )
     ).save_pretrained(folder)  # fmt: skip
+
+
+def drawn(adapter: Any, base: Path, folder: Path, seed: int) -> Path:
+    """The folder of an adapter of ours over a language model, with random numbers in all that is trained of it."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = adapter.apply(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+    torch.manual_seed(seed)
+    for p in model.parameters():
+        if p.requires_grad:
+            torch.nn.init.normal_(p.data, std=0.05)
+    adapter.save(model, folder)
+    return folder

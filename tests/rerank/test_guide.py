@@ -28,7 +28,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 GUIDE = (DOCS / "guide-reranking.md").read_text("utf-8")
 CONSOLES = [
     line
-    for guide in ("guide-reranking.md", "vllm.md")
+    for guide in ("guide-reranking.md", "guide-models.md", "vllm.md")
     for block in re.findall(r"```console\n(.*?)```", (DOCS / guide).read_text("utf-8"), re.S)
     for line in re.findall(r"^\$ rankpipe (.*)$", block.replace("\\\n", ""), re.M)
 ]

@@ -111,7 +111,7 @@ def test_loading_is_in_no_calls_seconds(tiny_lm: Path) -> None:
             super().ready()
 
         def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> Any:
-            assert "_model" in vars(self), "it is loaded"
+            assert "_held" in vars(self), "it is loaded"
             return super().attention(start, ends)
 
     InContext(Late(str(tiny_lm), dtype="float32")).apply([ranking(TEXTS)])

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rankpipe.lm.hf import HF
+from tests.lm.tiny import drawn
 from tests.vllm.server import running
 
 collect_ignore_glob = [] if find_spec("vllm") and find_spec("ray") else ["*"]
@@ -37,7 +38,19 @@ def vllm(smollm2: Path) -> Any:
 
 
 @pytest.fixture(scope="session")
-def server(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of vLLM's own server with SmolLM2, in single precision."""
-    with running(smollm2, "smollm2", CONTEXT, tmp_path_factory.mktemp("server") / "log") as url:
+def loras(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """LoRAs of SmolLM2 with random weights, of other layers and ranks."""
+    from rankpipe.train.adapters.lora import LoRA, RsLoRA
+
+    folder = tmp_path_factory.mktemp("loras")
+    return {
+        "one": drawn(LoRA(rank=2, targets=["q_proj", "v_proj"]), smollm2, folder / "one", 1),
+        "two": drawn(RsLoRA(rank=3, alpha=4, targets=["q_proj", "down_proj"]), smollm2, folder / "two", 2),
+    }
+
+
+@pytest.fixture(scope="session")
+def server(smollm2: Path, loras: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of vLLM's own server with SmolLM2 and its LoRAs, in single precision."""
+    with running(smollm2, "smollm2", CONTEXT, tmp_path_factory.mktemp("server") / "log", loras) as url:
         yield url

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.error import URLError
@@ -20,13 +20,18 @@ DIE_WITH_PARENT = 1  # Linux: PR_SET_PDEATHSIG
 
 
 @contextmanager
-def running(model: Path, name: str, context: int, log: Path) -> Iterator[str]:
-    """The URL of a server that is ready; its whole process group is gone afterwards, whatever happens here."""
+def running(model: Path, name: str, context: int, log: Path, loras: Mapping[str, Path]) -> Iterator[str]:
+    """The URL of a server that is ready; its whole process group is gone afterwards, whatever happens here.
+
+    :param loras: adapters by the names that they are served under.
+    """
     port = _free()
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", name,
         "--dtype", "float32", "--enforce-eager", "--max-model-len", str(context), "--generation-config", "vllm",
         "--host", "127.0.0.1", "--port", str(port),
+        "--enable-lora", "--max-lora-rank", "8", "--lora-modules",
+        *(f"{lora}={folder}" for lora, folder in loras.items()),
     ]  # fmt: skip
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     with log.open("w") as said:

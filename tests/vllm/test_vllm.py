@@ -89,42 +89,6 @@ def test_a_reply_matches_the_pattern(vllm: VLLM) -> None:
         VLLM("smollm2", dtype="float32", context=256, pattern="[").complete(asked, max_tokens=4)
 
 
-@pytest.fixture(scope="session")
-def adapter(smollm2: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter of SmolLM2 with random weights, of another rank in one place."""
-    import peft
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    adapted = peft.get_peft_model(
-        AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32),
-        peft.LoraConfig(r=3, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"),
-    )
-    torch.manual_seed(3)
-    for name, weight in adapted.named_parameters():
-        if "lora" in name:
-            torch.nn.init.normal_(weight.data, std=0.05)
-    folder = tmp_path_factory.mktemp("adapter")
-    adapted.save_pretrained(folder)
-    return folder
-
-
-def test_an_adapter_is_used(hf: HF, smollm2: Path, adapter: Path) -> None:
-    ours = HF("smollm2", dtype="float32", context=4096, adapter=adapter).choose(chats(), LABELS, begin="[")
-    made = VLLM("smollm2", dtype="float32", context=4096, adapter=adapter)
-    plain = hf.choose(chats(), LABELS, begin="[")
-    for one, other, base in zip(ours, made.choose(chats(), LABELS, begin="["), plain, strict=True):
-        assert other.logprobs == pytest.approx(one.logprobs, abs=CLOSE)
-        assert max(abs(x - y) for x, y in zip(other.logprobs, base.logprobs, strict=True)) > 100 * CLOSE
-    assert made.identity != VLLM("smollm2", dtype="float32").identity
-
-
-def test_what_is_no_adapter(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "IA3"}')
-    with pytest.raises(ModelError, match="takes LoRA adapters of a rank up to 512, and this is IA3"):
-        VLLM("smollm2", adapter=tmp_path).complete([ask("a")], max_tokens=1)
-
-
 def test_what_cannot_be_loaded(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match=r"(?s)smollm2: vLLM cannot load it: .*quantization"):
         VLLM("smollm2", engine={"quantization": "nonsense"}).complete([ask("a")], max_tokens=1)

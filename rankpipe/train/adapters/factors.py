@@ -39,7 +39,7 @@ def factors(layer: Any) -> tuple[Any, Any]:
     """
     torch = need("torch", name="an adapter", extra="train")
     if not hasattr(layer, "lora_A") or getattr(layer, "lora_variant", {}):
-        raise RecipeError(["as_lora: this update is not of low rank; save it in PEFT's own form"])
+        raise RecipeError(["as_lora: this update is not of low rank; save it in PEFT's own form, or merge it"])
     b, a, scaling = layer.lora_B[NAME], layer.lora_A[NAME], layer.scaling[NAME]
     if hasattr(layer, "lora_E"):  # AdaLoRA's, singular values between the factors; 0 where a rank was taken away
         kept = layer.lora_E[NAME].squeeze(1) != 0

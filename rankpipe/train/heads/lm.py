@@ -10,6 +10,7 @@ from typing import Any
 
 from rankpipe import weights
 from rankpipe.catalog import need
+from rankpipe.lm.held import Held
 from rankpipe.lm.hf import HF
 from rankpipe.lm.local import whole
 from rankpipe.train.heads.head import Batch, Dtype, Ranker, at_rest, on
@@ -19,13 +20,11 @@ from rankpipe.train.losses.reply import IGNORED
 class Tuned(HF):
     """A language model that somebody else holds, asked as :class:`~rankpipe.lm.hf.HF` asks its own."""
 
-    held: Any = None
-
     @contextmanager
     def over(self, model: Any) -> Iterator[HF]:
         """This, over a model as it is now. Its generation settings are its own again afterwards."""
         own, lent = model.generation_config, copy(self)
-        lent.held = model
+        vars(lent)["_held"] = Held(self._greedy(model))
         try:
             with at_rest(model):
                 yield lent
@@ -61,9 +60,6 @@ class Tuned(HF):
     def keep(self, folder: Path) -> None:
         """The tokenizer beside the weights."""
         self._tokenizer.save_pretrained(str(folder))
-
-    def _weights(self) -> Any:
-        return self.held
 
 
 class OfLM(Ranker):

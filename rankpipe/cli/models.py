@@ -1,0 +1,208 @@
+"""models list, show, merge, export, compare."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperGroup
+
+from rankpipe.cli import app, evaluate, options, show
+from rankpipe.cli.reranking import Cache, Given, cached
+from rankpipe.errors import CommandError
+from rankpipe.store import Manifest
+from rankpipe.train.heads.head import Dtype
+
+
+class Listing(TyperGroup):
+    """Lists, if nothing else is asked for."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """With the name of a verb first."""
+        asked = args and (not args[0].startswith("-") or args[0] in ctx.help_option_names)
+        return super().parse_args(ctx, args if asked else ["list", *args])
+
+
+models = typer.Typer(help="The tuned models of the shelf models/, and those known by alias.", cls=Listing)
+app.add_typer(models, name="models")
+Name = Annotated[str, typer.Argument(help="A model of the shelf, or its folder.")]
+NewFolder = Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")]
+
+
+@dataclass(frozen=True)
+class Run(Given):
+    """What is reranked, beside the model that is named first."""
+
+    run: Annotated[Path, typer.Option("--run", help="A TREC run, or .jsonl with texts.")]
+
+
+@show.verb(models, "list", bare=True)
+def listed() -> None:
+    """List what is on the shelf models/, and the models that are known by alias.
+
+    rankpipe models
+    """
+    from rankpipe.retrieve.memory import shown
+    from rankpipe.weights import rankers
+
+    tuned, known = [_row(made) for made in rankers.shelf()], aliases()
+
+    def human() -> None:
+        rows = [(*list(row.values())[:-1], shown(row["size_bytes"])) for row in tuned]
+        if rows:
+            show.table("Tuned (models/)", [*list(tuned[0])[:-1], "size"], rows, text=("base", "head", "method"))
+        else:
+            show.remark("nothing is on the shelf models/ here; rankpipe train RECIPE puts it there")
+        tell_aliases(known)
+
+    show.emit({"tuned": tuned, "aliases": known}, human)
+
+
+def aliases() -> list[dict[str, str]]:
+    """The models of the table."""
+    from rankpipe import weights
+
+    return [
+        {"name": m.alias, "kind": m.kind, "id": m.id, "licence": m.licence, "state": weights.state(m.alias)}
+        for m in weights.known()
+    ]
+
+
+def tell_aliases(known: list[dict[str, str]]) -> None:
+    """As a table."""
+    columns = ("name", "kind", "Hugging Face id", "licence", "state")
+    show.table("Models", columns, [tuple(m.values()) for m in known], text=columns)
+
+
+@show.verb(models, "show")
+def shows(name: Name) -> None:
+    """Tell of a tuned model what its card does: base, data, what was trained, how good it is; and how it is used.
+
+    rankpipe models show listwise-smollm2-lora
+    """
+    import yaml
+
+    from rankpipe import weights
+    from rankpipe.weights import rankers
+
+    made = rankers.ranker(name)
+    base = weights.find(made.recipe["model"])
+    told = {
+        **_row(made),
+        "base id": base.id if base else made.recipe["model"], "base licence": base.licence if base else "unknown",
+        "data": f"{made.data.name} ({made.data.checksum[:12]})", "recipe": made.recipe_hash, "commit": made.commit,
+        "created": made.created,
+        **{k.replace("_", " "): v for k, v in made.facts.items() if k not in ("reranker", "merged")},
+        **{f"merged, {k.replace('_', ' ')}": v for k, v in made.facts.get("merged", {}).items()},
+    }  # fmt: skip
+    node = rankers.reranker(made)
+
+    def human() -> None:
+        show.facts(str(made.folder), told)
+        show.out.print(
+            f"rankpipe rerank RUN --data DATA --model {made.folder} --out NEW\n\nor in a recipe:\n\n"
+            + yaml.safe_dump(node, sort_keys=False),
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
+
+    show.emit({**told, "reranker": node}, human)
+
+
+def _row(made: Manifest) -> dict[str, Any]:
+    """A tuned model in short."""
+    from rankpipe.weights import rankers
+
+    tree, facts = made.recipe, made.facts
+    method = tree["adapter"]["use"] if tree.get("adapter") else "all weights"
+    best = f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})" if "best" in facts else ""
+    return {
+        "name": made.folder.name, "base": tree["model"], "head": tree["head"]["use"],
+        "method": method if rankers.has_adapter(made) or not tree.get("adapter") else f"{method}, merged",
+        "steps": facts["steps"], "best": best, "size_bytes": made.size_bytes,
+    }  # fmt: skip
+
+
+@show.verb(models, "merge")
+def merges(
+    name: Name,
+    out: NewFolder,
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Of what is made; the one it was evaluated in by default.")
+    ] = None,
+) -> None:
+    """Write the whole model, its adapter in its weights, and say what rounding loses of the adapter.
+
+    rankpipe models merge listwise-smollm2-lora --out models/listwise-smollm2 --dtype bfloat16
+    """
+    from rankpipe.train.release import merged
+    from rankpipe.weights import rankers
+
+    made = rankers.ranker(name)
+    dtype = dtype or rankers.reranker(made).get("lm", {}).get("dtype", "float32")
+    loss = merged(made, out, dtype)
+    done = rankers.ranker(str(out))
+    told = {
+        "folder": str(out), "files": str(done.path), "dtype": dtype, "size_bytes": done.size_bytes,
+        "lost_of_update": loss.of_update, "largest_error": loss.largest, "worst": loss.worst and asdict(loss.worst),
+    }  # fmt: skip
+
+    def human() -> None:
+        show.out.print(f"{out}: the whole model in {dtype}: {loss}", highlight=False, soft_wrap=True)
+        show.remark(f"rankpipe rerank RUN --model {out}; for transformers and vLLM it is {done.path}")
+
+    show.emit(told, human)
+
+
+@show.verb(models, "export")
+def exports(
+    name: Name,
+    out: NewFolder,
+    form: Annotated[
+        Literal["safetensors", "lora", "gguf"],
+        typer.Option("--format", help="safetensors: as it is; lora: as one plain LoRA; gguf: says who writes it."),
+    ] = "safetensors",
+) -> None:
+    """Write plain files for others: PEFT, vLLM, a hub.
+
+    rankpipe models export listwise-smollm2-lora --out for-others
+    """
+    from rankpipe.train.release import exported
+    from rankpipe.weights import rankers
+
+    if form == "gguf":
+        cure = "write the whole model (rankpipe models merge), and give its files to llama.cpp's convert_hf_to_gguf.py"
+        raise CommandError([f"--format gguf: transformers reads GGUF and writes none: {cure}"])
+    exported(rankers.ranker(name), out, as_lora=form == "lora")
+    files = sorted(path.name for path in out.iterdir())
+    show.emit({"folder": str(out), "files": files}, lambda: show.out.print(f"{out}: {', '.join(files)}"))
+
+
+@show.verb(models, "compare")
+def compares(
+    name: Name,
+    given: Run,
+    measures: options.Measures = None,
+    depth: options.Depth = None,
+    cache: Cache = None,
+) -> None:
+    """Rerank a run with the base and with the tuned model, and test the difference, query by query.
+
+    rankpipe models compare listwise-smollm2-lora --data beir/scifact/test --run bm25.trec
+    """
+    from rankpipe import recipe, trec
+    from rankpipe.measure import compare
+    from rankpipe.weights import rankers
+
+    made, opened = rankers.ranker(name), options.judged(given.data, given.topics, split=given.split)
+    rankings, stages = given.rankings(), {}
+    for system in ("base", made.folder.name):
+        node = cached(rankers.reranker(made, base=system == "base") | ({"depth": depth} if depth else {}), cache)
+        stages[system] = recipe.build(options.checked(node), Path.cwd())
+    runs = {
+        system: opened.without_self_matches(trec.to_run(stage.through(rankings, f"rerank with {system}")))[0]
+        for system, stage in stages.items()
+    }
+    asked = options.measured(measures)
+    evaluate.tell(compare(runs, opened.qrels, asked), asked, {q.id: q.text for q in opened.queries})
