@@ -82,6 +82,7 @@ CATALOG: dict[str, Entry] = {
     "fake": Entry("rankpipe.lm.fake:Noisy", "an oracle with noise, for tests and docs"),
     # what training learns from
     "lists": Entry("rankpipe.train.lists:Lists", "lists of a run's hits, labelled, to train on", extra="train"),
+    "mixture": Entry("rankpipe.train.mixture:Mixture", "lists of several sources, to train on together", extra="train"),
     "qrels": Entry("rankpipe.train.labels:Judged", "labels: the grades of the collection"),
     "teacher": Entry("rankpipe.train.labels:Teacher", "labels: the scores of a reranker"),
     "recorded": Entry("rankpipe.train.labels:Recorded", "labels: what a teacher said before"),

@@ -9,20 +9,23 @@ from rankpipe import weights
 from rankpipe.datasets import Dataset
 from rankpipe.store import Manifest
 
+UNKNOWN = "unknown: look it up before sharing"
 
-def card(name: str, made: Manifest, data: Dataset, history: Sequence[dict[str, Any]]) -> str:
+
+def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Sequence[dict[str, Any]]) -> str:
     """As Markdown, with the header that model hubs read."""
     tree, facts = made.recipe, made.facts
     base = weights.find(tree["model"])
     told = base.id or tree["model"] if base else tree["model"]
-    licence = data.known.licence if data.known and data.known.licence else "unknown: look it up before sharing"
+    licences = {c.name: c.known.licence if c.known and c.known.licence else UNKNOWN for c in collections}
     lines = [
         "---", f"base_model: {told}", "library_name: peft" if tree.get("adapter") else "library_name: transformers",
         "tags: [reranking, rankpipe]", "---", "", f"# {name}", "",
         f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}"
         + (f", `{tree['adapter']['use']}`." if tree.get("adapter") else ", all weights."), "",
         f"- Base: {told}, licence {base.licence if base else 'unknown'}.",
-        f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: {licence}.",
+        f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: "
+        + "; ".join(f"{name}: {said}" for name, said in licences.items()) + ".",
         f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps.",
         f"- Recipe {made.recipe_hash}, commit {made.commit[:12]}, {made.created[:10]}.", "",
         *_figures(facts, history), "## Use", "", "```yaml", *_yaml(facts["reranker"]), "```", "", "## Recipe", "",

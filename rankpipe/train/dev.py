@@ -16,7 +16,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.measure.ranking import evaluate, parse
 from rankpipe.stage import Stage
 from rankpipe.train.heads.head import Ranker
-from rankpipe.train.lists import Lists, Part
+from rankpipe.train.lists import Part, Source
 from rankpipe.train.split import relevant
 from rankpipe.trec import Qrels
 
@@ -79,7 +79,7 @@ class Dev:
         for measure in self.measures:
             parse(measure)
 
-    def held(self, lists: Lists, part: Part) -> Held:
+    def held(self, lists: Source, part: Part) -> Held:
         """The queries.
 
         :param part: of the examples, that is held out for a share.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -38,8 +39,67 @@ class Part:
     qrels: Qrels
 
 
+class Source(ABC):
+    """What lists come from."""
+
+    @property
+    @abstractmethod
+    def collections(self) -> Sequence[Dataset]:
+        """The opened collections."""
+
+    @abstractmethod
+    def parts(self, share: float = 0.0) -> tuple[Part, Part]:
+        """What is learned from, and what is held out: no query and no relevant document of one is in the other.
+
+        :param share: of the judged queries that is held out.
+        :raises DataError: If nothing is left to learn from, or the held-out part cannot be had.
+        """
+
+    @abstractmethod
+    def rankings(self, part: Part) -> list[Ranking]:
+        """The part's run, with texts."""
+
+    @abstractmethod
+    def examples(self, part: Part) -> Iterator[Example]:
+        """The lists of a part.
+
+        :raises DataError: If there are none.
+        """
+
+    def ensure(self, folder: Path, node: dict[str, Any], part: Part) -> Any:
+        """The lists of a part, as a ``datasets.Dataset`` mapped into memory; made, unless they are in the folder.
+
+        :param node: these lists as their recipe has them.
+        """
+        said = json.dumps([part.run, part.qrels], sort_keys=True)
+        data = store.Data(
+            " + ".join(dict.fromkeys(c.name for c in self.collections)), hashlib.sha256(said.encode()).hexdigest()
+        )
+        if store.staleness(folder, kind=KIND, recipe=node, data=data):
+            with store.publish(folder, kind=KIND, recipe=node, data=data) as draft:
+                draft.facts["lists"] = self._write(draft.folder, part)
+        datasets = need("datasets", name="lists", extra="train")
+        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND).path / FILE))
+
+    def _write(self, folder: Path, part: Part) -> int:
+        """As Arrow files; how many lists."""
+        datasets = need("datasets", name="lists", extra="train")
+        text, many = datasets.Value("string"), datasets.List
+        features = datasets.Features(
+            query_id=text,
+            query=text,
+            docs=many({"id": text, "title": text, "text": text}),
+            labels=many(datasets.Value("float64")),
+        )
+        with datasets.arrow_writer.ArrowWriter(path=str(folder / FILE), features=features) as writer:
+            for example in self.examples(part):
+                writer.write(example.row())
+            lists, _ = writer.finalize()
+        return int(lists)
+
+
 @dataclass(frozen=True)
-class Lists:
+class Lists(Source):
     """Lists of the judged queries of a collection, from a run over it.
 
     Of each query there is a pool: what the run found and ``negatives`` takes, and what is relevant. Every list is drawn
@@ -83,12 +143,13 @@ class Lists:
         """The opened collection."""
         return open_dataset(self.data)
 
-    def parts(self, share: float = 0.0) -> tuple[Part, Part]:
-        """What is learned from, and what is held out: no query and no relevant document of one is in the other.
+    @property
+    def collections(self) -> Sequence[Dataset]:
+        """The one."""
+        return (self.collection,)
 
-        :param share: of the judged queries that is held out.
-        :raises DataError: If nothing is left to learn from, or the held-out part cannot be had.
-        """
+    def parts(self, share: float = 0.0) -> tuple[Part, Part]:
+        """By the judgements; what is relevant in collections that lists shall be ``apart`` from is left out."""
         asked = {q.id for q in self.collection.queries}
         judged = {q: g for q, g in self.collection.qrels.items() if q in asked and max(g.values(), default=0) > 0}
         others = [open_dataset(name).qrels for name in self.apart]
@@ -99,28 +160,12 @@ class Lists:
             raise DataError(f"{self.data}: no judged query with hits is left of {len(judged)}: nothing to learn from")
         return made, Part(*apart(run, theirs, [mine])) if theirs else Part({}, {})
 
-    def ensure(self, folder: Path, node: dict[str, Any], part: Part) -> Any:
-        """The lists of a part, as a ``datasets.Dataset`` mapped into memory; made, unless they are in the folder.
-
-        :param node: these lists as their recipe has them.
-        """
-        said = json.dumps([part.run, part.qrels], sort_keys=True)
-        data = store.Data(self.collection.name, hashlib.sha256(said.encode()).hexdigest())
-        if store.staleness(folder, kind=KIND, recipe=node, data=data):
-            with store.publish(folder, kind=KIND, recipe=node, data=data) as draft:
-                draft.facts["lists"] = self._write(draft.folder, part)
-        datasets = need("datasets", name="lists", extra="train")
-        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND).path / FILE))
-
     def rankings(self, part: Part) -> list[Ranking]:
         """The part's run, with texts."""
         return rankings(part.run, self.collection)
 
     def examples(self, part: Part) -> Iterator[Example]:
-        """The lists of a part, one after the other, each copy of all in an order of its own.
-
-        :raises DataError: If there are none.
-        """
+        """The lists of a part, one after the other, each copy of all in an order of its own."""
         pools = [*self._pools(part)]
         if not pools:
             raise DataError(f"{self.data}: no query has documents with different labels: nothing to learn from")
@@ -154,19 +199,3 @@ class Lists:
             return read_run(self.run).run
         judged = [q for q in self.collection.queries if q.id in self.collection.qrels]
         return to_run(reduce(rshift, self.run)(judged))
-
-    def _write(self, folder: Path, part: Part) -> int:
-        """As Arrow files; how many lists."""
-        datasets = need("datasets", name="lists", extra="train")
-        text, many = datasets.Value("string"), datasets.List
-        features = datasets.Features(
-            query_id=text,
-            query=text,
-            docs=many({"id": text, "title": text, "text": text}),
-            labels=many(datasets.Value("float64")),
-        )
-        with datasets.arrow_writer.ArrowWriter(path=str(folder / FILE), features=features) as writer:
-            for example in self.examples(part):
-                writer.write(example.row())
-            lists, _ = writer.finalize()
-        return int(lists)

@@ -38,7 +38,7 @@ from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
 from rankpipe.train.forecast import Forecast, forecast, free, longest
 from rankpipe.train.heads.head import Batch, Dtype, Head, Ranker
-from rankpipe.train.lists import Lists
+from rankpipe.train.lists import Source
 from rankpipe.train.objective import Objective
 
 NEEDED = ("model", "head", "examples", "loss")
@@ -53,7 +53,7 @@ class Parts:
     """What a recipe is made of, built."""
 
     head: Head
-    examples: Lists
+    examples: Source
     loss: Any
     adapter: Any
     dev: Any
@@ -118,7 +118,7 @@ class Tuning:
         parts = self._parts
         if not isinstance(parts.head, Head):
             raise RecipeError([f"head: {parts.head!r} is no head; for example {{use: first-head}}"])
-        if not isinstance(parts.examples, Lists):
+        if not isinstance(parts.examples, Source):
             raise RecipeError([f"examples: {parts.examples!r} is none; for example {{use: lists, ...}}"])
         if parts.adapter is not None and not isinstance(parts.adapter, Adapter):
             raise RecipeError([f"adapter: {parts.adapter!r} is none; for example {{use: lora}}"])
@@ -222,7 +222,7 @@ class Tuning:
             draft.facts |= facts
         lines.write(self.folder / "log.jsonl", history)
         with write(self.folder / "card.md") as f:
-            f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collection, history))
+            f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collections, history))
         return facts
 
 

@@ -15,6 +15,7 @@ from rankpipe.errors import DataError, RecipeError
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Recorded, Said, Teacher
 from rankpipe.train.lists import Lists, Part
+from rankpipe.train.mixture import Mixture
 from rankpipe.train.negatives import Negatives
 from rankpipe.train.split import apart, relevant, split
 
@@ -149,3 +150,22 @@ def test_what_cannot_be_is_refused(lists: Lists) -> None:
         Teacher("bm25")  # type: ignore[arg-type]
     with pytest.raises(DataError, match="nothing to learn"):
         [*lists.examples(Part({}, {}))]
+
+
+def test_a_mixture_is_of_all_its_lists_and_holds_out_the_same_of_one_collection(lists: Lists, tmp_path: Path) -> None:
+    both = Mixture([lists, replace(lists, shuffle=False, copies=1)])
+    mine, held = both.parts(0.3)
+    alone, alone_held = lists.parts(0.3)
+    assert mine.qrels == {f"{n}:{q}": grades for n in (0, 1) for q, grades in alone.qrels.items()}
+    assert held.qrels == {f"0:{q}": grades for q, grades in alone_held.qrels.items()}
+    assert [r.query.id for r in both.rankings(held)] == [f"0:{r.query.id}" for r in lists.rankings(alone_held)]
+    kept = [Example.of(row) for row in both.ensure(tmp_path, {"use": "mixture"}, mine)]
+    assert [e.docs for e in kept[: 2 * len(alone.qrels)]] == [e.docs for e in lists.examples(alone)]
+    assert {e.query.id for e in kept[2 * len(alone.qrels) :]} == {f"1:{q}" for q in alone.qrels}
+
+
+def test_a_mixture_that_would_learn_from_what_it_holds_out_is_refused(lists: Lists) -> None:
+    with pytest.raises(RecipeError, match=r"is there 2 times with seeds \[0, 1\]"):
+        Mixture([lists, replace(lists, seed=1)])
+    with pytest.raises(RecipeError, match="no lists"):
+        Mixture([])

@@ -1,0 +1,82 @@
+"""Lists of several collections, or drawn in several ways, to learn from together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from rankpipe.data import Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.errors import RecipeError
+from rankpipe.train.examples import Example
+from rankpipe.train.lists import Lists, Part, Source
+from rankpipe.train.split import apart
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Mixture(Source):
+    """All lists of several sources; training draws from all of them in random order.
+
+    A query is called ``N:ID``, by its source and its name there. One collection may be there several times, as for
+    lists in random order and lists in the run's; of what is held out of it, the first one's run is evaluated.
+
+    :param of: the sources.
+    :raises RecipeError: If there are none, or two of one collection would not hold out the same queries.
+    """
+
+    of: Sequence[Lists]
+
+    def __post_init__(self) -> None:
+        if not self.of:
+            raise RecipeError(["of: no lists; expected some, as [{use: lists, ...}, {use: lists, ...}]"])
+        for data, times in Counter(lists.data for lists in self.of).items():
+            if len(seeds := {lists.seed for lists in self.of if lists.data == data}) > 1:
+                raise RecipeError([f"of: {data} is there {times} times with seeds {sorted(seeds)}; give all one seed"])
+
+    @property
+    def collections(self) -> Sequence[Dataset]:
+        """Of all sources."""
+        return [lists.collection for lists in self.of]
+
+    def parts(self, share: float = 0.0) -> tuple[Part, Part]:
+        """Of each source its parts; what one holds out of a collection, no other learns from."""
+        both = [lists.parts(share) for lists in self.of]
+        first = {lists.data: n for n, lists in reversed([*enumerate(self.of)])}
+        held = {data: both[n][1].qrels for data, n in first.items()}
+        mine = [Part(*apart(m.run, m.qrels, [held[s.data]])) for s, (m, _) in zip(self.of, both, strict=True)]
+        theirs = [
+            t if first[s.data] == n else Part({}, {}) for n, (s, (_, t)) in enumerate(zip(self.of, both, strict=True))
+        ]
+        return _named(mine), _named(theirs)
+
+    def rankings(self, part: Part) -> list[Ranking]:
+        """Of each source its part's, under the names that queries have here."""
+        made = []
+        for n, (lists, own) in enumerate(zip(self.of, self._apart(part), strict=True)):
+            made += [replace(r, query=replace(r.query, id=f"{n}:{r.query.id}")) for r in lists.rankings(own)]
+        return made
+
+    def examples(self, part: Part) -> Iterator[Example]:
+        """One source after another."""
+        for n, (lists, own) in enumerate(zip(self.of, self._apart(part), strict=True)):
+            for example in lists.examples(own):
+                yield replace(example, query=replace(example.query, id=f"{n}:{example.query.id}"))
+
+    def _apart(self, part: Part) -> list[Part]:
+        """What of a part is whose, under the names that queries have there."""
+        return [Part(_of(n, part.run), _of(n, part.qrels)) for n in range(len(self.of))]
+
+
+def _of(n: int, named: Mapping[str, T]) -> dict[str, T]:
+    return {name.partition(":")[2]: value for name, value in named.items() if name.partition(":")[0] == str(n)}
+
+
+def _named(parts: Sequence[Part]) -> Part:
+    return Part(
+        {f"{n}:{q}": hits for n, part in enumerate(parts) for q, hits in part.run.items()},
+        {f"{n}:{q}": grades for n, part in enumerate(parts) for q, grades in part.qrels.items()},
+    )
