@@ -59,6 +59,9 @@ def teach(
     by: By,
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder that is made of the labels.")],
     split: Annotated[str, typer.Option("--split", help="Whose queries and judgements of --data.")] = "train",
+    queries: Annotated[
+        int | None, typer.Option("--queries", min=1, metavar="N", help="So many of the judged ones; all of the run.")
+    ] = None,
 ) -> None:
     """Have a reranker label the hits of a run, and what is relevant, to train others on. Killed, it goes on.
 
@@ -72,7 +75,7 @@ def teach(
 
     node, collection = by.node(), options.collection(data, split=split)
     depth = by.depth or DEPTH
-    found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth), collection)
+    found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth, queries), collection)
     if "depth" in recipe.spelled(node["use"]):
         node["depth"] = max((len(r.hits) for r in found), default=depth)  # relevant ones beyond the depth, too
     stage = recipe.build(node, Path.cwd())

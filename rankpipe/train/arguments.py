@@ -55,7 +55,7 @@ def made(said: Mapping[str, Any], folder: Path, dev: Dev | None) -> Any:
     """
     kind = need("transformers", name="training", extra="train").TrainingArguments
     usual: dict[str, Any] = {"logging_steps": EVERY, "report_to": "none", "max_grad_norm": CLIP, "save_total_limit": 2}
-    usual |= {"dataloader_pin_memory": False} if not _gpu() else {}
+    usual |= {"dataloader_pin_memory": False, "use_cpu": True} if not _accelerated() else {}
     ours: dict[str, Any] = {
         "output_dir": str(folder), "remove_unused_columns": False, "disable_tqdm": True, "save_strategy": "steps",
         "label_names": ["labels"], "restore_callback_states_from_checkpoint": True,
@@ -84,5 +84,5 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     return built
 
 
-def _gpu() -> bool:
-    return bool(need("torch", name="training", extra="train").cuda.is_available())
+def _accelerated() -> bool:
+    return bool(need("torch", name="training", extra="train").accelerator.is_available())

@@ -23,7 +23,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import apart, split
+from rankpipe.train.split import apart, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
 KIND = "lists"  # of artefacts
@@ -112,6 +112,7 @@ class Lists(Source):
     :param negatives: which hits are taken.
     :param length: documents of a list, the least and the most; as many as there are, where that is less.
     :param copies: lists drawn of each query.
+    :param queries: so many of the judged queries, the same ones as ``rankpipe teach --queries`` takes; all if None.
     :param shuffle: lists are in random order; else in the run's.
     :param relevant: relevant documents that the run did not find are put in.
     :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
@@ -126,6 +127,7 @@ class Lists(Source):
     negatives: Negatives = Negatives()  # noqa: RUF009  frozen
     length: Sequence[int] = (2, 20)
     copies: int = 1
+    queries: int | None = None
     shuffle: bool = True
     relevant: bool = True
     apart: Sequence[str] = ()
@@ -135,8 +137,9 @@ class Lists(Source):
         require("datasets", name="lists", extra="train")
         if not (len(self.length) == 2 and 2 <= self.length[0] <= self.length[1]):
             raise RecipeError([f"length: {list(self.length)}; expected the least and the most documents, as [2, 20]"])
-        if self.copies < 1:
-            raise RecipeError([f"copies: {self.copies}; expected 1 or more"])
+        for key, number in (("copies", self.copies), ("queries", self.queries)):
+            if number is not None and number < 1:
+                raise RecipeError([f"{key}: {number}; expected 1 or more"])
 
     @cached_property
     def collection(self) -> Dataset:
@@ -151,7 +154,7 @@ class Lists(Source):
     def parts(self, share: float = 0.0) -> tuple[Part, Part]:
         """By the judgements; what is relevant in collections that lists shall be ``apart`` from is left out."""
         asked = {q.id for q in self.collection.queries}
-        judged = {q: g for q, g in self.collection.qrels.items() if q in asked and max(g.values(), default=0) > 0}
+        judged = some({q: g for q, g in self.collection.qrels.items() if q in asked}, self.queries)
         others = [open_dataset(name).qrels for name in self.apart]
         run = self._run()
         mine, theirs = split(judged, share, self.seed) if share else (judged, {})

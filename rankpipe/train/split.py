@@ -50,6 +50,13 @@ def together(qrels: Qrels) -> list[list[str]]:
     return list(groups.values())
 
 
+def some(qrels: Qrels, many: int | None) -> Qrels:
+    """So many of the queries to which something is relevant, chosen by their names' checksums; all of them if None."""
+    judged = sorted((q for q in qrels if relevant({q: qrels[q]})), key=lambda q: hashlib.sha256(q.encode()).digest())
+    taken = set(judged[:many])
+    return {q: grades for q, grades in qrels.items() if q in taken}
+
+
 def apart(run: Run, qrels: Qrels, others: Iterable[Qrels]) -> tuple[Run, Qrels]:
     """A part's run and judgements, without whatever is relevant in one of the others: documents are left out of its
     lists, and so are queries to which one of them is relevant.

@@ -14,13 +14,19 @@ from rankpipe.errors import DataError
 from rankpipe.journal import Kept
 from rankpipe.stage import Reranker
 from rankpipe.train.labels import FILE, TAUGHT
+from rankpipe.train.split import some
 from rankpipe.trec import Qrels, Run, ordered
 
 
-def pool(run: Run, qrels: Qrels, depth: int) -> Run:
-    """What is labelled: the first hits of each query, and below them what is relevant and not among them."""
-    made = {}
+def pool(run: Run, qrels: Qrels, depth: int, queries: int | None = None) -> Run:
+    """What is labelled: the first hits of each query, and below them what is relevant and not among them.
+
+    :param queries: so many of the judged queries; all of the run if None.
+    """
+    made, taken = {}, run if queries is None else some(qrels, queries)
     for query, scores in run.items():
+        if query not in taken:
+            continue
         hits = ordered(scores)[:depth]
         more = [d for d, grade in sorted(qrels.get(query, {}).items()) if grade > 0 and d not in hits]
         made[query] = {doc: 1.0 / rank for rank, doc in enumerate([*hits, *more], 1)}

@@ -175,7 +175,8 @@ class Tuning:
         objective = Objective(parts.loss, parts.head)
         if parts.adapter:
             seen = _calibration(ranker, objective, examples, args)
-            model = parts.adapter.apply(model, calibration=seen, steps=_steps(args, len(examples)))
+            with weights.quiet():
+                model = parts.adapter.apply(model, calibration=seen, steps=_steps(args, len(examples)))
         from rankpipe.train.loop import Method, RankTrainer
 
         method = Method(

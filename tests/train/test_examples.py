@@ -17,7 +17,8 @@ from rankpipe.train.labels import Recorded, Said, Teacher
 from rankpipe.train.lists import Lists, Part
 from rankpipe.train.mixture import Mixture
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import apart, relevant, split
+from rankpipe.train.split import apart, relevant, some, split
+from rankpipe.train.teach import pool
 
 pytest.importorskip("datasets")
 
@@ -112,6 +113,15 @@ def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
     assert (tmp_path / "manifest.json").read_bytes() == before
     lists.ensure(tmp_path, node, held)
     assert (tmp_path / "manifest.json").read_bytes() != before
+
+
+def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -> None:
+    qrels = lists.collection.qrels
+    part, _ = replace(lists, queries=3).parts()
+    run, _ = lists.parts()
+    assert len(part.qrels) == 3
+    assert pool(run.run, qrels, 5, 3).keys() == part.qrels.keys() == some({"none": {"d": 0}} | qrels, 3).keys()
+    assert pool(run.run, qrels, 5).keys() == run.run.keys()
 
 
 @dataclass(frozen=True)
