@@ -10,6 +10,7 @@ import typer
 from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
+from rankpipe.errors import CommandError
 
 DEPTH = 50  # hits that are labelled
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the models shelf.")]
@@ -20,15 +21,24 @@ def train(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Forget the checkpoints of earlier runs.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell the memory, and refuse too much.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", "-s", help="Change the recipe: KEY=VALUE, as training.seed=1.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The folder of the changed recipe, which is what is tuned.")
+    ] = None,
 ) -> None:
     """Tune a reranker: make its examples, train it, evaluate it on the way, and keep the best. Killed, it goes on.
 
     rankpipe train models/listwise-smollm2-lora
+    rankpipe train models/mine --set training.seed=1 --out models/mine-seed1
     """
     from rankpipe.retrieve.memory import shown
     from rankpipe.train.tuning import Tuning
 
     there(recipe)
+    if settings or out:
+        recipe = _changed(recipe, settings, out)
     tuning = Tuning(recipe)
     if dry_run:
         with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
@@ -50,6 +60,29 @@ def train(
         show.remark(f"{tuning.folder / 'card.md'} says more; rankpipe rerank RUN --use {facts['reranker']['use']} ...")
 
     show.emit(told, human)
+
+
+def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
+    """The folder with the recipe as ``--set`` changes it.
+
+    :raises CommandError: If it is not said where, or another recipe is there.
+    """
+    import yaml
+
+    from rankpipe import disk
+    from rankpipe.recipe import load
+    from rankpipe.train.tuning import Tuning
+
+    if not settings or out is None:
+        raise CommandError(
+            ["--set and --out go together: what is changed in the recipe, and the folder of the new one"]
+        )
+    tree = options.merged(Tuning(recipe).tree, settings)
+    if (out / "recipe.yaml").exists() and load(out) != tree:
+        raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
+    with disk.write(out / "recipe.yaml") as f:
+        yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
+    return out
 
 
 @show.verb(app, "teach")

@@ -72,5 +72,15 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     told = rankpipe("train", folder)
     assert "2 steps" in (folder / "card.md").read_text()
     assert "rankpipe rerank RUN --use first" in " ".join(told.stderr.split())
+    other = Path("models/other")
+    rankpipe("train", folder, "--set", "training.seed=1", "--set", "adapter.rank=2", "--out", other)
+    made = store.read_manifest(other).recipe
+    assert (made["training"]["seed"], made["adapter"], made["loss"]) == (
+        1,
+        {"use": "lora", "rank": 2},
+        {"use": "ranknet"},
+    )
+    assert "has another recipe" in rankpipe("train", folder, "--set", "training.seed=2", "--out", other, code=2).output
+    assert "go together" in rankpipe("train", folder, "--set", "training.seed=2", code=2).output
     (folder / "recipe.yaml").write_text("model: x\nhead: first-head\n")
     assert "examples is missing" in rankpipe("check", folder, code=3).output
