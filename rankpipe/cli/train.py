@@ -24,8 +24,11 @@ def train(
     """Tune a reranker: make its examples, train it, evaluate it on the way, and keep the best. Killed, it goes on.
 
     rankpipe train models/listwise-smollm2-lora
+
+    accelerate launch --multi_gpu --num_processes 2 -m rankpipe.cli train models/listwise-smollm2-lora
     """
     from rankpipe.retrieve.memory import shown
+    from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 
     there(recipe)
@@ -33,6 +36,8 @@ def train(
     if dry_run:
         with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
             foretold = tuning.forecast()
+        if not first():
+            return
         sizes = {**foretold.parts, "all": foretold.total}
         show.emit(
             {f"{name}_bytes": size for name, size in sizes.items()},
@@ -43,6 +48,8 @@ def train(
         return
     with show.going_on(f"checkpoints are kept in {tuning.work}; to go on from the last one"):
         facts = tuning.run(force=force)
+    if not first():  # of several processes
+        return
     told = {"folder": str(tuning.folder), **facts}
 
     def human() -> None:

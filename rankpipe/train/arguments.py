@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,7 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
     "prediction_loss_only": "the head", "resume_from_checkpoint": "rankpipe train, which goes on by itself",
     "include_for_metrics": "dev", "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
 }  # fmt: skip
+SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 EVERY = 10  # steps between rows of the log
 CLIP = 1.0
 
@@ -38,6 +40,12 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     known = [f.name for f in fields(kind) if f.init]
     faults = [f"no argument {key!r}{near(key, known)}" for key in said if key not in known]
     faults += [f"{key}: is said by {OURS[key]}" for key in said if key in OURS]
+    faults += [
+        f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "
+        "accelerate launch --multi_gpu"
+        for key, launcher in SHARDED.items()
+        if said.get(key) or os.environ.get(launcher) == "true"
+    ]
     own = optimizer if isinstance(optimizer, dict) else {}
     for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
         if key in said and name in own:

@@ -21,14 +21,12 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
-from tuned import TRAINING  # noqa: E402
+from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
-
-GALORE = {"use": "galore", "rank": 4, "gap": 2, "lr": 0.01, "scale": 1.0}
 
 
 class Killed(transformers.TrainerCallback):  # type: ignore[misc]
@@ -40,13 +38,6 @@ class Killed(transformers.TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         if state.global_step == self.step:
             raise KeyboardInterrupt
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    [file] = store.open_artefact(folder, kind="ranker").path.glob("*.safetensors")
-    return load_file(str(file))
 
 
 def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
@@ -88,7 +79,7 @@ def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any
     broken = next(Tuning(killed).work.glob("checkpoints/checkpoint-4"))
     (broken / "whole").unlink()  # as if it had been killed while writing it
     Tuning(killed).run()
-    one, other = weights(whole), weights(killed)
+    one, other = tensors(whole), tensors(killed)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
@@ -171,4 +162,4 @@ def test_killed_for_good_it_goes_on(written: Any) -> None:
     process.wait()
     done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["steps"] == 6
-    assert all(torch.equal(v, weights(killed)[k]) for k, v in weights(whole).items())
+    assert all(torch.equal(v, tensors(killed)[k]) for k, v in tensors(whole).items())
