@@ -148,6 +148,7 @@ class Tuning:
         begun = last_whole(self.work / "checkpoints")
         if begun:
             notice(f"going on from {begun}")
+            trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
         with weights.quiet():
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         if trainer.average:

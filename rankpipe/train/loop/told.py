@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import transformers
 
 from rankpipe import lines
 from rankpipe.progress import running
+from rankpipe.retrieve.memory import shown
 from rankpipe.train.optimizers.storage import state_bytes
 
 if TYPE_CHECKING:
@@ -20,18 +22,17 @@ if TYPE_CHECKING:
 
 
 class Told(transformers.TrainerCallback):  # type: ignore[misc]
-    """Says how it stands after each step, adds to what is logged what it cost, and writes that down."""
+    """Says how it stands after each step, knows what it cost, and writes down what is logged."""
 
     def __init__(self, trainer: RankTrainer, log: Path) -> None:
         self.trainer, self.path = trainer, log
-        self.steps = running("", 0)
+        self.shown = ExitStack()  # for as long as it trains
         self.standing: dict[str, str] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Begin to count."""
         self.began, self.first = perf_counter(), state.global_step
-        self.steps = running("training: steps", state.max_steps - state.global_step)
-        self.say = self.steps.__enter__()
+        self.say = self.shown.enter_context(running("training: steps", state.max_steps - state.global_step))
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """What the adapter does between steps."""
@@ -42,28 +43,26 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         """One more."""
         if self.trainer.average:
             self.trainer.average.update()
-        self.say(1, ", ".join(f"{name} {value}" for name, value in self.standing.items()))
+        self._say(1)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **given: Any) -> None:  # noqa: ARG002
-        """Complete the row of the log, and write all of them."""
-        row = state.log_history[-1]
+        """Write the whole log, and say how it stands now."""
         if "loss" in logs:
-            row |= self._costs(state)  # of all processes
-            self.standing |= {"loss": f"{row['loss']:.4f}", "tokens/s": f"{row['tokens_per_s']:.0f}"}
-            self.standing |= {"memory": _size(row["peak_bytes"]), "optimizer": _size(row["optimizer_bytes"])}
+            self.standing |= {"loss": f"{logs['loss']:.4f}", "tokens/s": f"{logs['tokens_per_s']:.0f}"}
+            self.standing |= {"memory": shown(logs["peak_bytes"]), "optimizer": shown(logs["optimizer_bytes"])}
         self.standing |= {k.removeprefix("eval_"): f"{v:.4f}" for k, v in logs.items() if k.startswith("eval_")}
+        self._say(0)
         if state.is_world_process_zero:
             lines.write(self.path, state.log_history)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
-        """No more steps."""
-        self.steps.__exit__(None, None, None)
+    def _say(self, more: int) -> None:
+        self.say(more, ", ".join(f"{name} {value}" for name, value in self.standing.items()))
 
-    def _costs(self, state: Any) -> dict[str, float]:
-        """What is known of the time, memory and parts of the loss since the last row."""
-        trainer, seconds = self.trainer, perf_counter() - self.began
+    def costs(self) -> dict[str, float]:
+        """Tokens and time, the memory of this process, and the parts of the loss since this session last logged it."""
+        trainer, state, seconds = self.trainer, self.trainer.state, perf_counter() - self.began
         summed = trainer.accelerator.reduce
-        steps = state.global_step - max((r["step"] for r in state.log_history[:-1] if "loss" in r), default=0)
+        steps = state.global_step - max([self.first, *(r["step"] for r in state.log_history if "loss" in r)])
         parts = (summed(trainer.parts) / steps).tolist()
         trainer.parts.zero_()
         named = {f"loss_{name}": v for name, v in zip(trainer.objective.losses, parts, strict=True)}
@@ -83,7 +82,3 @@ def peak_bytes() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _size(size_bytes: float) -> str:
-    return f"{size_bytes / 2**20:.0f} MiB"

@@ -69,12 +69,18 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.average = Average(self.model, method.average) if method.average else None
         for printing in (transformers.PrinterCallback, transformers.ProgressCallback):
             self.remove_callback(printing)
-        self.add_callback(Told(self, folder / "log.jsonl"))
+        self.told = Told(self, folder / "log.jsonl")
+        self.add_callback(self.told)
         if method.patience:
             self.add_callback(transformers.EarlyStoppingCallback(method.patience))
         # of this process: read in this session; the losses since they were last logged
         self.tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.parts = torch.zeros(len(self.objective.losses), device=self.args.device)
+
+    def train(self, *said: Any, **named: Any) -> Any:
+        """As ever; whatever ends it, nothing is shown any more."""
+        with self.told.shown:
+            return super().train(*said, **named)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Ours, with the adapter's learning rates."""
@@ -127,6 +133,12 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """For all who are told, with what it cost."""
+        if "loss" in logs:
+            logs |= self.told.costs()
+        super().log(logs, start_time)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
