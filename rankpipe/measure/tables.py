@@ -11,8 +11,8 @@ choose the columns: measures of an experiment (all of them if none is named) and
 result, which is any JSON object with ``created`` and a list of objects under ``rows``. A column may be renamed:
 ``seconds_per_query=s/query``, where ``~`` stands for a space.
 
-``<!-- table: catalog rankpipe.train.heads *-head -->`` has the components of a room by all their names, or those that are
-called so.
+``<!-- table: catalog rankpipe.train.heads *-head -->`` has the components of a room by all their names, or only those
+that are called so.
 """
 
 from __future__ import annotations
