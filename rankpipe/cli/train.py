@@ -32,8 +32,11 @@ def train(
 
     rankpipe train models/listwise-smollm2-lora
     rankpipe train models/mine --set training.seed=1 --out models/mine-seed1
+
+    accelerate launch --multi_gpu --num_processes 2 -m rankpipe.cli train models/listwise-smollm2-lora
     """
     from rankpipe.retrieve.memory import shown
+    from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 
     there(recipe)
@@ -43,6 +46,8 @@ def train(
     if dry_run:
         with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
             foretold = tuning.forecast()
+        if not first():
+            return
         sizes = {**foretold.parts, "all": foretold.total}
         show.emit(
             {f"{name}_bytes": size for name, size in sizes.items()},
@@ -53,6 +58,8 @@ def train(
         return
     with show.going_on(f"checkpoints are kept in {tuning.work}; to go on from the last one"):
         facts = tuning.run(force=force)
+    if not first():  # of several processes
+        return
     told = {"folder": str(tuning.folder), **facts}
 
     def human() -> None:

@@ -10,6 +10,9 @@ choose the columns: measures of an experiment (all of them if none is named) and
 (``calls``, ``tokens_in``, ``tokens_out``, ``repaired``, ``cut``, ``skipped``), or keys of the ``rows`` of a benchmark's
 result, which is any JSON object with ``created`` and a list of objects under ``rows``. A column may be renamed:
 ``seconds_per_query=s/query``, where ``~`` stands for a space.
+
+``<!-- table: catalog rankpipe.train.heads *-head -->`` has the components of a room by all their names, or only those
+that are called so.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 
-from rankpipe.catalog import near
+from rankpipe.catalog import CATALOG, near
 from rankpipe.errors import DataError
 from rankpipe.measure.results import Cost, Result, Value, latest, read, read_json
 
@@ -59,11 +63,13 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def table(words: Sequence[str], root: Path) -> list[str]:
-    """The lines of one table: a folder, then its columns.
+    """The lines of one table: a folder, then its columns; or ``catalog``, a room, and perhaps what names are like.
 
     :raises DataError: If a column is none of the result's.
     :raises ArtefactError: If there is no result.
     """
+    if words[0] == "catalog":
+        return _components(*words[1:])
     path = latest(root / words[0])
     columns = [RENAMED.split(w, maxsplit=1) for w in words[1:]]
     chosen = {key.replace("~", " "): (title[0] if title else key).replace("~", " ") for key, *title in columns}
@@ -76,6 +82,18 @@ def table(words: Sequence[str], root: Path) -> list[str]:
 def figure(x: float, sign: Literal["-", "+"] = "-") -> str:
     """A measure as the literature writes it: ``.6762``, ``1.0000``; differences with their sign, ``+.0157``."""
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{x:{sign}.4f}")
+
+
+def _components(room: str, like: str = "*") -> list[str]:
+    """What the catalogue has there, a line for each; by all its names."""
+    named: dict[str, list[str]] = {}
+    for name, entry in CATALOG.items():
+        if entry.target.startswith(room) and fnmatch(name, like):
+            named.setdefault(entry.target, []).append(name)
+    if not named:
+        raise DataError(f"the catalogue has nothing in {room!r}")
+    rows = [f"| {', '.join(f'`{n}`' for n in names)} | {CATALOG[names[0]].about} |" for names in named.values()]
+    return ["", "| name | what |", "| --- | --- |", *rows, ""]
 
 
 def _systems(result: Result, chosen: Mapping[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -20,8 +21,11 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
     "greater_is_better": "dev", "do_train": "rankpipe train", "do_eval": "dev", "do_predict": "rankpipe rerank",
     "remove_unused_columns": "the head", "disable_tqdm": "rankpipe train --quiet", "label_names": "the head",
     "prediction_loss_only": "the head", "resume_from_checkpoint": "rankpipe train, which goes on by itself",
-    "include_for_metrics": "dev", "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
+    "label_smoothing_factor": "the loss", "save_only_model": "rankpipe train, which goes on to the same weights",
+    "per_device_eval_batch_size": "the reranker", "eval_delay": "dev: {every: ...}", "include_for_metrics": "dev",
+    "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
 }  # fmt: skip
+SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 EVERY = 10  # steps between rows of the log
 CLIP = 1.0
 
@@ -38,6 +42,15 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     known = [f.name for f in fields(kind) if f.init]
     faults = [f"no argument {key!r}{near(key, known)}" for key in said if key not in known]
     faults += [f"{key}: is said by {OURS[key]}" for key in said if key in OURS]
+    if said.get("save_total_limit") == 1:
+        faults.append("save_total_limit: 1 would remove a checkpoint before the next one is whole; say 2 or more")
+    faults += _loggers(said.get("report_to"))
+    faults += [
+        f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "
+        "accelerate launch --multi_gpu"
+        for key, launcher in SHARDED.items()
+        if said.get(key) or os.environ.get(launcher) == "true"
+    ]
     own = optimizer if isinstance(optimizer, dict) else {}
     for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
         if key in said and name in own:
@@ -82,6 +95,19 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     usual = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     built: Settings = recipe.build({**usual, **node}, Path())
     return built
+
+
+def _loggers(named: Any) -> list[str]:
+    """What cannot be reported to: loggers that there are not, or that are not installed."""
+    integrations = need("transformers.integrations", name="training", extra="train")
+    known, here = integrations.INTEGRATION_TO_CALLBACK, integrations.get_available_reporting_integrations()
+    faults = []
+    for name in [named] if isinstance(named, str) else named or []:
+        if name not in known and name not in ("all", "none"):
+            faults.append(f"report_to: no logger {name!r}{near(name, [*known])}")
+        elif name in known and name not in here:
+            faults.append(f"report_to: {name} is not installed; pip install {name}")
+    return faults
 
 
 def _accelerated() -> bool:

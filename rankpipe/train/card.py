@@ -12,6 +12,33 @@ from rankpipe.store import Manifest
 UNKNOWN = "unknown: look it up before sharing"
 
 
+def facts_of(trainer: Any, dev: Any) -> dict[str, Any]:
+    """What is worth knowing of a training, from its log."""
+    state = trainer.state
+    costs = [row for row in state.log_history if "peak_bytes" in row]
+    facts = {
+        "steps": state.global_step,
+        "lists": len(trainer.train_dataset),
+        "trained": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        **{k: costs[-1][k] for k in ("peak_bytes", "optimizer_bytes", "tokens_per_s") if costs},
+    }
+    if dev is None:
+        return facts
+    measure = dev.measures[0]
+    found = [row for row in state.log_history if f"eval_{measure}" in row]
+    best = max((row for row in found if row["step"]), key=lambda row: row[f"eval_{measure}"])
+    return {
+        **facts,
+        "measure": measure,
+        "first_stage": trainer.held.before[measure],
+        "untrained": next((row[f"eval_{measure}"] for row in found if row["step"] == 0), None),
+        "best": best[f"eval_{measure}"],
+        "best_step": best["step"],
+        "dev_queries": len(trainer.held.rankings),
+    }
+
+
 def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Sequence[dict[str, Any]]) -> str:
     """As Markdown, with the header that model hubs read."""
     tree, facts = made.recipe, made.facts

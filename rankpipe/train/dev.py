@@ -18,7 +18,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.heads.head import Ranker
 from rankpipe.train.lists import Part, Source
 from rankpipe.train.split import relevant
-from rankpipe.trec import Qrels
+from rankpipe.trec import Qrels, Run
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,19 @@ class Held:
     measures: tuple[str, ...]
     depth: int
 
-    def measure(self, ranker: Ranker, model: Any) -> dict[str, float]:
-        """The figures of a model as it is now, by measure."""
+    def reranked(self, ranker: Ranker, model: Any, some: Sequence[Ranking]) -> Run:
+        """What a model as it is now makes of some of the rankings."""
         with ranker.stage(model, self.depth) as stage:
-            made = stage.through(list(self.rankings), "evaluation")
-        return dict(evaluate(trec.to_run(made), self.qrels, self.measures).means)
+            return trec.to_run(stage.through(list(some), "evaluation"))
+
+    def measured(self, run: Run) -> dict[str, float]:
+        """The figures of a run of all queries, by measure."""
+        return dict(evaluate(run, self.qrels, self.measures).means)
 
     @property
     def before(self) -> dict[str, float]:
         """Of the run itself, which nothing has reranked."""
-        return dict(evaluate(trec.to_run(self.rankings), self.qrels, self.measures).means)
+        return self.measured(trec.to_run(self.rankings))
 
 
 @dataclass(frozen=True)

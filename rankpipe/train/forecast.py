@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
@@ -97,7 +98,8 @@ def forecast(
     model = ranker.load(dtype, empty=True)
     if adapter:
         rank = max(adapter.rank, getattr(adapter, "begin_rank", 0))
-        model = LoRA(rank=rank, targets=adapter.targets, dropout=adapter.dropout).apply(model)
+        with weights.quiet():
+            model = LoRA(rank=rank, targets=adapter.targets, dropout=adapter.dropout).apply(model)
     batch = ranker.batch(longest, reply=objective.reply, together=objective.together)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model = model.to_empty(device="cpu").train()

@@ -106,7 +106,7 @@ class Lists(Source):
     from it anew: its length, which documents (the best one is always there), their order. Queries without a relevant
     document, or whose documents all have one label, make no list.
 
-    :param data: the collection and its split, as ``beir/scifact/train``.
+    :param data: the collection, as ``beir/scifact/train`` or a folder.
     :param run: a TREC run, or a pipeline, which is run.
     :param labels: who labels documents.
     :param negatives: which hits are taken.
@@ -116,7 +116,8 @@ class Lists(Source):
     :param shuffle: lists are in random order; else in the run's.
     :param relevant: relevant documents that the run did not find are put in.
     :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
-    :param seed: of lists, and of the split.
+    :param seed: of lists, and of the share that is held out.
+    :param split: whose judgements; a name that says its split needs none.
     :raises RecipeError: If a number is out of range.
     :raises MissingExtra: If datasets is not installed.
     """
@@ -132,6 +133,7 @@ class Lists(Source):
     relevant: bool = True
     apart: Sequence[str] = ()
     seed: int = 0
+    split: str = "test"
 
     def __post_init__(self) -> None:
         require("datasets", name="lists", extra="train")
@@ -144,7 +146,7 @@ class Lists(Source):
     @cached_property
     def collection(self) -> Dataset:
         """The opened collection."""
-        return open_dataset(self.data)
+        return open_dataset(self.data, self.split)
 
     @property
     def collections(self) -> Sequence[Dataset]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rankpipe.catalog import need
@@ -24,9 +24,9 @@ class Objective:
     def __init__(self, loss: ListLoss | PermutationLM | Sum, head: Head) -> None:
         if not isinstance(loss, ListLoss | PermutationLM | Sum):
             raise RecipeError([f"loss: {loss!r} is no loss; for example {{use: ranknet}}"])
-        self.losses: Mapping[str, ListLoss | PermutationLM] = loss.losses if isinstance(loss, Sum) else {"loss": loss}
-        said = (loss.weights or {}) if isinstance(loss, Sum) else {}
-        self.weights = [said.get(name, 1.0) for name in self.losses]
+        self.loss = loss if isinstance(loss, Sum) else Sum({"loss": loss})
+        self.losses = self.loss.losses
+        self.weights = [(self.loss.weights or {}).get(name, 1.0) for name in self.losses]
         self.reply = any(isinstance(one, PermutationLM) for one in self.losses.values())
         self.together = any(isinstance(one, InBatch) for one in self.losses.values())
         if faults := [*self._lacking(head)]:
@@ -37,28 +37,18 @@ class Objective:
         torch = need("torch", name="a loss", extra="train")
         counted = []
         for batch in batches:
-            scores = torch.zeros_like(batch["labels"])
-            nothing = Outputs(scores)
-            counted.append([self._count(one, nothing, batch) for one in self.losses.values()])
+            counted.append([_count(one, batch) for one in self.losses.values()])
         return torch.tensor(counted, dtype=torch.float32).sum(0)
 
     def __call__(self, outputs: Outputs, batch: Batch, counts: Tensor) -> tuple[Tensor, Tensor]:
         """The share of a batch in the loss of all that was counted, a scalar; and of each loss, not weighted."""
         torch = need("torch", name="a loss", extra="train")
-        totals = torch.stack([self._total(one, outputs, batch)[0].float() for one in self.losses.values()])
+        made = self.loss.total(
+            outputs.scores, batch["labels"], batch["mask"], outputs.logits, batch.get("tokens")
+        ).values()  # fmt: skip
+        totals = torch.stack([total.float() for total, _ in made])
         parts = totals / counts.to(totals.device).clamp(min=1)
         return (parts * parts.new_tensor(self.weights)).sum(), parts.detach()
-
-    def _count(self, loss: Any, nothing: Outputs, batch: Batch) -> int:
-        if isinstance(loss, PermutationLM):
-            return int((batch["tokens"][:, 1:] >= 0).sum())
-        return int(self._total(loss, nothing, batch)[1])
-
-    @staticmethod
-    def _total(loss: Any, outputs: Outputs, batch: Batch) -> Any:
-        if isinstance(loss, PermutationLM):
-            return loss.total(outputs.logits, batch["tokens"])
-        return loss.total(outputs.scores, batch["labels"], batch["mask"])
 
     def _lacking(self, head: Head) -> Any:
         kind = type(head).__name__
@@ -68,3 +58,10 @@ class Objective:
             yield f"loss: {kind} gives no scores, only the written order: take permutation-lm, or first-head"
         if self.together and not head.vectors:
             yield f"loss: in-batch scores all queries with all documents, and {kind} cannot; take bi-encoder-head"
+
+
+def _count(loss: ListLoss | PermutationLM, batch: Batch) -> int:
+    """What a loss counts, whatever the model says."""
+    if isinstance(loss, PermutationLM):
+        return int((batch["tokens"][:, 1:] >= 0).sum())
+    return int(loss.total(batch["labels"] * 0, batch["labels"], batch["mask"])[1])

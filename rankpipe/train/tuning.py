@@ -18,6 +18,7 @@ how it came about.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,9 +32,9 @@ from rankpipe.disk import write
 from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
-from rankpipe.train import arguments
+from rankpipe.train import arguments, processes
 from rankpipe.train.adapters.adapter import Adapter
-from rankpipe.train.card import card
+from rankpipe.train.card import card, facts_of
 from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
 from rankpipe.train.forecast import Forecast, forecast, free, longest
@@ -124,6 +125,7 @@ class Tuning:
             raise RecipeError([f"adapter: {parts.adapter!r} is none; for example {{use: lora}}"])
         Objective(parts.loss, parts.head)
 
+    @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
         """Make the examples, tune, evaluate, and publish the best model; goes on where a killed run stopped.
 
@@ -140,22 +142,31 @@ class Tuning:
 
         for callback in callbacks:
             trainer.add_callback(callback)
-        begun = None if force else last_whole(self.work / "checkpoints")
+        with trainer.args.main_process_first(local=False):
+            if force and trainer.is_world_process_zero():
+                shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
+        begun = last_whole(self.work / "checkpoints")
         if begun:
             notice(f"going on from {begun}")
+            trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
         with weights.quiet():
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
         if trainer.average:
             trainer.average.put()
-        return self._publish(trainer)
+        if trainer.is_world_process_zero():
+            self._publish(trainer)
+        trainer.accelerator.wait_for_everyone()
+        return store.read_manifest(self.folder).facts
 
+    @processes.one_voice()
     def forecast(self) -> Forecast:
         """What training will hold in memory; makes the examples, and loads no weights.
 
         :raises RecipeError: If ``check`` finds faults, or it is more than can be had here; says what makes it less.
         """
         refuse(self.check())
-        parts, args, (examples, _) = self._parts, self._arguments(), self._data()
+        parts, args = self._parts, self._arguments()
+        examples, _ = self._data(args)
         made = forecast(
             parts.head.over(str(self.tree["model"])), Objective(parts.loss, parts.head),
             arguments.optimizer(self.tree.get("optimizer"), args), parts.adapter,
@@ -167,7 +178,8 @@ class Tuning:
     def trainer(self) -> Any:
         """transformers' Trainer, ready to train."""
         transformers, parts = need("transformers", name="training", extra="train"), self._parts
-        args, (examples, held) = self._arguments(), self._data()
+        args = self._arguments()
+        examples, held = self._data(args)
         transformers.set_seed(args.seed)  # a new score head is drawn
         ranker = parts.head.over(str(self.tree["model"]))
         with working(f"{self.tree['model']}: loading"):
@@ -192,12 +204,13 @@ class Tuning:
     def _arguments(self) -> Any:
         return arguments.made(self.tree.get("training", {}), self.work / "checkpoints", self._parts.dev)
 
-    def _data(self) -> tuple[Any, Held | None]:
-        """The lists to learn from, and the development queries, if there are any."""
+    def _data(self, args: Any) -> tuple[Any, Held | None]:
+        """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""
         lists, dev = self._parts.examples, self._parts.dev
-        mine, theirs = lists.parts(dev.share if dev else 0.0)
-        examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
-        return examples, dev.held(lists, theirs) if dev else None
+        with args.main_process_first(local=False):
+            mine, theirs = lists.parts(dev.share if dev else 0.0)
+            examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
+            return examples, dev.held(lists, theirs) if dev else None
 
     @cached_property
     def _parts(self) -> Parts:
@@ -206,13 +219,13 @@ class Tuning:
 
         return Parts(built("head"), built("examples"), built("loss"), built("adapter"), built("dev"))
 
-    def _publish(self, trainer: Any) -> dict[str, Any]:
+    def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""
         parts, history = self._parts, trainer.state.log_history
         data = store.open_artefact(self.folder / "kept" / "lists", kind="lists").data
         place = str(self.folder.resolve().relative_to(self.root.resolve()))
         node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if trainer.args.bf16 else self.dtype)
-        facts = {**_facts(trainer, parts.dev), "reranker": node}
+        facts = {**facts_of(trainer, parts.dev), "reranker": node}
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
             model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole
             if parts.adapter:
@@ -224,7 +237,6 @@ class Tuning:
         lines.write(self.folder / "log.jsonl", history)
         with write(self.folder / "card.md") as f:
             f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collections, history))
-        return facts
 
 
 def _calibration(ranker: Ranker, objective: Objective, examples: Any, args: Any) -> list[Batch]:
@@ -246,33 +258,6 @@ def _steps(args: Any, lists: int) -> int:
     a_step: int = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     steps: int = ceil(args.num_train_epochs * ceil(lists / a_step))
     return steps
-
-
-def _facts(trainer: Any, dev: Any) -> dict[str, Any]:
-    """What is worth knowing of a training, from its log."""
-    state = trainer.state
-    costs = [row for row in state.log_history if "peak_bytes" in row]
-    facts = {
-        "steps": state.global_step,
-        "lists": len(trainer.train_dataset),
-        "trained": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        **{k: costs[-1][k] for k in ("peak_bytes", "optimizer_bytes", "tokens_per_s") if costs},
-    }
-    if dev is None:
-        return facts
-    measure = dev.measures[0]
-    found = [row for row in state.log_history if f"eval_{measure}" in row]
-    best = max((row for row in found if row["step"]), key=lambda row: row[f"eval_{measure}"])
-    return {
-        **facts,
-        "measure": measure,
-        "first_stage": trainer.held.before[measure],
-        "untrained": next((row[f"eval_{measure}"] for row in found if row["step"] == 0), None),
-        "best": best[f"eval_{measure}"],
-        "best_step": best["step"],
-        "dev_queries": len(trainer.held.rankings),
-    }
 
 
 def _refusal(place: str, call: Callable[[], Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rankpipe.catalog import CATALOG
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.measure.results import Cost, Result, SystemResult, Value, file
 from rankpipe.measure.tables import figure, rewrite
@@ -27,6 +28,19 @@ RESULT = Result(
     "scifact", "feed", Data("beir/scifact/test", "c0ffee" * 8), 0, {"bm25": BM25}, commit="0123456789ab",
     machine={"cpu": "Z80 | turbo", "cores": 2}, created="2026-01-02T03:04:05Z",
 )  # fmt: skip
+
+
+def test_a_room_of_the_catalogue(tmp_path: Path) -> None:
+    text = "<!-- table: catalog rankpipe.train.heads *-head -->\n<!-- /table -->"
+    made = rewrite(text, tmp_path)
+    rows = [line.split(" | ")[0].strip("| ") for line in made.split("\n") if line.startswith("| `")]
+    assert rows == [f"`{name}`" for name, e in CATALOG.items() if e.target.startswith("rankpipe.train.heads") and
+                    name.endswith("-head")]  # fmt: skip
+    assert rewrite(made, tmp_path) == made
+    made = rewrite("<!-- table: catalog rankpipe.train.optimizers -->\n<!-- /table -->", tmp_path)
+    assert "| `adamw`, `adamw_torch_fused` | AdamW, fused (torch) |" in made
+    with pytest.raises(DataError, match="has nothing in"):
+        rewrite("<!-- table: catalog rankpipe.trian -->\n<!-- /table -->", tmp_path)
 
 
 @pytest.fixture

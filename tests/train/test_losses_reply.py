@@ -98,6 +98,18 @@ def test_first_is_the_sum_of_its_parts() -> None:
         loss(scores, labels, mask)
 
 
+def test_parts_of_a_batch_are_put_together_loss_by_loss() -> None:
+    """One counts tokens, the other lists: no weighted sum of both has one number to divide by."""
+    scores, labels, mask = lists(3, ties=False)
+    logits, tokens = reply()
+    loss = losses.first_loss(weight=7)
+    halves = [slice(0, 1), slice(1, None)]
+    parts = [loss.total(scores[h], labels[h], mask[h], logits[h], tokens[h]) for h in halves]
+    made = {n: sum(p[n][0] for p in parts) / sum(p[n][1] for p in parts) for n in ("lm", "ranknet")}
+    close(loss(scores, labels, mask, logits, tokens), made["lm"] + 7 * made["ranknet"])
+    assert parts[0]["lm"][1] != parts[0]["ranknet"][1]
+
+
 def test_a_sum_without_a_reply_is_called_as_any_loss() -> None:
     scores, labels, mask = lists(4, ties=True)
     loss = losses.Sum({"order": losses.RankNet(), "top": losses.ListNet()}, {"top": 0.1})

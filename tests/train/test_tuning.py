@@ -21,32 +21,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
-from tuned import TRAINING  # noqa: E402
+from killed import Killed  # noqa: E402
+from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
-
-GALORE = {"use": "galore", "rank": 4, "gap": 2, "lr": 0.01, "scale": 1.0}
-
-
-class Killed(transformers.TrainerCallback):  # type: ignore[misc]
-    """Ends the process, as good as, after a step."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    [file] = store.open_artefact(folder, kind="ranker").path.glob("*.safetensors")
-    return load_file(str(file))
 
 
 def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
@@ -88,7 +69,7 @@ def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any
     broken = next(Tuning(killed).work.glob("checkpoints/checkpoint-4"))
     (broken / "whole").unlink()  # as if it had been killed while writing it
     Tuning(killed).run()
-    one, other = weights(whole), weights(killed)
+    one, other = tensors(whole), tensors(killed)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
@@ -133,10 +114,61 @@ def test_batches_of_a_step_are_as_good_as_one(written: Any) -> None:
     assert a == pytest.approx(b, rel=1e-4)
 
 
-def test_training_ends_when_nothing_gets_better(written: Any) -> None:
-    dev = {"share": 0.3, "every": 2, "depth": 8, "patience": 1}
-    folder = written(dev=dev, optimizer={"use": "adamw", "lr": 0.0}, training=TRAINING | {"max_steps": 40})
-    assert Tuning(folder).run()["steps"] == 4
+class Watched(transformers.TrainerCallback):  # type: ignore[misc]
+    """The trained weights before the first step, and after each."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.on_step_end(args, state, control, **given)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        named = given["model"].named_parameters()
+        self.seen.append({name: p.detach().clone() for name, p in named if p.requires_grad})
+
+
+def test_the_average_is_that_of_all_steps_and_is_what_is_measured_and_made(written: Any) -> None:
+    """And it changes no step."""
+    dev = {"share": 0.3, "every": 2, "depth": 8}
+    plain, mean, last = written("plain", dev=dev), written("mean", dev=dev, ema=0.6), written("last", ema=0.6)
+    Tuning(plain).run()
+    for folder in (mean, last):
+        watched = Watched()
+        facts = Tuning(folder).run(callbacks=[watched])
+        average, *steps = watched.seen
+        averages = [average := {k: 0.6 * v + 0.4 * step[k] for k, v in average.items()} for step in steps]
+        made = tensors(folder)
+        for k, v in averages[facts.get("best_step", 6) - 1].items():
+            assert torch.allclose(v, made[k.replace(".default", "")], atol=1e-6), k
+    for key, unmoved in (("loss", True), ("eval_nDCG@10", False)):
+        one, other = ([row[key] for row in read_log(folder) if key in row] for folder in (plain, mean))
+        assert (one == other) is unmoved
+
+
+class Numbered(transformers.TrainerCallback):  # type: ignore[misc]
+    """Writes the step into what an untrained LoRA's weights do not depend on: A, before B moves."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        for name, p in given["model"].named_parameters():
+            if "lora_A" in name:
+                p.detach().fill_(state.global_step)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_the_first_of_the_best_is_made_and_a_killed_one_loses_no_patience(ema: float | None, written: Any) -> None:
+    dev = {"share": 0.3, "every": 2, "depth": 8, "patience": 3}
+    still = {"optimizer": {"use": "adamw", "lr": 0.0}, "training": TRAINING | {"max_steps": 40}}
+    folder = written(dev=dev, ema=ema, **still)
+    with pytest.raises(KeyboardInterrupt):
+        Tuning(folder).run(callbacks=[Numbered(), Killed(7)])
+    facts = Tuning(folder).run(callbacks=[Numbered()])
+    assert (facts["best_step"], facts["steps"]) == (2, 8)
+    for name, value in tensors(folder).items():
+        if "lora_A" in name and ema is None:
+            assert (value == 2).all()
+        elif "lora_A" in name:
+            assert torch.allclose(value, torch.tensor(0.5), atol=0.3)  # of what was drawn, and 1: 2 comes after it
 
 
 def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
@@ -171,4 +203,4 @@ def test_killed_for_good_it_goes_on(written: Any) -> None:
     process.wait()
     done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["steps"] == 6
-    assert all(torch.equal(v, weights(killed)[k]) for k, v in weights(whole).items())
+    assert all(torch.equal(v, tensors(killed)[k]) for k, v in tensors(whole).items())

@@ -82,12 +82,27 @@ class Sum:
         self, scores: Tensor, labels: Tensor, mask: Tensor, logits: Tensor | None = None, tokens: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Each loss by its name, not weighted."""
+        totals = self.total(scores, labels, mask, logits, tokens)
+        return {name: total / count.clamp(min=1) for name, (total, count) in totals.items()}
+
+    def total(
+        self,
+        scores: Tensor | None,
+        labels: Tensor,
+        mask: Tensor,
+        logits: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Each loss's own sum, not weighted, and what it counts: one counts tokens, another lists, so that parts of a
+        batch are put together loss by loss. Scores may be None if no loss is of them.
+        """
         made = {}
         for name, loss in self.losses.items():
             if not isinstance(loss, PermutationLM):
-                made[name] = loss(scores, labels, mask)
+                assert scores is not None
+                made[name] = loss.total(scores, labels, mask)
             elif logits is not None and tokens is not None:
-                made[name] = loss(logits, tokens)
+                made[name] = loss.total(logits, tokens)
             else:
                 raise ValueError(f"{name}: a loss of the reply's tokens needs logits and tokens")
         return made

@@ -1,0 +1,21 @@
+"""A training in several processes: ``accelerate launch`` or ``torchrun`` starts the whole command in each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from rankpipe.progress import listening
+
+
+def first() -> bool:
+    """Whether this is the process that speaks and writes; the only one is."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Inside, only the first process tells how it stands."""
+    with nullcontext() if first() else listening(None):
+        yield

@@ -1,0 +1,136 @@
+"""What a training says of itself while it runs, and to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+for package in ("peft", "accelerate", "datasets"):
+    pytest.importorskip(package)
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+from killed import Killed  # noqa: E402
+from tuned import TRAINING  # noqa: E402
+
+from rankpipe.progress import listening  # noqa: E402
+from rankpipe.retrieve.memory import shown  # noqa: E402
+from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
+from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
+from tests.heard import Heard  # noqa: E402
+
+DEV = {"share": 0.3, "every": 2, "depth": 8}
+
+
+class Read(Heard):
+    """Writes down what stands beside the count of steps, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.texts: list[str] = []
+        self.under_way = 0
+
+    @contextmanager
+    def counting(self, label: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        if not label.startswith("training"):
+            with super().counting(label, total) as told:
+                yield told
+            return
+
+        def steps(more: int, text: str = "") -> None:
+            self.steps.append(more)
+            self.texts.append(text)
+
+        self.counts.append((label, total))
+        self.under_way += 1
+        try:
+            yield steps
+        finally:
+            self.under_way -= 1
+
+
+def test_a_line_says_how_it_stands(written: Any) -> None:
+    folder, heard = written(dev=DEV), Read()
+    with listening(heard):
+        Tuning(folder).run()
+    assert ("training: steps", 6) in heard.counts
+    assert heard.under_way == 0
+    log = read_log(folder)
+    loss = [row for row in log if "loss" in row][-1]
+    ndcg = [row["eval_nDCG@10"] for row in log if "eval_nDCG@10" in row]
+    last = heard.texts[-1]
+    assert f"loss {loss['loss']:.4f}" in last
+    assert f"tokens/s {loss['tokens_per_s']:.0f}" in last
+    assert f"memory {shown(loss['peak_bytes'])}" in last
+    assert f"optimizer {shown(loss['optimizer_bytes'])}" in last
+    assert f"nDCG@10 {ndcg[-1]:.4f}" in last
+    assert f"nDCG@10 {ndcg[0]:.4f}" in heard.texts[0]  # before the first step
+    assert [row["seconds_left"] > 0 for row in log if "loss" in row] == [True, True, False]
+
+
+class Weighed(transformers.TrainerCallback):  # type: ignore[misc]
+    """What the optimizer holds, and the tokens that were read, as it trains."""
+
+    def __init__(self) -> None:
+        self.optimizer_bytes = 0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        self.optimizer_bytes = state_bytes(given["optimizer"])
+
+
+def test_one_that_goes_on_counts_what_is_left_and_logs_what_it_saw(written: Any) -> None:
+    """Rows of the log are of three steps, checkpoints of two: the first row is of this session's two steps."""
+    folder = written(training=TRAINING | {"logging_steps": 3})
+    with pytest.raises(KeyboardInterrupt), listening(killed := Read()):
+        Tuning(folder).run(callbacks=[Killed(5)])
+    assert killed.under_way == 0
+    heard, weighed = Read(), Weighed()
+    with listening(heard):
+        facts = Tuning(folder).run(callbacks=[weighed])
+    assert ("training: steps", 2) in heard.counts
+    assert sum(heard.steps) >= 2
+    assert any(said.startswith("going on from") for said in heard.notices)
+    rows = [row for row in read_log(folder) if "loss" in row]
+    assert [row["step"] for row in rows] == [3, 6]
+    for row in rows:
+        assert row["loss"] == pytest.approx(row["loss_lm"] + 10 * row["loss_ranknet"], rel=1e-4)
+    assert facts["optimizer_bytes"] == weighed.optimizer_bytes > 0
+
+
+def test_a_logger_that_is_not_there_is_named(written: Any) -> None:
+    integrations = transformers.integrations
+    here = integrations.get_available_reporting_integrations()
+    absent = next(name for name in integrations.INTEGRATION_TO_CALLBACK if name not in here)
+    told = "\n".join(Tuning(written(training=TRAINING | {"report_to": ["tensorbord", absent]})).check())
+    assert "training: report_to: no logger 'tensorbord'; did you mean tensorboard" in told
+    assert f"training: report_to: {absent} is not installed; pip install {absent}" in told
+
+
+def test_tensorboard_is_told_what_the_log_is(written: Any) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = written(dev=DEV, training=TRAINING | {"report_to": "tensorboard"})
+    Tuning(folder).run()
+    [events] = folder.glob("kept/*/checkpoints/runs/*/events*")
+    read = EventAccumulator(str(events))
+    read.Reload()
+    for key, row in (("train/loss", "loss"), ("train/loss_lm", "loss_lm"), ("eval/nDCG@10", "eval_nDCG@10"),
+                     ("train/optimizer_bytes", "optimizer_bytes")):  # fmt: skip
+        said = {e.step: e.value for e in read.Scalars(key)}
+        assert said == pytest.approx({r["step"]: r[row] for r in read_log(folder) if row in r}, rel=1e-6)
+
+
+def test_settings_that_would_change_nothing_are_refused(written: Any) -> None:
+    training = TRAINING | {"label_smoothing_factor": 0.1, "save_only_model": True, "save_total_limit": 1}
+    told = "\n".join(Tuning(written(training=training)).check())
+    assert "label_smoothing_factor: is said by the loss" in told
+    assert "save_only_model: is said by rankpipe train" in told
+    assert "save_total_limit: 1 would remove a checkpoint before the next one is whole" in told
