@@ -18,7 +18,7 @@ from rankpipe import weights
 from rankpipe.train import arguments
 from rankpipe.train.adapters.lora import LoRA
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Ranker
+from rankpipe.train.heads.head import Dtype, Ranker
 from rankpipe.train.heads.windows import ListwiseHead
 from rankpipe.train.lists import Lists
 from rankpipe.train.losses import PermutationLM
@@ -41,14 +41,16 @@ class Task:
     """What each system does, so many steps of one list.
 
     :param passages: of a list.
+    :param words: of a passage, at most.
     :param dtype: of the model's weights.
     """
 
     data: Path
     model: str
     passages: int
+    words: int
     steps: int
-    dtype: str
+    dtype: Dtype
     threads: int
 
 
@@ -82,7 +84,7 @@ def read(task: Task) -> tuple[Ranker, list[Example]]:
     length = (task.passages, task.passages)
     lists = Lists(str(task.data / POOL), run, length=length, copies=-(-task.steps // 40), relevant=False)
     examples = [*lists.examples(lists.parts()[0])][: task.steps]
-    return ListwiseHead().over(task.model), examples
+    return ListwiseHead(max_words=task.words).over(task.model), examples
 
 
 def ours(settings: Callable[..., Settings], task: Task, work: Path, adapter: LoRA | None = None, **more: Any) -> Any:
@@ -90,7 +92,7 @@ def ours(settings: Callable[..., Settings], task: Task, work: Path, adapter: LoR
     from rankpipe.train.loop import Method, RankTrainer
 
     ranker, examples = read(task)
-    model = ranker.load(task.dtype)  # type: ignore[arg-type]
+    model = ranker.load(task.dtype)
     model = adapter.apply(model) if adapter else model
     objective = Objective(PermutationLM(), ListwiseHead())
     method = Method(ranker, objective, settings(lr=LR), adapter)
@@ -299,4 +301,3 @@ def held(states: Any) -> int:
 
     see([*states])
     return sum(storages.values())
-
