@@ -66,6 +66,8 @@ def gradients(ranker: Ranker, task: Task, examples: Sequence[Example]) -> list[A
 
 def projected(old: Any, grad: Any, place: int) -> dict[str, Row]:
     """Of one matrix, by each way: the share of its energy, the share of what SVD captures, and seconds."""
+    import torch
+
     from rankpipe.train.optimizers.lowrank.projections import PROJECTIONS, drawing
 
     warm = PROJECTIONS["rsvd"].fit(old, None, min(RANK, len(old)), drawing("before", place))  # type: ignore[union-attr]
@@ -77,7 +79,7 @@ def projected(old: Any, grad: Any, place: int) -> dict[str, Row]:
         start = perf_counter()
         basis = projection.fit(grad, warm if "warm" in name else None, min(RANK, len(grad)), drawing(name, place))
         seconds[name] = perf_counter() - start
-        basis = basis.qr().Q if kind == "random" else basis  # its directions are no unit vectors
+        basis = torch.linalg.qr(basis)[0] if kind == "random" else basis  # its directions are no unit vectors
         energies[name] = captured(projection.down(grad, basis), grad)
     return {
         name: {"energy": energy, "to_svd": energy / energies["svd"], "seconds": seconds[name]}

@@ -226,7 +226,8 @@ def work(name: str, task: Task, pipe: Connection) -> None:
         told = turns(trainer, pipe, task.steps)
         trainer.add_callback(told)
         trainer.train()
-        matrices = [p.parameter for p in sort(trainer.model, None if "LoRA" not in name else ()) if p.projected]
+        linear = () if hasattr(trainer.model, "peft_config") else None  # of a model with an adapter none is trained
+        matrices = [p.parameter for p in sort(trainer.model, linear) if p.projected]
         optimizer = told.optimizer
         pipe.send(
             {
