@@ -1,6 +1,6 @@
 """Trainers and optimizers on SmolLM2: what they hold, and how long a step takes, on the same lists in the same order.
 
-.venv-train/bin/python eval/bench/train.py [--heats adamw-8bit ...] [--steps 6] [--threads 1]
+.venv-train/bin/python eval/bench/train.py [--heats galore lora] [--steps 6] [--threads 1]
 
 Each system is a process of its own; those of a heat take turns, step by step, so that ratios within a round are of the
 same mood of the machine. All learn to write the order of short lists, in single precision, one list a step. Ours is
@@ -26,10 +26,10 @@ from rankpipe.provenance import versions
 BASE, LORA = "AdamW", "LoRA"
 HEATS = {
     "galore": (BASE, "GaLore", "galore-torch"),
-    "galore-trainer": (BASE, "GaLore, layer-wise", "transformers galore_adamw"),
-    "8bit": (BASE, "8-bit Adam", "bitsandbytes 8-bit Adam", "GaLore 8-bit"),
-    "apollo": (BASE, "Adafactor", "APOLLO", "transformers apollo_adamw"),
     "lora": (BASE, LORA, "PEFT + Trainer", "PEFT + Trainer, logits cut"),
+    "8bit": (BASE, "8-bit Adam", "bitsandbytes 8-bit Adam", "GaLore 8-bit"),
+    "layers": (BASE, "GaLore, layer-wise", "transformers galore_adamw"),
+    "apollo": (BASE, "Adafactor", "APOLLO", "transformers apollo_adamw"),
 }
 LONG = (BASE, "GaLore")
 WARM = 2  # steps that are not counted

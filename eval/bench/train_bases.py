@@ -21,13 +21,8 @@ from rankpipe.train.optimizers.groups import sort
 
 LISTS = 4  # of a gradient: with fewer tokens than a few times the rank it is of low rank by itself
 WAYS = {
-    "svd": "svd",
-    "eigh": "eigh",
-    "rsvd, cold": "rsvd",
-    "rsvd, warm": "rsvd",
-    "columns": "columns",
-    "random": "random",
-}
+    "svd": "svd", "eigh": "eigh", "rsvd, cold": "rsvd", "rsvd, warm": "rsvd", "columns": "columns", "random": "random"
+}  # fmt: skip
 KEPT = "rsvd, kept"  # the other lists' basis, not brought up to date
 
 
@@ -45,9 +40,9 @@ def bases(task: Task) -> list[Row]:
             seen[name].append(row)
     return [
         {
-            "projection": name, "matrices": len(rows), "rank": RANK, "energy": round(mean(r["energy"] for r in rows), 4),
-            "to_svd": round(mean(r["to_svd"] for r in rows), 4), "least": round(min(r["to_svd"] for r in rows), 4),
-            "seconds": round(sum(r["seconds"] for r in rows), 3),
+            "projection": name, "matrices": len(rows), "rank": RANK, "dtype": task.dtype,
+            "energy": round(mean(r["energy"] for r in rows), 4), "to_svd": round(mean(r["to_svd"] for r in rows), 4),
+            "least": round(min(r["to_svd"] for r in rows), 4), "seconds": round(sum(r["seconds"] for r in rows), 3),
         }
         for name, rows in seen.items()
     ]  # fmt: skip
@@ -70,7 +65,9 @@ def projected(old: Any, grad: Any, place: int) -> dict[str, Row]:
 
     from rankpipe.train.optimizers.lowrank.projections import PROJECTIONS, drawing
 
-    warm = PROJECTIONS["rsvd"].fit(old, None, min(RANK, len(old)), drawing("before", place))  # type: ignore[union-attr]
+    randomised = PROJECTIONS["rsvd"]
+    assert randomised
+    warm = randomised.fit(old, None, min(RANK, len(old)), drawing("before", place))
     energies: dict[str, float] = {KEPT: captured(warm.T @ grad, grad)}
     seconds: dict[str, float] = {KEPT: 0.0}
     for name, kind in WAYS.items():
