@@ -3,9 +3,10 @@
 .venv-train/bin/python eval/bench/train.py [--heats galore lora] [--steps 6] [--threads 1]
 
 Each system is a process of its own; those of a heat take turns, step by step, so that ratios within a round are of the
-same mood of the machine. All learn to write the order of short lists, in single precision, one list a step. Ours is
-``rankpipe train``'s trainer, with any optimizer; transformers' own computes the same loss. A last heat has lists of
-20 passages. What projections capture is measured on the gradients of such lists.
+same mood of the machine. Seconds are the processor's where there is no GPU, so that other work counts little. All learn
+to write the order of short lists, one list a step. Ours is ``rankpipe train``'s trainer, with any optimizer;
+transformers' own computes the same loss. A last heat has lists of 20 passages. What projections capture is measured on
+the gradients of short lists.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Made:
 
     @property
     def seconds(self) -> float:
-        """Of a step, the median."""
+        """Of a step, that count; the median."""
         return median(step.seconds for step in self.counted)
 
     @property
@@ -135,6 +136,7 @@ def table(made: Mapping[str, Made], task: Task) -> dict[str, Row]:
             "saved_pct": round(100 - 100 * facts["projected"] / whole, 1) if projected else None,
             "peak_mb": facts["peak_mb"], "first_s": round(one.steps[0].seconds, 1),
             "first_optimizer_s": round(one.steps[0].optimizer_s, 2), "step_s": round(one.seconds, 2),
+            "wall_s": round(median(step.wall_s for step in one.counted), 2),
             "optimizer_s": round(one.optimizer_s, 3), "to_adamw": round(one.to(base), 3),
             "to_lora": round(one.to(made[LORA]), 3) if LORA in made else None,
             "tokens_s": round(median(step.tokens / step.seconds for step in one.counted)),

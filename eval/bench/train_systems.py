@@ -9,7 +9,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 from common import Row, peak_mb
@@ -56,8 +56,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """Seconds of a step from the end of the one before, of the optimizer in it, and what was read."""
+    """A step, from the end of the one before. Shares are of the time that counts: the processor's where there is no GPU,
+    so that other work on the machine counts little.
 
+    :param wall_s: by the clock on the wall.
+    :param seconds: that count.
+    :param optimizer_s: of these, in the optimizer.
+    :param tokens: that were read.
+    """
+
+    wall_s: float
     seconds: float
     optimizer_s: float
     tokens: int
@@ -151,14 +159,10 @@ def tokens(ranker: Ranker, examples: Sequence[Example], cut: bool) -> Iterator[d
             yield {**given, "labels": torch.cat([before, labels], dim=1)}
 
 
-def projecting(name: str, **more: Any) -> dict[str, Any]:
-    """What transformers is told to project by an optimizer."""
-    options = {"rank": RANK, "update_proj_gap": GAP, **more}
-    return {
-        "optim": name,
-        "optim_target_modules": [*LINEAR],
-        "optim_args": ",".join(f"{k}={v}" for k, v in options.items()),
-    }
+def projecting(scale: float) -> dict[str, Any]:
+    """What transformers is told to project."""
+    options = f"rank={RANK},update_proj_gap={GAP},scale={scale}"
+    return {"optim_target_modules": [*LINEAR], "optim_args": options}
 
 
 SYSTEMS: dict[str, Callable[..., Any]] = {  # given a task and a folder
@@ -173,9 +177,9 @@ SYSTEMS: dict[str, Callable[..., Any]] = {  # given a task and a folder
     "GaLore 8-bit": partial(ours, partial(GaLore8bit, rank=RANK, gap=GAP, scale=SCALE)),
     "GaLore, layer-wise": partial(ours, partial(LayerWiseGaLore, rank=RANK, gap=GAP, scale=SCALE), max_grad_norm=0.0),
     "galore-torch": partial(ours, GaLoreTorch),
-    "transformers galore_adamw": partial(plain, cut=True, **projecting("galore_adamw", scale=SCALE)),
+    "transformers galore_adamw": partial(plain, "galore_adamw", cut=True, **projecting(SCALE)),
     "APOLLO": partial(ours, partial(Apollo, rank=RANK, gap=GAP)),
-    "transformers apollo_adamw": partial(plain, cut=True, **projecting("apollo_adamw", scale=1.0)),
+    "transformers apollo_adamw": partial(plain, "apollo_adamw", cut=True, **projecting(1.0)),
 }
 
 
@@ -245,9 +249,11 @@ def turns(trainer: Any, pipe: Connection, steps: int) -> Any:
 
     A step is all that is done from the end of the one before: the batch is made, too.
     """
+    import torch
     import transformers
 
     collate, read_tokens = trainer.data_collator, []
+    clock = perf_counter if torch.cuda.is_available() else process_time
 
     def counted(rows: Any) -> Any:
         batch = collate(rows)
@@ -264,21 +270,21 @@ def turns(trainer: Any, pipe: Connection, steps: int) -> Any:
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
             self.optimizer = getattr(given["optimizer"], "optimizer", given["optimizer"])
-            self.optimizer.register_step_pre_hook(lambda *_: setattr(self, "began", perf_counter()))
+            self.optimizer.register_step_pre_hook(lambda *_: setattr(self, "began", clock()))
             self.optimizer.register_step_post_hook(
-                lambda *_: setattr(self, "stepping", self.stepping + perf_counter() - self.began)
+                lambda *_: setattr(self, "stepping", self.stepping + clock() - self.began)
             )
             self.wait()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
-            seconds = perf_counter() - self.start
-            pipe.send(Step(seconds, self.stepping, read_tokens[state.global_step - 1]))
+            wall_s, seconds = perf_counter() - self.wall, clock() - self.start
+            pipe.send(Step(wall_s, seconds, self.stepping, read_tokens[state.global_step - 1]))
             if state.global_step < steps:
                 self.wait()
 
         def wait(self) -> None:
             pipe.recv()
-            self.stepping, self.start = 0.0, perf_counter()
+            self.stepping, self.wall, self.start = 0.0, perf_counter(), clock()
 
     return Turns()
 
