@@ -56,8 +56,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Step:
-    """A step, from the end of the one before. Shares are of the time that counts: the processor's where there is no GPU,
-    so that other work on the machine counts little.
+    """A step, from the end of the one before. The time that counts is the processor's where there is no GPU, so that
+    other work on the machine counts little.
 
     :param wall_s: by the clock on the wall.
     :param seconds: that count.
