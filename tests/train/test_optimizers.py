@@ -15,6 +15,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 from rankpipe.train.optimizers.lowrank import LowRank  # noqa: E402
 from rankpipe.train.optimizers.lowrank.projections import PROJECTIONS, drawing  # noqa: E402
+from rankpipe.train.optimizers.lowrank.quantise import pack, unpack  # noqa: E402
+from rankpipe.train.optimizers.lowrank.rules import ADAM, PIECE  # noqa: E402
 
 BASES = [name for name, projection in PROJECTIONS.items() if projection is not None]
 RULES = ("adam", "adam8bit", "adafactor", "sgd")
@@ -230,6 +232,26 @@ def test_random_directions_are_fair_on_average() -> None:
     assert float((mean - torch.eye(12)).abs().max()) < 0.1
 
 
+@pytest.mark.parametrize("turned", [False, True], ids=["rows", "columns"])
+def test_moments_of_eight_bits_are_stepped_in_pieces_as_if_they_were_whole(turned: bool) -> None:
+    """More than a piece, whose last block is not full; and weights that do not lie one row after the other."""
+    shape = (2, PIECE // 2 + 150)
+    there, *grads = (p.detach().T.contiguous() if turned else p.detach() for p in matrices(shape, shape, shape))
+    here = torch.nn.Parameter(there.T.contiguous().T if turned else there.clone())
+    optimizer = LowRank([here], lr=1e-2, inner="adam8bit")
+    [made] = run(optimizer, [here], [[g] for g in grads])
+    state = ADAM.fresh(there)
+    for age, grad in enumerate(grads, 1):
+        ADAM.step(there, grad, state, age, 1e-2, optimizer.param_groups[0])
+        packed = {name: pack(value, signed=name == "exp_avg") for name, value in state.items()}
+        state = {name: unpack(*packed[name], signed=name == "exp_avg") for name in packed}
+    assert here.is_contiguous() is not turned
+    assert torch.equal(made, there)
+    for name, (codes, scales) in packed.items():
+        assert torch.equal(optimizer.state[here][name], codes)
+        assert torch.equal(optimizer.state[here][f"{name}_scale"], scales)
+
+
 # moments when directions change
 
 
@@ -250,8 +272,6 @@ def test_reprojected_moments_are_those_of_the_old_ones_in_the_new_basis(inner: s
 
 
 def moment(state: dict[str, Any]) -> Any:
-    from rankpipe.train.optimizers.lowrank.quantise import unpack
-
     scale = state.get("exp_avg_scale")
     return state["exp_avg"] if scale is None else unpack(state["exp_avg"], scale, signed=True)
 

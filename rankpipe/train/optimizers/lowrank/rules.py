@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-from rankpipe.train.optimizers.lowrank.quantise import pack, packed_bytes, unpack
+from rankpipe.train.optimizers.lowrank.quantise import BLOCK, pack, packed_bytes, unpack
 
 State = dict[str, Tensor]
 Group = dict[str, Any]
 SMALL = 4096  # numbers; fewer are kept in full precision by Adam8bit, as bitsandbytes does
+PIECE = 1 << 18  # numbers that Adam8bit has in full precision at once; a multiple of BLOCK
 
 
 class Rule(Protocol):
@@ -82,15 +83,29 @@ class Adam8bit:
 
     def fresh(self, grad: Tensor) -> State:
         """Moments of nothing."""
-        state = ADAM.fresh(grad)
-        return self._packed(state) if grad.numel() >= SMALL else state
+        if grad.numel() < SMALL:
+            return ADAM.fresh(grad)
+        made = self._packed({name: grad.new_zeros(1) for name in MOMENTS})
+        made |= {name: made[name].expand(grad.shape).contiguous() for name in MOMENTS}
+        return made | {scale: made[scale].new_zeros(-(-grad.numel() // BLOCK)) for scale in SCALES}
 
     def step(self, target: Tensor, grad: Tensor, state: State, age: int, lr: float, group: Group) -> None:
-        """Unpack, step, pack."""
-        moments = self._unpacked(state)
-        ADAM.step(target, grad, moments, age, lr, group)
-        if moments is not state:
-            state |= self._packed(moments)
+        """Unpack, step, pack; a piece at a time, so that no moment is ever whole in full precision."""
+        if "exp_avg_scale" not in state:
+            ADAM.step(target, grad, state, age, lr, group)
+            return
+        whole = target.contiguous()
+        weights, slopes = whole.view(-1), grad.reshape(-1)
+        for start in range(0, weights.numel(), PIECE):
+            piece, blocks = slice(start, start + PIECE), slice(start // BLOCK, (start + PIECE) // BLOCK)
+            held = {name: state[name].view(-1)[piece] for name in MOMENTS}
+            held |= {scale: state[scale][blocks] for scale in SCALES}
+            moments = self._unpacked(held)
+            ADAM.step(weights[piece], slopes[piece], moments, age, lr, group)
+            for name, value in self._packed(moments).items():
+                held[name].copy_(value)
+        if whole is not target:
+            target.copy_(whole)
 
     def turn(self, state: State, into: Callable[[Tensor], Tensor]) -> None:
         """The first moment, unpacked and packed again."""
@@ -186,5 +201,6 @@ def _size(x: Tensor) -> Tensor:
 
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+SCALES = tuple(f"{name}_scale" for name in MOMENTS)
 ADAM = Adam()
 RULES: dict[str, Rule] = {"adam": ADAM, "adam8bit": Adam8bit(), "adafactor": Adafactor(), "sgd": SGD()}
