@@ -35,7 +35,7 @@ def launched(*words: object, processes: int = 2) -> Any:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
     command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", "0", *map(str, words)]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
     return subprocess.run(command, env=env, check=False, capture_output=True, text=True)
 
 
@@ -67,15 +67,28 @@ def test_two_processes_make_what_one_makes_and_one_speaks(written: Any) -> None:
 ALL = """
 import sys
 from pathlib import Path
+import torch
+from tuned import tensors
 from rankpipe.train.tuning import Tuning
-for folder in sys.argv[1:]:
-    Tuning(Path(folder)).run()
+for folder in map(Path, sys.argv[1:]):
+    Tuning(folder).run()
+    made = tensors(folder)
+    torch.distributed.barrier()
+    if torch.distributed.get_rank() == 0:
+        [last] = folder.glob("kept/*/checkpoints/checkpoint-6")
+        assert {"rng_state_0.pth", "rng_state_1.pth"} <= {path.name for path in last.iterdir()}
+        (last / "whole").unlink()  # as if it had been killed while writing it
+    torch.distributed.barrier()
+    Tuning(folder).run()
+    assert all(torch.equal(v, made[k]) for k, v in tensors(folder).items())
 """
 
 
 @pytest.mark.slow
 def test_whatever_is_trained(written: Any, tiny_bert: Path, tmp_path: Path) -> None:
-    """All weights, by AdamW and by GaLore; a loss outside the model; an average; a model that reads no chats."""
+    """All weights, by AdamW and by GaLore; a loss outside the model; an average; an encoder. Killed, it
+    goes on to the same weights, to the bit.
+    """
     still = shutil.copytree(tiny_bert, tmp_path / "still")  # two processes do not drop what one drops
     config = json.loads((still / "config.json").read_text())
     dropped = {k: 0.0 for k in config if k.endswith("dropout_prob")}
