@@ -18,6 +18,7 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
+from rankpipe.retrieve.grown import noted
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.recall import Watched
@@ -51,8 +52,7 @@ class Embedded(Segment):
     @cached_property
     def field(self) -> Field:
         """What is searched."""
-        longest = embed.Saved.of(self.folder).longest
-        return Field(STORES[self.store](self.folder), longest, self.docs.precedence, self.alive)
+        return Field(STORES[self.store](self.folder), embed.longest(self.folder), self.docs.precedence, self.alive)
 
     @cached_property
     def nearest(self) -> Nearest:
@@ -93,7 +93,6 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
-    reuses = True
 
     def __init__(
         self,
@@ -235,7 +234,7 @@ class Dense(Encoded[Encoder]):
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
-        if embed.Saved.of(draft.folder).way != way.way:
+        if noted(draft.folder).get("way") != way.way:
             (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts

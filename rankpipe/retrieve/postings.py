@@ -143,14 +143,14 @@ def deal(
 ) -> None:
     """Write postings that come in blocks, each by term, documents of a term never falling from block to block.
 
-    :param terms: in their order.
+    :param terms: in their order; none of those that are numbers only.
     :param frequencies: postings of each term, (terms,).
     """
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(frequencies)])  # (terms + 1,)
     free = starts[:-1].copy()  # the next free place of each term
     docs = _reserved(folder / "docs.npy", int(starts[-1]), np.int32)
     values = _reserved(folder / "values.npy", int(starts[-1]), kind)
-    tops = np.zeros(len(terms), kind)
+    tops = np.zeros(len(frequencies), kind)
     for told, doc, value in blocks:
         first = np.flatnonzero(np.diff(told, prepend=-1))
         count = np.diff(first, append=len(told))
@@ -191,6 +191,28 @@ def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path, blo
     blocks = ((renumbered[told], docs, values) for told, docs, values in kept())
     kind = np.result_type(*(postings.values for postings, _ in parts))
     deal(blocks, [terms[i] for i in used], frequencies[used], folder, kind)
+
+
+def turned(postings: Postings, documents: NDArray[np.intp], every: int, folder: Path, block: int = BLOCK) -> Postings:
+    """Postings of some documents with the documents, by number, for terms, and numbers of terms for documents.
+
+    :param documents: rising; the first one is number 0.
+    :param every: how many there are in all.
+    """
+    number = np.full(every, -1, np.int64)
+    number[documents] = np.arange(len(documents))
+    frequencies = np.zeros(len(documents), np.int64)
+
+    def kept() -> Iterator[Block]:
+        for terms, docs, values in postings.blocks(block):
+            some = np.flatnonzero(number[docs] >= 0)
+            some = some[np.argsort(number[docs[some]], kind="stable")]
+            yield number[docs[some]], terms[some], values[some]
+
+    for told, _, _ in kept():
+        frequencies += np.bincount(told, minlength=len(documents))
+    deal(kept(), (), frequencies, folder, postings.values.dtype)
+    return Postings(folder)
 
 
 def _reserved(path: Path, length: int, kind: DTypeLike) -> NDArray[Any]:
