@@ -134,8 +134,9 @@ class Dense(Encoded[Encoder]):
             anybody's as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param model_options: "pooling" of token vectors into one, "cls" or "mean", as the model's files say by default;
-            "backend", "onnx", "torch-float32", "torch-bfloat16" or "torch-float16", by default the fastest here
-            (:func:`rankpipe.retrieve.encode.encoder`). The index keeps it: searches and additions use the same.
+            "backend", "onnx", "torch-float32", "torch-bfloat16", "torch-float16" or the name of a quantised graph in
+            the model's folder, by default the fastest here (:func:`rankpipe.retrieve.encode.encoder`). The index keeps
+            it: searches and additions use the same.
         :param prompts: what is put before a "query" and a "document"; the model's own by default.
         :param store: how numbers are kept: "float32", "float16", "int8", or "binary", which is searched by signs and
             scored by int8.
