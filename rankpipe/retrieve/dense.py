@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rankpipe import weights
+from rankpipe.builds import SUMS
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -18,9 +19,8 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
-from rankpipe.retrieve.grown import noted
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
-from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.recall import Watched
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
@@ -235,8 +235,6 @@ class Dense(Encoded[Encoder]):
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
-        if noted(draft.folder).get("way") != way.way:
-            (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)
@@ -290,9 +288,10 @@ def _index(draft: Part, recipe: dict[str, Any]) -> None:
     large = draft.facts["documents"] >= LEAST
     wanted = approximate.asked_for(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
     told = draft.folder / "faiss.json"
-    if wanted and not told.exists():
+    if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
         field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
         how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
         approximate.build(field, draft.folder, **how, memory=draft.memory)
+        seal(draft, "faiss.index", "faiss.json")
     if wanted:
         draft.facts |= json.loads(told.read_text("utf-8"))

@@ -98,14 +98,14 @@ def note(draft: Part, facts: dict[str, Any]) -> None:
     draft.facts |= {**facts, "metric": "inner product", "truncated_texts": cut_texts(draft.folder)}
 
 
-def copy(segments: Iterable[tuple[Path, NDArray[np.intp]]], store: type[Single], folder: Path) -> None:
+def copy(segments: Sequence[tuple[Path, NDArray[np.intp]]], store: type[Single], folder: Path) -> None:
     """Rows of some segments, one after the other, to a new one.
 
     :param segments: the folder of each, and the places of its rows.
     """
+    grown = Grown(folder, next(noted(old)["way"] for old, _ in segments))
     for old, places in segments:
         told, kept = noted(old), columns(old, store)
-        grown = Grown(folder, told["way"])
         for start in range(0, len(places), COPIED):
             some = places[start : start + COPIED]
             grown.append({name: column[some] for name, column in kept.items()}, longest=told["longest"])

@@ -11,15 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from math import prod
 from pathlib import Path
 from time import perf_counter
 from typing import Any, Generic, Protocol, TypeVar
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.builds import SUMS
 from rankpipe.data import Doc
 from rankpipe.disk import write
+from rankpipe.progress import notice
+from rankpipe.provenance import digest
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
@@ -30,20 +35,24 @@ C = TypeVar("C", contravariant=True)
 Rows = tuple[Columns, Columns]  # columns with a row for each document; and with ``lengths`` of them, all the same
 Places = NDArray[np.intp]
 NOTE = "encoded.json"
+PIECE = 1 << 22  # bytes read at once
 
 
 class Grown:
     """Columns of a segment that grow shard by shard, and how far they are on the disk for sure.
+
+    What an interrupted build has left is read once, and trusted if it has the checksums that were noted; else the
+    segment is made again, which is said.
 
     :param way: how they are made; a digest. What was made in another way is worth nothing.
     """
 
     def __init__(self, folder: Path, way: str) -> None:
         folder.mkdir(exist_ok=True)
-        told = noted(folder)
-        if told.get("way") != way or "documents" not in told:
-            told = {"way": way, "documents": 0, "rows": 0}
-        self.folder, self._told = folder, told
+        self.folder, self._told = folder, _trusted(folder)
+        if self._told.get("way") != way:
+            self._told = {"way": way, "documents": 0, "rows": 0, "columns": {}}
+            (folder / SUMS).unlink(missing_ok=True)  # nothing that was made of it is whole any more
 
     @property
     def documents(self) -> int:
@@ -60,10 +69,64 @@ class Grown:
         for kind, columns in (("documents", documents), ("rows", rows)):
             if columns:
                 append(self.folder, self._told[kind], columns)
+                for name, column in columns.items():
+                    known = self._told["columns"].get(name, {"sum": 0})
+                    known = {"sum": crc32(np.ascontiguousarray(column).data, known["sum"])}
+                    known |= {"of": kind, "dtype": column.dtype.str, "row": [*column.shape[1:]]}
+                    self._told["columns"][name] = known
                 self._told[kind] += len(next(iter(columns.values())))
         self._told |= {name: max(number, self._told.get(name, number)) for name, number in most.items()}
+        self._keep()
+
+    def drop(self, *names: str) -> None:
+        """Remove columns that are no longer needed."""
+        for name in names:
+            self._told["columns"].pop(name, None)
+        self._keep()
+        for name in names:
+            (self.folder / f"{name}.npy").unlink(missing_ok=True)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._told["columns"]
+
+    def _keep(self) -> None:
         with write(self.folder / NOTE) as f:
-            json.dump(self._told, f)
+            json.dump({**self._told, "checksum": digest(self._told)}, f, sort_keys=True)
+
+
+def _trusted(folder: Path) -> dict[str, Any]:
+    """What was noted of a half-made segment, if all that it names is there as it was written; nothing, if not."""
+    if not (path := folder / NOTE).exists():
+        return {}
+    try:
+        told = dict(json.loads(path.read_text("utf-8")))
+        if told.pop("checksum", None) != digest(told):
+            raise ValueError
+        for name, known in told["columns"].items():
+            path = folder / f"{name}.npy"
+            _look(path, told[known["of"]], known)
+    except (ValueError, TypeError, KeyError, FileNotFoundError):
+        notice(f"{path} was harmed since it was written; segment {folder.name} is made again")
+        return {}
+    return told
+
+
+def _look(path: Path, rows: int, known: dict[str, Any]) -> None:
+    """Refuse a column whose first rows are not what was written.
+
+    :raises ValueError: If they are not.
+    """
+    with open(path, "rb") as f:
+        np.lib.format.read_magic(f)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(f)
+        left = rows * dtype.itemsize * prod(shape[1:])
+        if (dtype.str, [*shape[1:]]) != (known["dtype"], known["row"]) or shape[0] < rows:
+            raise ValueError
+        found = 0
+        while left and (part := f.read(min(left, PIECE))):
+            found, left = crc32(part, found), left - len(part)
+    if left or found != known["sum"]:
+        raise ValueError
 
 
 def noted(folder: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashes_of, shards
-from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
@@ -140,6 +140,8 @@ class ColBERT(Encoded[TokenEncoder]):
                 codec = codec or (sample.learned(recipe["bits"]) if sample.tokens >= LEAST else None)
                 reader.watched = sample.watched() if codec and draft.first else None
             reader.keep(codec, draft.folder)
+            if codec:
+                seal(draft, "codec.npz")
         reused = reader.takes(known).count(hashes)
         if sampled.exists():
             known.add(sampled)

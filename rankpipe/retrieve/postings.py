@@ -15,14 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rankpipe.disk import write
+from rankpipe.progress import notice
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
 
 BLOCK = 1 << 20  # postings dealt out at once
+FILES = ("terms.bin", "terms.npy", "starts.npy", "docs.npy", "values.npy", "tops.npy")
 PAIR = 8  # bytes of a term and its value in a spill
 Block = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # terms, rising; documents; values: (n,) each
 
@@ -63,16 +67,26 @@ class Spill:
     totals: array[float] = field(default_factory=lambda: array("d"))  # sum of the values of each document
     vocabulary: dict[str, int] = field(default_factory=dict)  # terms by when they were first seen
     most: float = 0  # the largest value
+    checksum: int = 0  # of the file
 
     def take_up(self) -> None:
-        """Hold what was saved when an interrupted :meth:`fill` had last done so."""
-        if self._saved.exists():
-            with np.load(self._saved) as told:
+        """Hold what was saved when an interrupted :meth:`fill` had last done so; nothing, if it was harmed since."""
+        if not self._saved.exists():
+            return
+        try:
+            with open(self._saved, "rb") as f, np.load(f) as told:
                 self.distinct.frombytes(told["distinct"].tobytes())
                 self.totals.frombytes(told["totals"].tobytes())
                 terms = told["terms"].tobytes().decode()
                 self.vocabulary = {term: i for i, term in enumerate(terms.split("\n") if terms else ())}
-                self.most = told["most"].item()
+                self.most, self.checksum = told["most"].item(), told["checksum"].item()
+            if _checksum(self.path, PAIR * sum(self.distinct)) != self.checksum:
+                raise ValueError
+        except (ValueError, KeyError, OSError, EOFError, RuntimeError, BadZipFile):
+            notice(f"{self.path} was harmed since it was written; segment {self.path.parent.name} is made again")
+            self._saved.unlink()
+            self.distinct, self.totals, self.vocabulary = array("q"), array("d"), {}
+            self.most = self.checksum = 0
 
     def fill(self, documents: Iterable[Mapping[str, float]], every: int | None = None) -> None:
         """Take in documents, each as term -> value.
@@ -95,7 +109,9 @@ class Spill:
         known = self.vocabulary
         terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
         told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
-        file.write(np.stack([terms, told], axis=1).tobytes())
+        pairs = np.stack([terms, told], axis=1).tobytes()
+        self.checksum = crc32(pairs, self.checksum)
+        file.write(pairs)
         self.most = max(self.most, max(values.values()))
 
     def invert(self, folder: Path) -> None:
@@ -121,7 +137,7 @@ class Spill:
         os.fsync(file.fileno())
         terms = np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8)
         with write(self._saved, "wb") as f:
-            np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most)
+            np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most, checksum=self.checksum)
 
     def _blocks(self, pairs: NDArray[np.int32], place: NDArray[np.int64]) -> Iterator[Block]:
         ends = np.cumsum(np.frombuffer(self.distinct, np.int64))  # (documents,) in the spill
@@ -136,6 +152,15 @@ class Spill:
         if not sum(self.distinct):
             return np.empty((0, 2), np.int32)  # a file of no bytes cannot be mapped
         return np.memmap(self.path, np.int32, "r").reshape(-1, 2)
+
+
+def _checksum(path: Path, size: int) -> int:
+    """Of the first bytes of a file; of fewer, if it has not so many."""
+    found = 0
+    with open(path, "rb") as f:
+        while size and (part := f.read(min(size, BLOCK))):
+            found, size = crc32(part, found), size - len(part)
+    return found if not size else -1
 
 
 def deal(

@@ -11,6 +11,7 @@ from typing import Any, Unpack
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.builds import SUMS
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
@@ -19,8 +20,8 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, best, write_docs
 from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, Places, Rows, cut_texts, grow, hashed, hashes_of, shards
-from rankpipe.retrieve.parts import Part, moved
-from rankpipe.retrieve.postings import Postings, Spill, merge, turned
+from rankpipe.retrieve.parts import Part, moved, seal
+from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
@@ -131,8 +132,11 @@ class SparseIndex(Encoded[SparseEncoder]):
         places = track(left, f"{recipe['model']}: weights", len(left))
         reused = known.count(hashes)
         grow(shards(kept, places, grown.documents, SHARD), grown, known, weigher)
-        if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
+        if "words" in grown:  # else an interrupted build has come so far
+            (draft.folder / SUMS).unlink(missing_ok=True)
             _invert(draft.folder, model.encoder.vocabulary, draft.block)
+            seal(draft, *FILES)
+        grown.drop("lengths", "weights", "words")
         shutil.rmtree(draft.folder / OLDER, ignore_errors=True)
         cls._note(draft, model.identity)
         draft.facts |= {"reused_vectors": reused} if reused else {}
@@ -246,7 +250,7 @@ def _columns(weighed: Sequence[Weighed], steps: int | None) -> tuple[Columns, Co
 
 
 def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
-    """Turn the columns of documents into postings; the columns go."""
+    """Turn the columns of documents into postings."""
     lengths, words, weights = (mapped(folder / f"{name}.npy") for name in ("lengths", "words", "weights"))
     spill = Spill(folder / "spill.bin", weights.dtype, block)
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
@@ -255,5 +259,3 @@ def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
         for a, b in zip([0, *ends], ends, strict=False)
     )
     spill.invert(folder)
-    for name in ("lengths", "weights", "words"):
-        (folder / f"{name}.npy").unlink()
