@@ -56,21 +56,27 @@ Frame = Callable[[Tokens], Tokens]
 
 
 class OnnxModel:
-    """A folder with ``model.onnx``, or ``onnx/model.onnx``, and ``tokenizer.json``.
+    """A folder with ``tokenizer.json`` and ``model.onnx`` or ``onnx/model.onnx``, or such a graph in eight bits by its
+    usual names: ``model_quantized.onnx``, ``model_qint8_avx512_vnni.onnx`` (:mod:`rankpipe.weights.graphfiles`).
 
     :param max_length: tokens a text (or pair) is cut to; the model's own if None.
     :param threads: texts run at a time; one for each core this process may use if None.
+    :param name: of the graph in the folder; the whole one, or else the best for this processor, if None.
     :raises ModelError: If the folder is no such model, or ``max_length`` is more than the model can read.
     """
 
-    def __init__(self, folder: Path, max_length: int | None = None, threads: int | None = None) -> None:
-        if not (file := graph(folder)):
-            raise ModelError(f"{folder}: no ONNX model, it has no model.onnx and no onnx/model.onnx")
+    def __init__(
+        self, folder: Path, max_length: int | None = None, threads: int | None = None, name: str | None = None
+    ) -> None:
+        if not (file := folder / name if name else graph(folder)):
+            raise ModelError(
+                f"{folder}: no ONNX model, it has no model.onnx and no onnx/model.onnx, nor one in eight bits"
+            )
         if not (folder / "tokenizer.json").exists():
             raise ModelError(f"{folder}: no ONNX model, it has no tokenizer.json")
         ort = need("onnxruntime", name="OnnxModel", extra="all")
         tokenizers = need("tokenizers", name="OnnxModel", extra="all")
-        self.folder, self.max_length = folder, fitting(folder, max_length)
+        self.file, self.folder, self.max_length = file, folder, fitting(folder, max_length)
         self.threads = threads or cores()
         self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()

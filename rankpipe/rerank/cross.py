@@ -127,6 +127,8 @@ class CrossEncoder(ByScore):
 
 def _onnx(folder: Path, max_length: int | None) -> Loaded:
     model = OnnxModel(folder, max_length)
+    if model.file.name != "model.onnx":
+        notice(f"{folder} is computed by {model.file.relative_to(folder)}")
 
     def score(pairs: Sequence[tuple[str, str]]) -> list[Scored]:
         rows = []

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from rankpipe import weights
+from rankpipe.builds import SUMS
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
@@ -19,7 +20,7 @@ from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
-from rankpipe.retrieve.parts import Part, moved
+from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.recall import Watched
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
@@ -51,8 +52,7 @@ class Embedded(Segment):
     @cached_property
     def field(self) -> Field:
         """What is searched."""
-        longest = embed.Saved.of(self.folder).longest
-        return Field(STORES[self.store](self.folder), longest, self.docs.precedence, self.alive)
+        return Field(STORES[self.store](self.folder), embed.longest(self.folder), self.docs.precedence, self.alive)
 
     @cached_property
     def nearest(self) -> Nearest:
@@ -93,7 +93,6 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
-    reuses = True
 
     def __init__(
         self,
@@ -135,8 +134,9 @@ class Dense(Encoded[Encoder]):
             anybody's as ``package.module:Class``, made with ``max_length``.
         :param max_length: tokens of a text that are read; the model's own limit by default.
         :param model_options: "pooling" of token vectors into one, "cls" or "mean", as the model's files say by default;
-            "backend", "onnx", "torch-float32", "torch-bfloat16" or "torch-float16", by default the fastest here
-            (:func:`rankpipe.retrieve.encode.encoder`). The index keeps it: searches and additions use the same.
+            "backend", "onnx", "torch-float32", "torch-bfloat16", "torch-float16" or the name of a quantised graph in
+            the model's folder, by default the fastest here (:func:`rankpipe.retrieve.encode.encoder`). The index keeps
+            it: searches and additions use the same.
         :param prompts: what is put before a "query" and a "document"; the model's own by default.
         :param store: how numbers are kept: "float32", "float16", "int8", or "binary", which is searched by signs and
             scored by int8.
@@ -235,8 +235,6 @@ class Dense(Encoded[Encoder]):
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
-        if embed.Saved.of(draft.folder).way != way.way:
-            (draft.folder / "faiss.json").unlink(missing_ok=True)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)
@@ -290,9 +288,10 @@ def _index(draft: Part, recipe: dict[str, Any]) -> None:
     large = draft.facts["documents"] >= LEAST
     wanted = approximate.asked_for(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
     told = draft.folder / "faiss.json"
-    if wanted and not told.exists():
+    if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
         field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
         how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
         approximate.build(field, draft.folder, **how, memory=draft.memory)
+        seal(draft, "faiss.index", "faiss.json")
     if wanted:
         draft.facts |= json.loads(told.read_text("utf-8"))

@@ -15,7 +15,7 @@ from rankpipe.catalog import near, require
 from rankpipe.device import Dtype, default_device, native_dtype
 from rankpipe.errors import ModelError
 from rankpipe.onnx import OnnxModel, read_json
-from rankpipe.progress import track, working
+from rankpipe.progress import notice, track, working
 from rankpipe.retrieve.probe import fastest
 from rankpipe.retrieve.streams import Role, Streams, fits
 
@@ -25,6 +25,7 @@ POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 Backend = Literal["onnx", "torch-float32", "torch-bfloat16", "torch-float16"]  # what computes, and in which numbers
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 BATCH = 16  # texts a batch of sentence-transformers; of like lengths, so little is padded
+WHOLE = "model.onnx"  # what a graph is called that is the model's only one, or the one that others were made of
 LOG = logging.getLogger(__name__)
 
 
@@ -72,18 +73,20 @@ OWN = Said()  # everything as the files say
 
 
 def encoder(
-    model: str, max_length: int | None = None, backend: Backend | Literal["auto"] = "auto", said: Said = OWN
+    model: str, max_length: int | None = None, backend: Backend | str = "auto", said: Said = OWN
 ) -> OnnxEncoder | TorchEncoder:
     """The encoder of a model, run by ONNX Runtime or by sentence-transformers (extra ``st``).
 
     A folder with ``model.onnx`` is run by ONNX Runtime; one with ``onnx/model.onnx`` too, if it has no weights for
-    torch or sentence-transformers is not installed.
+    torch or sentence-transformers is not installed. A quantised one for this processor, by the names of transformers.js
+    and sentence-transformers (``onnx/model_quantized.onnx``, ``onnx/model_qint8_avx512_vnni.onnx``), is tried beside
+    the others, or taken if there is nothing else.
 
     :param model: an alias, a Hugging Face id or a folder; see :func:`rankpipe.weights.resolve`.
     :param max_length: tokens of a text that are read; the model's own limit if None.
     :param backend: what computes. "auto": on a CPU the fastest of those that the model has files for and whose vectors
         are those of single precision but for rounding (:func:`rankpipe.retrieve.probe.fastest` tries them for two
-        seconds); on a GPU torch, in bfloat16 if it can.
+        seconds); on a GPU torch, in bfloat16 if it can. Also the name of an ONNX graph in the model's folder.
     :param said: pooling and prompts, where they are not those of the model's files.
     :raises MissingWeights: If the model cannot be had.
     :raises MissingExtra: If it needs sentence-transformers, which is not installed.
@@ -92,14 +95,14 @@ def encoder(
     """
     if said.pooling not in (None, *POOLINGS):
         raise ModelError(f"{model}: pooling is {said.pooling!r}; expected {' or '.join(POOLINGS)}")
-    if backend not in ("auto", *BACKENDS):
-        raise ModelError(f"{model}: no backend {backend!r}{near(backend, [*BACKENDS])}")
     folder = weights.resolve(model)
+    if backend not in ("auto", *BACKENDS, *(graphs := weights.graphs(folder))):
+        raise ModelError(f"{model}: no backend {backend!r}{near(backend, [*BACKENDS, *graphs])}")
 
-    def loaded(by: Backend) -> OnnxEncoder | TorchEncoder:
+    def loaded(by: str) -> OnnxEncoder | TorchEncoder:
         with working(f"loading {model}, {by}"):
-            if by == "onnx":
-                return OnnxEncoder(model, folder, max_length, said)
+            if by not in DTYPES:
+                return OnnxEncoder(model, folder, max_length, said, None if by == "onnx" else by)
             if weights.graph(folder) and not weights.whole(folder):
                 raise ModelError(f"{model}: has an ONNX graph only, no weights for torch; leave out backend={by!r}")
             return TorchEncoder(model, folder, max_length, DTYPES[by], said)
@@ -107,7 +110,7 @@ def encoder(
     ways = [backend] if backend != "auto" else possible(folder)
     made = {ways[0]: loaded(ways[0])}
     if len(ways) == 1:
-        return made[ways[0]]
+        return _told(model, made[ways[0]])
     for way in ways[1:]:
         try:
             made[way] = loaded(way)
@@ -117,17 +120,26 @@ def encoder(
         chosen, tried = fastest(made)
     LOG.info("%s is computed by %s; tried: %s", model, chosen, tried)
     made[chosen].facts["probe"] = {way: one._asdict() for way, one in tried.items()}
-    return made[chosen]
+    return _told(model, made[chosen])
 
 
-def possible(folder: Path) -> list[Backend]:
+def possible(folder: Path) -> list[str]:
     """What could run a folder's model here, the most exact first."""
+    eight, graph = weights.quantised(folder), weights.graph(folder)
+    whole = ["onnx"] if graph and graph.name == WHOLE else []
+    also = [*whole, *([eight] if eight else [])]
     if weights.by_onnx(folder):
-        return ["onnx"]
+        return also or ["onnx"]  # in eight bits for another processor
     if (device := default_device()) != "cpu":
         return [NAMES[native_dtype(device)]]
-    also: list[Backend] = ["onnx"] if weights.graph(folder) else []
     return ["torch-float32", "torch-bfloat16", *also]
+
+
+def _told(model: str, made: OnnxEncoder | TorchEncoder) -> OnnxEncoder | TorchEncoder:
+    """Say which file was taken, if it is not the one that anybody would think of."""
+    if (backend := made.facts["backend"]) not in BACKENDS:
+        notice(f"{model} is computed by {backend}")
+    return made
 
 
 class OnnxEncoder:
@@ -136,12 +148,17 @@ class OnnxEncoder:
     :raises ModelError: If the graph gives no token vectors, or nothing says how to pool them.
     """
 
-    def __init__(self, name: str, folder: Path, max_length: int | None = None, said: Said = OWN) -> None:
+    def __init__(
+        self, name: str, folder: Path, max_length: int | None = None, said: Said = OWN, graph: str | None = None
+    ) -> None:
         known = weights.find(name)
         self.name, self.identity = name, weights.identity(folder)
+        self._model = OnnxModel(folder, max_length, name=graph)
         self.facts: dict[str, Any] = {"backend": "onnx"}
+        if (file := self._model.file).name != WHOLE:
+            self.facts["backend"] = file.relative_to(folder).as_posix()
+            self.identity += f" {self.facts['backend']}"
         self.cut: list[bool] = []
-        self._model = OnnxModel(folder, max_length)
         self._pooling, self._normalise = top(folder, known, said.pooling)
         own = read_json(folder / "config_sentence_transformers.json").get("prompts", {})
         self._prompts = prompts(own, known, said)

@@ -8,18 +8,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from rankpipe import weights
 from rankpipe.catalog import find
 from rankpipe.data import Doc
-from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.progress import working
+from rankpipe.provenance import digest
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.segment import Segment
-from rankpipe.retrieve.vectors import Columns, append
 from rankpipe.where import Filter
 
 E = TypeVar("E")
@@ -41,6 +40,8 @@ class Encoded(Living, Generic[E]):
     """
 
     counts = (*Living.counts, "truncated_texts")
+    reuses = True
+    ways: ClassVar[tuple[str, ...]] = ("model", "max_length")  # what of a recipe says how texts are encoded and kept
 
     def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
         self._model = cache(self._loaded)  # one for this and all that are filtered from it
@@ -95,6 +96,14 @@ class Encoded(Living, Generic[E]):
         with working(f"loading {name}"):
             return Model(cls.opened(name, length), weights.identity(weights.resolve(name)))
 
+    @classmethod
+    def way(cls, recipe: dict[str, Any], made_by: str) -> str:
+        """How texts are encoded and kept, in a few letters.
+
+        :param made_by: the model's identity.
+        """
+        return digest({**{name: recipe.get(name) for name in cls.ways}, "identity": made_by})
+
     @property
     def model(self) -> Model[E]:
         """The model that made the index.
@@ -119,35 +128,6 @@ def refuse_other(index: Living, identity: str, name: str) -> None:
         raise ArtefactError(
             f"{index.folder}: made with {known}, but {name} is now {identity}; build it again, or bring that model back"
         )
-
-
-class Grown:
-    """Columns of a segment that grow shard by shard, and how far they are on the disk for sure (``encoded.json``)."""
-
-    def __init__(self, folder: Path, identity: str) -> None:
-        folder.mkdir(exist_ok=True)
-        path = folder / "encoded.json"
-        told = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        if told.get("identity") != identity:  # another model's are worth nothing
-            told = {"identity": identity, "documents": 0, "rows": 0}
-        self.folder, self._told = folder, told
-
-    @property
-    def documents(self) -> int:
-        """How many are there."""
-        return int(self._told["documents"])
-
-    def append(self, documents: Columns, rows: Columns) -> None:
-        """Add some documents.
-
-        :param documents: columns that have a row for each of them.
-        :param rows: columns that have any number of rows for each, all of them the same.
-        """
-        for kind, columns in (("documents", documents), ("rows", rows)):
-            append(self.folder, self._told[kind], columns)
-            self._told[kind] += len(next(iter(columns.values())))
-        with write(self.folder / "encoded.json") as f:
-            json.dump(self._told, f)
 
 
 def identity(segments: Iterable[Segment]) -> str:

@@ -12,7 +12,7 @@ from typing import ClassVar, Self
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc
-from rankpipe.errors import DataError, RecipeError
+from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.retrieve.fields import SECTIONS
 from rankpipe.stage import FILTERS, Retriever
 from rankpipe.store import Draft, amend, open_artefact, read_manifest
@@ -108,7 +108,7 @@ class Index(Retriever):
             self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format)
             try:
                 self._open()
-            except FileNotFoundError:
+            except (FileNotFoundError, ArtefactError):  # Lucene calls a file that has gone a damage of the one before
                 if read_manifest(self.folder).build == self.manifest.build:
                     raise
             else:

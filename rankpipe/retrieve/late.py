@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
+from collections.abc import Iterable, Iterator, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -15,31 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe import weights
-from rankpipe.colbert import Read, TokenEncoder, token_encoder
+from rankpipe.colbert import TokenEncoder, token_encoder
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
-from rankpipe.errors import ModelError, RecipeError
+from rankpipe.errors import RecipeError
 from rankpipe.progress import track
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
-from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.parts import Part, moved
-from rankpipe.retrieve.recall import FEW, WatchedTokens, drawn
+from rankpipe.retrieve.encoded import Encoded, Model, identity
+from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashes_of, shards
+from rankpipe.retrieve.parts import Part, moved, seal
+from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.tokens import Tokens, invert, packed
+from rankpipe.retrieve.tokens import TokenRows, Tokens, invert, packed
 from rankpipe.where import Filter
 
-SHARD = 128  # documents encoded between two savings
 COPIED = 512  # copied at once
 WHOLE = 16  # bits
 LEAST = 1 << 16  # vectors; a segment of fewer keeps them whole, for they are too few to learn centroids from
 OUTGROWN = 4  # centroids are learned anew for so many times the vectors that they were learned for
 CODED = 9  # bytes of a compressed vector: its centroid, and where it is in the postings of that
-AWRY = 0.01  # how far from 1 the length of a vector may be
-SAMPLE = 24  # documents that centroids are learned from, times the square root of all
-
-Reads = Callable[[Sequence[int]], Iterator[Read]]  # what was made of the documents at these places
+SAMPLED = "sample"  # where the vectors are that centroids are learned from
 
 
 class ColBERT(Encoded[TokenEncoder]):
@@ -63,6 +57,7 @@ class ColBERT(Encoded[TokenEncoder]):
 
     kind = "colbert"
     counts = (*Encoded.counts, "tokens")
+    ways = (*Encoded.ways, "bits")
 
     def __init__(
         self,
@@ -92,7 +87,8 @@ class ColBERT(Encoded[TokenEncoder]):
         bits: Literal[2, 4, 16] = 4,
         **common: Unpack[Common],
     ) -> ColBERT:
-        """Encode a collection's tokens. An interrupted build goes on after its last whole shard.
+        """Encode a collection's tokens. An interrupted build goes on after its last whole shard, and one over an
+        older index of the same model takes the vectors of unchanged texts from that; compressed ones, if that has most.
 
         :param model: an encoder of tokens: an alias, a Hugging Face id or a folder
             (:func:`rankpipe.colbert.token_encoder`), or anybody's as ``package.module:Class``, made with
@@ -132,19 +128,30 @@ class ColBERT(Encoded[TokenEncoder]):
     @classmethod
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[TokenEncoder]) -> None:
         """Keep documents, learn from some, then keep the token vectors of all."""
-        deque(write_docs(docs, draft), maxlen=0)
-        kept, grown = Docs(draft.folder), Grown(draft.folder, model.identity)
-        left, codec, watched = range(grown.documents, len(kept)), None, None
-        reads: Reads = partial(_read, recipe["model"], model.encoder, kept)
+        hashes = hashed(write_docs(docs, draft))
+        kept, way = Docs(draft.folder), cls.way(recipe, model.identity)
+        grown, known = Grown(draft.folder, way), Known(draft.older(), way, TokenRows)
+        reader, sampled = Reader(recipe["model"], model.encoder), draft.folder / SAMPLED
+        left = range(grown.documents, len(kept))
         if left and recipe["bits"] < WHOLE:
-            sample = Sample(draft.folder / "sample", model.identity, len(kept), reads)
-            codec = Codec.of(draft.folder) if grown.documents else sample.learned(recipe["bits"], draft.folder)
-            reads, watched = sample.reads, sample.watched() if codec and draft.first else None
-        _keep(grown, track(reads(left), f"{recipe['model']}: token vectors", len(left)), codec, watched)
-        shutil.rmtree(draft.folder / "sample", ignore_errors=True)
+            codec = Codec.of(draft.folder) if grown.documents else inherited(known, hashes)
+            if codec is None or sampled.exists():
+                sample = Sample(sampled, way, kept, known, reader)
+                codec = codec or (sample.learned(recipe["bits"]) if sample.tokens >= LEAST else None)
+                reader.watched = sample.watched() if codec and draft.first else None
+            reader.keep(codec, draft.folder)
+            if codec:
+                seal(draft, "codec.npz")
+        reused = reader.takes(known).count(hashes)
+        if sampled.exists():
+            known.add(sampled)
+        places = track(left, f"{recipe['model']}: token vectors", len(left))
+        grow(shards(kept, places, grown.documents, SHARD), grown, known, reader)
+        shutil.rmtree(sampled, ignore_errors=True)
         _finish(draft, model.identity)
-        if watched:
-            draft.facts |= watched.recall(Tokens(draft.folder))
+        draft.facts |= {"reused_vectors": reused} if reused else {}
+        if reader.watched:
+            draft.facts |= reader.watched.recall(Tokens(draft.folder))
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
@@ -161,13 +168,14 @@ class ColBERT(Encoded[TokenEncoder]):
         codec = _codec(segments, draft.folder, recipe["bits"])
         if codec:
             codec.save(draft.folder)
-        grown = Grown(draft.folder, made_by)
+        grown = Grown(draft.folder, cls.way(recipe, made_by))
         for s in segments:
+            hashes = hashes_of(s)
             same = codec.like(s.codec) if codec else s.codec is None
             for docs in _shards(s.living):
                 rows, _ = s.rows(docs)
                 kept = {n: c[rows] for n, c in s.columns.items()} if same else packed(s.vectors(rows), codec)
-                grown.append({"lengths": s.lengths[docs], "cut": s.cut[docs]}, kept)
+                grown.append({"lengths": s.lengths[docs], "cut": s.cut[docs], "hashes": hashes[docs]}, kept)
         _finish(draft, made_by)
 
     @classmethod
@@ -187,79 +195,6 @@ class ColBERT(Encoded[TokenEncoder]):
         return made
 
 
-class Sample:
-    """Token vectors of some documents, to learn from; they are kept meanwhile, so as not to be made twice.
-
-    :param documents: how many there are in all.
-    :param reads: makes them.
-    """
-
-    def __init__(self, folder: Path, made_by: str, documents: int, reads: Reads) -> None:
-        some = min(documents, ceil(SAMPLE * documents**0.5))
-        chosen = np.sort(np.random.default_rng(0).choice(documents, some, replace=False)).tolist()
-        self._numbers, self._reads = {place: i for i, place in enumerate(chosen)}, reads
-        grown = Grown(folder, made_by)
-        left = chosen[grown.documents :]
-        _keep(grown, track(reads(left), "token vectors to learn from", len(left)))
-        self._lengths, self._cut, self._vectors = (
-            mapped(folder / f"{name}.npy") for name in ("lengths", "cut", "vectors")
-        )
-        self._ends = np.cumsum(self._lengths, dtype=np.int64)
-        self.tokens = round(len(self._vectors) / some * documents)  # of all documents, about
-
-    def learned(self, bits: int, folder: Path) -> Codec | None:
-        """How to compress the vectors of all, saved in ``folder``; None if they are too few."""
-        (folder / "codec.npz").unlink(missing_ok=True)
-        if self.tokens < LEAST:
-            return None
-        codec = Codec.learn(self._vectors, self.tokens, bits)
-        codec.save(folder)
-        return codec
-
-    def watched(self) -> WatchedTokens:
-        """What measures how well compressed vectors tell which documents are near to some of these."""
-        whole = np.array([*self._numbers])[self._lengths > 0]
-        own = whole[drawn(len(whole), FEW)]
-        return WatchedTokens(own, [read.vectors[:FEW] for read in self.reads(own.tolist())])
-
-    def reads(self, places: Sequence[int]) -> Iterator[Read]:
-        """What was made of the documents at these places; of those that are not in the sample, what is made now."""
-        fresh = self._reads([place for place in places if place not in self._numbers])
-        for place in places:
-            i = self._numbers.get(place)
-            if i is None:
-                yield next(fresh)
-            else:
-                vectors = self._vectors[self._ends[i] - self._lengths[i] : self._ends[i]].astype(np.float32)
-                yield Read(vectors, len(vectors), bool(self._cut[i]))
-
-
-def _read(name: str, encoder: TokenEncoder, docs: Docs, places: Sequence[int]) -> Iterator[Read]:
-    """Encode the documents at these places.
-
-    :raises ModelError: If a vector is not of length 1.
-    """
-    for start in range(0, len(places), SHARD):
-        part = [docs[place] for place in places[start : start + SHARD]]
-        for doc, read in zip(part, encoder.docs([doc.contents for doc in part]), strict=True):
-            if not (np.abs(np.linalg.norm(read.vectors, axis=1) - 1) < AWRY).all():
-                raise ModelError(f"{name}: document {doc.id!r} has a vector that is not of length 1")
-            yield read
-
-
-def _keep(
-    grown: Grown, reads: Iterable[Read], codec: Codec | None = None, watched: WatchedTokens | None = None
-) -> None:
-    """Append what was made of documents, shard by shard."""
-    stream = iter(reads)
-    while part := list(islice(stream, SHARD)):
-        vectors = [read.vectors for read in part]
-        told = {"lengths": np.array([*map(len, vectors)], np.int32), "cut": np.array([read.cut for read in part])}
-        grown.append(told, packed(np.concatenate(vectors), codec))
-        if watched:
-            watched.see(vectors)
-
-
 def _codec(segments: Sequence[Tokens], folder: Path, bits: int) -> Codec | None:
     """How to compress the vectors of several segments: as in the largest of them, or else as is learned from them."""
     known = max((s for s in segments if s.codec), key=len, default=None)
@@ -268,14 +203,14 @@ def _codec(segments: Sequence[Tokens], folder: Path, bits: int) -> Codec | None:
         return known.codec
     if bits == WHOLE or tokens < LEAST:
         return None
-    documents, grown = sum(map(len, segments)), Grown(folder / "sample", "")
+    documents, grown = sum(map(len, segments)), Grown(folder / SAMPLED, "")
     for s in segments:
         some = ceil(SAMPLE * documents**0.5 * len(s) / documents)
         chosen = np.random.default_rng(0).permutation(s.living)[:some]
         for docs in _shards(np.sort(chosen)):
             grown.append({"lengths": s.lengths[docs]}, packed(s.vectors(s.rows(docs)[0]), None))
-    codec = Codec.learn(mapped(folder / "sample" / "vectors.npy"), tokens, bits)
-    shutil.rmtree(folder / "sample")
+    codec = Codec.learn(mapped(folder / SAMPLED / "vectors.npy"), tokens, bits)
+    shutil.rmtree(folder / SAMPLED)
     return codec
 
 
@@ -286,5 +221,5 @@ def _shards(docs: NDArray[np.intp]) -> Iterator[NDArray[np.intp]]:
 def _finish(draft: Part, made_by: str) -> None:
     if (draft.folder / "codec.npz").exists():
         invert(draft.folder, draft.block)
-    lengths, cut = (mapped(draft.folder / f"{name}.npy") for name in ("lengths", "cut"))
-    draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "tokens": int(lengths.sum())}
+    tokens = int(mapped(draft.folder / "lengths.npy").sum())
+    draft.facts |= {"identity": made_by, "truncated_texts": cut_texts(draft.folder), "tokens": tokens}

@@ -12,8 +12,8 @@ from typing import Any, Unpack
 from rankpipe import java, recipe
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.errors import RecipeError
-from rankpipe.progress import track
+from rankpipe.errors import ArtefactError, DiskError, RecipeError
+from rankpipe.progress import notice, track
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import checked
@@ -95,6 +95,7 @@ class Lucene(Index):
         told = {"use": cls.kind, **recipe.defaults(Options), **options, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=told, data=data.data, resume=SHARD) as draft:
             docs = iter(track(data.docs(), f"{cls.kind} index of {data.name}", data.count))
+            _mended(draft.folder)
             with writing(draft.folder, words, settings.indexed, cut, memory=most) as writer:
                 deque(islice(docs, len(writer)), maxlen=0)  # are there already
                 for head in docs:
@@ -231,6 +232,17 @@ class Lucene(Index):
         ) as writer:
             yield writer
         draft.facts |= _facts(Reader(draft.folder), self._cut, memory)
+
+
+def _mended(folder: Path) -> None:
+    """Take away what an interrupted build has committed, if a byte of it is wrong; this is said."""
+    if any(folder.glob("segments_*")):
+        try:
+            Reader(folder, look=True)
+        except (ArtefactError, DiskError, FileNotFoundError):
+            notice(f"{folder} was harmed since it was written; the index is made again")
+            for file in folder.iterdir():
+                file.unlink()
 
 
 def _options(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,14 +47,17 @@ Found = tuple[int, str, float]  # Lucene's number of the document, its id, its s
 class Reader:
     """The documents of an index as they were when it was opened, whatever becomes of the files.
 
+    :param look: read all of it, for each file has its checksum.
     :raises FileNotFoundError: If there is no index in the folder, or a file of it has gone.
     :raises ArtefactError: If Lucene cannot read it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, look: bool = False) -> None:
         self.folder = folder
         with LOCK, _words(folder):
             self.java = java.find("org.apache.lucene.index.DirectoryReader").open(_directory(folder))
+            for number in range(self.segments if look else 0):
+                self.java.leaves().get(number).reader().checkIntegrity()
         weakref.finalize(self, _close, self.java).atexit = False
         self._json = java.find("com.fasterxml.jackson.databind.ObjectMapper")()
         self._last = (-1, Doc("", ""))

@@ -27,14 +27,14 @@ from rankpipe.retrieve import milvus_options as options
 from rankpipe.retrieve.collection import DENSE, MOST, Collection, reading, server
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
-from rankpipe.retrieve.encoded import Grown, refuse_other
+from rankpipe.retrieve.encoded import refuse_other
+from rankpipe.retrieve.grown import NOTE, Grown, cut_texts
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.milvus_recall import recall
 from rankpipe.retrieve.numbered import FILE, Numbered, State, among, replaced, sent, writing
 from rankpipe.retrieve.parts import Part, folders, moved
 from rankpipe.retrieve.rows import Encoders
-from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.trial import Try
 from rankpipe.store import Draft
 from rankpipe.where import Filter
@@ -155,7 +155,7 @@ class Milvus(Living):
         State.of(root).keep(root)
         with writing(root, recipe) as collection:
             if not collection.exists():
-                (draft.folder / "encoded.json").unlink(missing_ok=True)  # a build that goes on begins again
+                (draft.folder / NOTE).unlink(missing_ok=True)  # a build that goes on begins again
             cls._send(docs, draft, recipe, Encoders.of(recipe), collection)
 
     def more(self, docs: Iterable[Doc], draft: Part) -> None:
@@ -187,9 +187,8 @@ class Milvus(Living):
             raise ArtefactError(f"{collection.where}: Milvus lacks {lacks} documents that it took; do it again")
         draft.facts |= recall(collection, recipe, first, first + done) if draft.first else {}
         replace(state, next=first + done).keep(root)
-        cut = mapped(draft.folder / "cut.npy")
         told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
-        draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": int(cut.sum())}
+        draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": cut_texts(draft.folder)}
 
     @classmethod
     def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
@@ -214,7 +213,7 @@ class Milvus(Living):
         for name in ("serials", "cut"):
             np.save(draft.folder / f"{name}.npy", np.concatenate([getattr(s, name)[s.living] for s in segments]))
         facts = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
-        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": int(mapped(draft.folder / "cut.npy").sum())}
+        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": cut_texts(draft.folder)}
 
     @classmethod
     def bury(cls, segment: Numbered, dead: NDArray[np.int32], folder: Path) -> None:

@@ -20,7 +20,9 @@ def recall(collection: Collection, recipe: dict[str, Any], first: int, end: int)
     truth = Truth(drawn(end - first))
     queries = np.concatenate([collection.vectors(first + place, first + place + 1) for place in truth.own.tolist()])
     for start in range(first, end, SENT):
-        truth.see(_scores(queries, collection.vectors(start, min(start + SENT, end)), recipe["metric"]))
+        stop = min(start + SENT, end)
+        scores = _scores(queries, collection.vectors(start, stop), recipe["metric"])
+        truth.see(np.arange(start - first, stop - first), scores)
     rows = f"{SERIAL} >= {first}" if first else ""
 
     def search(k: int) -> list[Found]:

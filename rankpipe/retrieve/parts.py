@@ -115,6 +115,14 @@ def new_part(draft: Draft, home: Path, *, first: bool = False, memory: int = ANY
         f.write(told)
 
 
+def seal(draft: Part, *names: str) -> None:
+    """These files are whole: a build that goes on trusts them, if they are still what they are now."""
+    if draft.first:
+        sums = {name: (draft.folder.joinpath(name).stat().st_size, sha256(draft.folder / name)) for name in names}
+        with write(draft.folder / SUMS) as f:
+            json.dump(sums, f)
+
+
 def _sums(folder: Path) -> dict[str, tuple[int, str]]:
     """Checksums of the files of a segment, which are on the disk for sure."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != SUMS]
@@ -139,7 +147,7 @@ def go_on(draft: Draft, *, alone: bool) -> None:
             sums, harmed = _whole(made)
         if harmed:
             again = f"segment {made.name} is" if alone else f"segment {made.name} and those after it are"
-            notice(f"{harmed} was harmed since it was finished; {again} built again")
+            notice(f"{harmed} was harmed since it was written; {again} built again")
             for gone in [made] if alone else there[number:]:
                 shutil.rmtree(gone)
             if not alone:

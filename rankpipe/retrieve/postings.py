@@ -15,14 +15,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from rankpipe.disk import write
+from rankpipe.progress import notice
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
 
 BLOCK = 1 << 20  # postings dealt out at once
+FILES = ("terms.bin", "terms.npy", "starts.npy", "docs.npy", "values.npy", "tops.npy")
 PAIR = 8  # bytes of a term and its value in a spill
 Block = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # terms, rising; documents; values: (n,) each
 
@@ -63,16 +67,26 @@ class Spill:
     totals: array[float] = field(default_factory=lambda: array("d"))  # sum of the values of each document
     vocabulary: dict[str, int] = field(default_factory=dict)  # terms by when they were first seen
     most: float = 0  # the largest value
+    checksum: int = 0  # of the file
 
     def take_up(self) -> None:
-        """Hold what was saved when an interrupted :meth:`fill` had last done so."""
-        if self._saved.exists():
-            with np.load(self._saved) as told:
+        """Hold what was saved when an interrupted :meth:`fill` had last done so; nothing, if it was harmed since."""
+        if not self._saved.exists():
+            return
+        try:
+            with open(self._saved, "rb") as f, np.load(f) as told:
                 self.distinct.frombytes(told["distinct"].tobytes())
                 self.totals.frombytes(told["totals"].tobytes())
                 terms = told["terms"].tobytes().decode()
                 self.vocabulary = {term: i for i, term in enumerate(terms.split("\n") if terms else ())}
-                self.most = told["most"].item()
+                self.most, self.checksum = told["most"].item(), told["checksum"].item()
+            if _checksum(self.path, PAIR * sum(self.distinct)) != self.checksum:
+                raise ValueError
+        except (ValueError, KeyError, OSError, EOFError, RuntimeError, BadZipFile):
+            notice(f"{self.path} was harmed since it was written; segment {self.path.parent.name} is made again")
+            self._saved.unlink()
+            self.distinct, self.totals, self.vocabulary = array("q"), array("d"), {}
+            self.most = self.checksum = 0
 
     def fill(self, documents: Iterable[Mapping[str, float]], every: int | None = None) -> None:
         """Take in documents, each as term -> value.
@@ -95,7 +109,9 @@ class Spill:
         known = self.vocabulary
         terms = np.array([known.setdefault(term, len(known)) for term in values], np.int32)
         told = np.fromiter(values.values(), self.kind, len(terms)).view(np.int32)
-        file.write(np.stack([terms, told], axis=1).tobytes())
+        pairs = np.stack([terms, told], axis=1).tobytes()
+        self.checksum = crc32(pairs, self.checksum)
+        file.write(pairs)
         self.most = max(self.most, max(values.values()))
 
     def invert(self, folder: Path) -> None:
@@ -121,7 +137,7 @@ class Spill:
         os.fsync(file.fileno())
         terms = np.frombuffer("\n".join(self.vocabulary).encode(), np.uint8)
         with write(self._saved, "wb") as f:
-            np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most)
+            np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most, checksum=self.checksum)
 
     def _blocks(self, pairs: NDArray[np.int32], place: NDArray[np.int64]) -> Iterator[Block]:
         ends = np.cumsum(np.frombuffer(self.distinct, np.int64))  # (documents,) in the spill
@@ -138,19 +154,28 @@ class Spill:
         return np.memmap(self.path, np.int32, "r").reshape(-1, 2)
 
 
+def _checksum(path: Path, size: int) -> int:
+    """Of the first bytes of a file; of fewer, if it has not so many."""
+    found = 0
+    with open(path, "rb") as f:
+        while size and (part := f.read(min(size, BLOCK))):
+            found, size = crc32(part, found), size - len(part)
+    return found if not size else -1
+
+
 def deal(
     blocks: Iterable[Block], terms: Sequence[str], frequencies: NDArray[np.int64], folder: Path, kind: DTypeLike
 ) -> None:
     """Write postings that come in blocks, each by term, documents of a term never falling from block to block.
 
-    :param terms: in their order.
+    :param terms: in their order; none of those that are numbers only.
     :param frequencies: postings of each term, (terms,).
     """
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(frequencies)])  # (terms + 1,)
     free = starts[:-1].copy()  # the next free place of each term
     docs = _reserved(folder / "docs.npy", int(starts[-1]), np.int32)
     values = _reserved(folder / "values.npy", int(starts[-1]), kind)
-    tops = np.zeros(len(terms), kind)
+    tops = np.zeros(len(frequencies), kind)
     for told, doc, value in blocks:
         first = np.flatnonzero(np.diff(told, prepend=-1))
         count = np.diff(first, append=len(told))
@@ -191,6 +216,28 @@ def merge(parts: Sequence[tuple[Postings, NDArray[np.int64]]], folder: Path, blo
     blocks = ((renumbered[told], docs, values) for told, docs, values in kept())
     kind = np.result_type(*(postings.values for postings, _ in parts))
     deal(blocks, [terms[i] for i in used], frequencies[used], folder, kind)
+
+
+def turned(postings: Postings, documents: NDArray[np.intp], every: int, folder: Path, block: int = BLOCK) -> Postings:
+    """Postings of some documents with the documents, by number, for terms, and numbers of terms for documents.
+
+    :param documents: rising; the first one is number 0.
+    :param every: how many there are in all.
+    """
+    number = np.full(every, -1, np.int64)
+    number[documents] = np.arange(len(documents))
+    frequencies = np.zeros(len(documents), np.int64)
+
+    def kept() -> Iterator[Block]:
+        for terms, docs, values in postings.blocks(block):
+            some = np.flatnonzero(number[docs] >= 0)
+            some = some[np.argsort(number[docs[some]], kind="stable")]
+            yield number[docs[some]], terms[some], values[some]
+
+    for told, _, _ in kept():
+        frequencies += np.bincount(told, minlength=len(documents))
+    deal(kept(), (), frequencies, folder, postings.values.dtype)
+    return Postings(folder)
 
 
 def _reserved(path: Path, length: int, kind: DTypeLike) -> NDArray[Any]:

@@ -13,7 +13,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.data import Doc
 from rankpipe.retrieve.embed import Embedding
+from rankpipe.retrieve.grown import Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
@@ -35,15 +37,15 @@ class Truth:
         self.own, self.documents = own, 0
         self._near = [Near(max(AT) + 1, 0.0) for _ in own]
 
-    def see(self, scores: NDArray[np.float32]) -> None:
+    def see(self, places: NDArray[np.intp], scores: NDArray[np.float32]) -> None:
         """Some more documents.
 
         :param scores: exact ones, (queries, documents).
         """
-        for near, some in zip(self._near, scores, strict=True):
-            places = np.flatnonzero(some >= near.edge)
-            near.add(places + self.documents, some[places])
-        self.documents += scores.shape[1]
+        for near, told in zip(self._near, scores, strict=True):
+            some = np.flatnonzero(told >= near.edge)
+            near.add(places[some], told[some])
+        self.documents += len(places)
 
     def measured(self, search: Callable[[int], Sequence[Found]], documents: int) -> dict[str, float]:
         """The recall of a search, as an index says it; nothing, if these are few or not all were seen.
@@ -64,13 +66,14 @@ class Watched(Embedding):
 
     _truth: Truth | None = None
 
-    def _shortened(self, vectors: Vectors) -> Vectors:
-        made = super()._shortened(vectors)
+    def made(self, places: Places, docs: Sequence[Doc]) -> Vectors:
+        """The vectors of documents, which are looked at."""
+        made = super().made(places, docs)
         if self._truth is None:
-            self._truth = Truth(drawn(len(made)))
-            self._queries = made[self._truth.own]
+            own = drawn(len(made))
+            self._truth, self._queries = Truth(places[own]), made[own]
         with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused afterwards
-            self._truth.see(self._queries @ made.T)
+            self._truth.see(places, self._queries @ made.T)
         return made
 
     def recall(self, field: Field) -> dict[str, float]:
@@ -91,14 +94,14 @@ class WatchedTokens:
         self._queries, self._truth = queries, Truth(own)
         self._asked, self._begins = np.concatenate(queries).T, np.cumsum([0, *map(len, queries[:-1])])
 
-    def see(self, vectors: Sequence[Vectors]) -> None:
+    def see(self, places: Places, vectors: Sequence[Vectors]) -> None:
         """Some more documents, as the vectors of each."""
         lengths = np.array([*map(len, vectors)])
         scores = np.full((len(vectors), len(self._queries)), -np.inf, np.float32)
         if lengths.any():
             ends = np.cumsum([0, *lengths[lengths > 0]])
             scores[lengths > 0] = maxsim(np.concatenate(vectors) @ self._asked, ends, self._begins)
-        self._truth.see(scores.T)
+        self._truth.see(places, scores.T)
 
     def recall(self, segment: Tokens) -> dict[str, float]:
         """How many of the nearest are found in a segment, if all are compared."""

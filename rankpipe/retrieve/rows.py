@@ -57,7 +57,7 @@ class Encoders:
         rows: list[dict[str, Any]] = [{} for _ in docs]
         cut = np.zeros(len(docs), bool)
         if self.dense:
-            made = self.dense.rows(docs)
+            made, _ = self.dense.fresh(np.arange(len(docs)), docs)
             cut |= made["cut"]
             for row, vector in zip(rows, made["vectors"], strict=True):
                 row[DENSE] = vector

@@ -23,7 +23,7 @@ from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.engine import Engine
 from rankpipe.errors import ArtefactError, RecipeError
-from rankpipe.progress import track
+from rankpipe.progress import notice, track
 from rankpipe.retrieve.docs import lean
 from rankpipe.retrieve.encoded import Encoded
 from rankpipe.retrieve.living import Living
@@ -129,7 +129,8 @@ class Spread(Retriever):
     """An index whose segments are searched side by side by the workers of an engine; finds what the index finds.
 
     Each worker opens the index, and keeps its share of the segments; statistics are those of all. A worker that dies is
-    replaced, and asked again.
+    replaced, and asked again. Where the index was changed before a worker came to open it, the state that is open here
+    is searched here, without workers, which is said.
 
     :param index: opened; it is searched as it is now.
     :raises RecipeError: If it is none of segments.
@@ -141,6 +142,7 @@ class Spread(Retriever):
         if not (isinstance(index, Living) and index.apart):
             raise RecipeError([f"{index.name}: an index of this kind has no segments to search side by side"])
         self.index, self.engine, self.batch = index, engine, index.batch
+        self._alone = False  # whether only this process has the files still
 
     @property
     def name(self) -> str:
@@ -152,11 +154,15 @@ class Spread(Retriever):
         return type(self)(self.index.filtered(where), self.engine)
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Ask all workers, and merge what they have by score; equal scores as trec_eval breaks them.
-
-        :raises ArtefactError: If a worker cannot open any more what was opened here.
-        """
-        told = self._crew(batch)
+        """Ask all workers, and merge what they have by score; equal scores as trec_eval breaks them."""
+        if self._alone:
+            return self.index.run(batch)
+        try:
+            told = self._crew(batch)
+        except Changed as error:
+            notice(f"{error}; it is searched as it was, in this process alone")
+            self._alone = True
+            return self.index.run(batch)
         return [
             Ranking.scored(query, chain.from_iterable(r.hits for r in found), self.index.k)
             for query, *found in zip(batch, *told, strict=True)
@@ -165,11 +171,15 @@ class Spread(Retriever):
     @cached_property
     def _crew(self) -> Any:
         if not self.index.manifest.path.exists():
-            raise _changed(self.index.folder)
+            raise Changed(f"{self.index.folder}: was changed since it was opened")
         self.engine.sees(self.index.manifest.path)
         workers = min(self.engine.workers, len(self.index.segments))
         parts = [range(len(self.index.segments))[i::workers] for i in range(workers)]
         return self.engine.crew([Search.of(self.index, part) for part in parts])
+
+
+class Changed(ArtefactError):
+    """A worker cannot open any more what was opened."""
 
 
 @dataclass(frozen=True)
@@ -200,9 +210,5 @@ class Search:
         """Opened here."""
         opened = self.kind(**self.arguments)
         if opened.manifest.build != self.build:
-            raise _changed(opened.folder)
+            raise Changed(f"{opened.folder}: was changed since it was opened")
         return opened.only(self.part)
-
-
-def _changed(folder: Path) -> ArtefactError:
-    return ArtefactError(f"{folder}: was changed while it was searched; search it again")

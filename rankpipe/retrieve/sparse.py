@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.builds import SUMS
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.progress import track
 from rankpipe.retrieve.common import Common
-from rankpipe.retrieve.docs import best, write_docs
-from rankpipe.retrieve.encoded import Encoded, Grown, Model, identity
-from rankpipe.retrieve.parts import Part, moved
-from rankpipe.retrieve.postings import Postings, Spill, merge
+from rankpipe.retrieve.docs import Docs, best, write_docs
+from rankpipe.retrieve.encoded import Encoded, Model, identity
+from rankpipe.retrieve.grown import Grown, Known, Places, Rows, cut_texts, grow, hashed, hashes_of, shards
+from rankpipe.retrieve.parts import Part, moved, seal
+from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
-from rankpipe.retrieve.vectors import Columns
+from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
 SHARD = 256  # documents encoded between two savings
+WORTH = 1 << 20  # postings that are read in the time in which a text is weighed, about
+OLDER = "older"  # where rows of older segments are meanwhile
 
 
 class Impacts(Segment):
@@ -65,6 +70,7 @@ class SparseIndex(Encoded[SparseEncoder]):
 
     kind = "sparse"
     counts = (*Encoded.counts, "postings")
+    ways = (*Encoded.ways, "steps")
 
     @classmethod
     def build(
@@ -77,7 +83,8 @@ class SparseIndex(Encoded[SparseEncoder]):
         steps: int | None = None,
         **common: Unpack[Common],
     ) -> SparseIndex:
-        """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard.
+        """Weigh a collection's words and index them. An interrupted build goes on after its last whole shard, and
+        one over an older index of the same model takes the weights of unchanged texts from that.
 
         :param model: a sparse encoder: an alias, a Hugging Face id or a folder
             (:func:`rankpipe.splade.sparse_encoder`), or anybody's as ``package.module:Class``, made with
@@ -117,29 +124,37 @@ class SparseIndex(Encoded[SparseEncoder]):
     @classmethod
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[SparseEncoder]) -> None:
         """Weigh words shard by shard, then turn them over."""
-        grown, stream, first = Grown(draft.folder, model.identity), write_docs(docs, draft), 0
-        while part := list(islice(stream, SHARD)):
-            if first >= grown.documents:
-                weighed = model.encoder.docs([doc.contents for doc in part])
-                refuse([f"document {doc.id!r}" for doc in part], weighed, recipe["model"])
-                grown.append(*_columns(weighed, recipe["steps"]))
-            first += len(part)
-        if (draft.folder / "words.npy").exists():  # else an interrupted build has come to its end
+        hashes = hashed(write_docs(docs, draft))
+        kept, way = Docs(draft.folder), cls.way(recipe, model.identity)
+        grown, known = Grown(draft.folder, way), Known(draft.older(), way, Impacts)
+        weigher = Weigher(recipe, model.encoder, known, hashes[grown.documents :], draft)
+        left = range(grown.documents, len(kept))
+        places = track(left, f"{recipe['model']}: weights", len(left))
+        reused = known.count(hashes)
+        grow(shards(kept, places, grown.documents, SHARD), grown, known, weigher)
+        if "words" in grown:  # else an interrupted build has come so far
+            (draft.folder / SUMS).unlink(missing_ok=True)
             _invert(draft.folder, model.encoder.vocabulary, draft.block)
+            seal(draft, *FILES)
+        grown.drop("lengths", "weights", "words")
+        shutil.rmtree(draft.folder / OLDER, ignore_errors=True)
         cls._note(draft, model.identity)
+        draft.facts |= {"reused_vectors": reused} if reused else {}
 
     @classmethod
-    def merge(cls, segments: Sequence[Impacts], draft: Part, recipe: dict[str, Any]) -> None:  # noqa: ARG003
+    def merge(cls, segments: Sequence[Impacts], draft: Part, recipe: dict[str, Any]) -> None:
         """Merge postings; nothing is encoded again."""
         places = moved(segments, draft)
         merge([(s.postings, place) for s, place in zip(segments, places, strict=True)], draft.folder, draft.block)
-        np.save(draft.folder / "cut.npy", np.concatenate([s.cut[s.living] for s in segments]))
-        cls._note(draft, identity(segments))
+        grown = Grown(draft.folder, cls.way(recipe, made_by := identity(segments)))
+        for s in segments:
+            grown.append({"cut": s.cut[s.living], "hashes": hashes_of(s)[s.living]})
+        cls._note(draft, made_by)
 
     @staticmethod
     def _note(draft: Part, made_by: str) -> None:
-        cut, postings = (mapped(draft.folder / f"{name}.npy") for name in ("cut", "docs"))
-        draft.facts |= {"identity": made_by, "truncated_texts": int(cut.sum()), "postings": len(postings)}
+        postings = len(mapped(draft.folder / "docs.npy"))
+        draft.facts |= {"identity": made_by, "truncated_texts": cut_texts(draft.folder), "postings": postings}
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Impacts:  # noqa: ARG003
@@ -168,6 +183,49 @@ class SparseIndex(Encoded[SparseEncoder]):
             yield s.docs.hits(found[top], scores[top])
 
 
+class Weigher:
+    """Makes what is kept of documents until all are weighed: their words by number, and the weights of these.
+
+    Postings have no documents. Of an older segment those of documents that come again are first turned into rows, in
+    one pass over all of them, if enough come to be worth it.
+
+    :param hashes: of the documents.
+    """
+
+    def __init__(
+        self, recipe: dict[str, Any], encoder: SparseEncoder, known: Known[Impacts], hashes: Any, draft: Part
+    ) -> None:
+        self._model, self._steps, self._encoder = recipe["model"], recipe["steps"], encoder
+        self._turned = dict[Impacts, tuple[NDArray[np.intp], Postings, NDArray[np.int32]]]()
+        numbers = {word: i for i, word in enumerate(encoder.vocabulary)}
+        worth = {s for _, s, places in known.of(hashes) if len(places) * WORTH >= len(s.postings.docs)}
+        known.only(worth.__contains__)
+        for i, (_, s, places) in enumerate(known.of(hashes)):
+            words = np.array([numbers[term] for term in s.postings.terms], np.int32)
+            (folder := draft.folder / OLDER / str(i)).mkdir(parents=True, exist_ok=True)
+            places = np.unique(places)
+            self._turned[s] = places, turned(s.postings, places, len(s.docs), folder, draft.block), words
+
+    def fresh(self, places: Places, docs: Sequence[Doc]) -> Rows:  # noqa: ARG002  it needs no places
+        """What is kept of documents.
+
+        :raises ModelError: If a weight is not finite, or not above 0.
+        """
+        weighed = self._encoder.docs([doc.contents for doc in docs])
+        refuse([f"document {doc.id!r}" for doc in docs], weighed, self._model)
+        return _columns(weighed, self._steps)
+
+    def taken(self, places: Places, segment: Impacts, there: Places) -> Rows:  # noqa: ARG002  it needs no places
+        """What is kept of documents of an older segment."""
+        known, rows, words = self._turned[segment]
+        at = np.searchsorted(known, there)
+        lengths = np.diff(rows.starts)[at]
+        where = spans(rows.starts[at], lengths)
+        weights = rows.values[where].astype(np.float32 if self._steps is None else np.int32)
+        documents = {"lengths": lengths.astype(np.int32), "cut": segment.cut[there]}
+        return documents, {"words": words[rows.docs[where]], "weights": weights}
+
+
 def refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
     """Refuse weights that are none.
 
@@ -192,7 +250,7 @@ def _columns(weighed: Sequence[Weighed], steps: int | None) -> tuple[Columns, Co
 
 
 def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
-    """Turn the columns of documents into postings; the columns go."""
+    """Turn the columns of documents into postings."""
     lengths, words, weights = (mapped(folder / f"{name}.npy") for name in ("lengths", "words", "weights"))
     spill = Spill(folder / "spill.bin", weights.dtype, block)
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
@@ -201,5 +259,3 @@ def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
         for a, b in zip([0, *ends], ends, strict=False)
     )
     spill.invert(folder)
-    for name in ("lengths", "weights", "words"):
-        (folder / f"{name}.npy").unlink()

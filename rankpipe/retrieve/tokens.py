@@ -26,7 +26,7 @@ from rankpipe.retrieve.postings import Postings, Spill
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.vectors import ROUNDING, Columns, Vectors
+from rankpipe.retrieve.vectors import ROUNDING, Columns, Vectors, spans
 
 Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # places and scores of a query's documents, best first
 Rows = slice | NDArray[np.int64]
@@ -35,23 +35,16 @@ PRODUCTS = 1 << 24  # of token vectors, likewise
 TOKENS = 1 << 14  # looked at together, at most
 
 
-class Tokens(Segment):
-    """Documents with a vector for each of their tokens."""
+class TokenRows:
+    """A vector for each token of each document."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
         self.lengths: NDArray[np.int32] = mapped(folder / "lengths.npy")  # (documents,)
         self.cut: NDArray[np.bool_] = mapped(folder / "cut.npy")  # (documents,) whether its text was too long
         self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths, dtype=np.int64)])
         self.codec = Codec.of(folder)
         names = ("codes", "residuals") if self.codec else ("vectors",)
         self.columns: dict[str, NDArray[Any]] = {name: mapped(folder / f"{name}.npy") for name in names}
-
-    def open(self) -> None:
-        """Open all files that are not yet."""
-        super().open()
-        if self.codec:
-            _ = self._postings
 
     def rows(self, docs: NDArray[np.intp]) -> tuple[Rows, NDArray[np.int64]]:
         """Where the vectors of some documents are, and where among them each document's begin; (n + 1,).
@@ -62,12 +55,26 @@ class Tokens(Segment):
         ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
         if len(docs) and docs[-1] - docs[0] == len(docs) - 1:
             return slice(int(self.starts[docs[0]]), int(self.starts[docs[-1] + 1])), ends
-        return np.repeat(self.starts[docs] - ends[:-1], lengths) + np.arange(ends[-1]), ends
+        return spans(self.starts[docs], lengths), ends
 
     def vectors(self, rows: Rows) -> Vectors:
         """Token vectors, as well as they were kept."""
         kept = [column[rows] for column in self.columns.values()]
         return self.codec.unpack(*kept) if self.codec else kept[0].astype(np.float32)
+
+
+class Tokens(Segment, TokenRows):
+    """Documents with a vector for each of their tokens."""
+
+    def __init__(self, folder: Path) -> None:
+        Segment.__init__(self, folder)
+        TokenRows.__init__(self, folder)
+
+    def open(self) -> None:
+        """Open all files that are not yet."""
+        super().open()
+        if self.codec:
+            _ = self._postings
 
     def search(
         self, queries: Sequence[Vectors], k: int, candidates: int | None, probes: int, among: Mask | None

@@ -148,6 +148,12 @@ def append(folder: Path, row: int, columns: Columns) -> None:
             os.fsync(f.fileno())
 
 
+def spans(starts: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.int64]:
+    """The rows from each of some starts on, so many for each, one after the other."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
 def _signs(vectors: Vectors) -> NDArray[np.uint64]:
     """A bit for each number that is above 0, (n, words)."""
     packed = np.packbits(vectors > 0, axis=1)  # (n, bytes)

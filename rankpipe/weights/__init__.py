@@ -20,15 +20,16 @@ from rankpipe.errors import ArtefactError, MissingWeights
 from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
-from rankpipe.weights.form import by_onnx, graph
+from rankpipe.weights.form import by_onnx
+from rankpipe.weights.graphfiles import graph, graphs, quantised
 from rankpipe.weights.hub import whole
 from rankpipe.weights.quiet import quiet
 from rankpipe.weights.rankers import TUNED, tuned
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
-    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "identity", "is_onnx", "known", "pull", "quiet",
-    "require_runner", "resolve", "state", "tuned", "whole",
+    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "pull",
+    "quantised", "quiet", "require_runner", "resolve", "state", "tuned", "whole",
 ]  # fmt: skip
 
 KIND = "weights"

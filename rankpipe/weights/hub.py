@@ -9,6 +9,7 @@ from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.errors import MissingWeights
+from rankpipe.weights.graphfiles import graph, picked
 
 ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")  # owner/name, with an optional revision
 FORMS = ("*.safetensors", "*.bin")
@@ -26,24 +27,31 @@ def cached(name: str) -> Path | None:
     repo, _, revision = name.partition("@")
     found = (_hub().try_to_load_from_cache(repo, config, revision=revision or None) for config in CONFIGS)
     folder = next((Path(f).parent for f in found if isinstance(f, str)), None)
-    return folder if folder and whole(folder) else None
+    return folder if folder and (whole(folder) or graph(folder)) else None
 
 
 def download(name: str) -> Path:
-    """Fetch a model into the hub's cache; weights as safetensors where the model has them.
+    """Fetch a model into the hub's cache; weights as safetensors where the model has them, an ONNX graph where it has
+    nothing else.
 
     :raises MissingWeights: If the hub cannot be reached, has no such model, or does not give it to this user.
     """
     hub = _hub()
     repo, _, revision = name.partition("@")
+    how = {"revision": revision or None}
     if hub.constants.HF_HUB_OFFLINE:
         raise MissingWeights(f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set: {cure(name)}")
     folder = Path()
     try:
         for skipped in ([*SKIPPED, "*.bin"], SKIPPED):  # most have both, and one is enough
-            folder = Path(hub.snapshot_download(repo, revision=revision or None, ignore_patterns=skipped))
+            folder = Path(hub.snapshot_download(repo, ignore_patterns=skipped, **how))
             if whole(folder):
                 return folder
+        names = hub.HfApi().list_repo_files(repo, **how)
+        if wanted := picked(names):
+            others = [form for form in SKIPPED if "onnx" not in form]
+            others += [f"{name}*" for name in names if name.endswith(".onnx") and name != wanted]
+            return Path(hub.snapshot_download(repo, ignore_patterns=[*FORMS, *others], **how))
     except (OSError, *hub.errors.HfHubHTTPError.__bases__) as error:  # of which one is the HTTP library's own
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise MissingWeights(f"{name}: the hub did not give it ({said}): {cure(name)}") from error

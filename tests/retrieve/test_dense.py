@@ -223,7 +223,7 @@ def test_an_interrupted_build_goes_on(store: Any, shards: None, tmp_path: Path) 
     [work] = (tmp_path / "torn" / "made").glob(".work-*/000000")
     with open(work / "vectors.npy", "ab") as f:
         f.write(b"half a shard")
-    (work / ".embedded.json.123.part").write_text("torn")
+    (work / ".encoded.json.123.part").write_text("torn")
     before = len(Hashed.encoded)
     index = Dense.build(data, tmp_path / "torn", **options)
     assert Hashed.encoded[before:] == [d.contents for d in data.docs()][16:]  # two shards were saved
@@ -303,7 +303,7 @@ def test_merging_encodes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     left = [d for d in data if d.id not in {"d0020", "d0030", "d0040", "d0050"}]
     fresh = Dense.build(Dataset.of(left), tmp_path / "fresh", model=FAKE + "Drawn")
     [made], [wanted] = index.segments, fresh.segments
-    for name in ("vectors.npy", "hashes.npy", "cut.npy", "embedded.json"):
+    for name in ("vectors.npy", "hashes.npy", "cut.npy", "encoded.json"):
         assert (made.folder / name).read_bytes() == (wanted.folder / name).read_bytes()
 
 
@@ -342,7 +342,7 @@ def test_kill_9_at_any_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             break
         assert ranked(Dense(tmp_path / "index").search("w1 w2")) == answer
         saved += [
-            int(p.read_text().split('"rows": ')[1].split(",")[0]) for p in encoded.glob(".work-*/*/embedded.json")
+            int(p.read_text().split('"documents": ')[1].split(",")[0]) for p in encoded.glob(".work-*/*/encoded.json")
         ]
     assert kills >= 3
     assert saved == sorted(saved)

@@ -13,9 +13,14 @@ import pytest
 from tokenizers import Tokenizer
 
 from rankpipe import weights
+from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
 from rankpipe.errors import ModelError
-from rankpipe.retrieve.encode import Encoder, Said, encoder, prompts, top
+from rankpipe.progress import listening
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.encode import Encoder, Said, encoder, possible, prompts, top
 from rankpipe.retrieve.encode import Vectors as Array
+from tests.heard import Heard
 
 PASSAGES = [
     "Paris is the capital and largest city of France.",
@@ -115,6 +120,52 @@ def test_a_graph_in_a_folder_of_its_own(bge: Encoder, bare: Path) -> None:
         made.encode_queries(["fruit"]), encoder(str(bare), said=Said("cls")).encode_docs(["ask: fruit"])
     )
     assert not np.allclose(made.encode_docs(["fruit"]), encoder(str(bare), said=Said("mean")).encode_docs(["fruit"]))
+
+
+def test_a_quantised_graph_is_taken_by_its_name(bge: Encoder, bare: Path, tmp_path: Path) -> None:
+    """If there is nothing else; and an index says which, and keeps to it."""
+    (bare / "onnx" / "model.onnx").rename(bare / "onnx" / "model_int8.onnx")
+    for name in ("model_quantized", "model_q4"):
+        shutil.copy(bare / "onnx" / "model_int8.onnx", bare / "onnx" / f"{name}.onnx")
+    with listening(told := Heard()):
+        made = encoder(str(bare), said=Said("cls"))
+    assert told.notices == [f"{bare} is computed by onnx/model_quantized.onnx"]
+    assert made.facts == {"backend": "onnx/model_quantized.onnx"}
+    assert made.identity.endswith(" onnx/model_quantized.onnx")
+    first = made.encode_docs(["fruit"])
+    one = bge.encode_docs(["fruit"])
+    np.testing.assert_allclose(first / np.linalg.norm(first), one, atol=1e-6)
+    assert encoder(str(bare), backend="onnx/model_int8.onnx", said=Said("cls")).facts["backend"].endswith("int8.onnx")
+    with pytest.raises(ModelError, match=r"no backend 'onnx/model_int4.onnx'; did you mean onnx/model_int8.onnx"):
+        encoder(str(bare), backend="onnx/model_int4.onnx")
+    data = Dataset.of([Doc("a", "fruit"), Doc("b", "a fox")])
+    index = Dense.build(data, tmp_path / "index", model=str(bare), model_options={"pooling": "cls"})
+    assert index.manifest.facts["backend"] == "onnx/model_quantized.onnx"
+    assert index.search("fruit").hits[0].doc.id == "a"
+    assert index.model.encoder.facts == {"backend": "onnx/model_quantized.onnx"}  # type: ignore[attr-defined]
+
+
+def test_a_quantised_graph_is_tried_beside_the_whole_one(bare: Path) -> None:
+    shutil.copy(bare / "onnx" / "model.onnx", bare / "onnx" / "model_quantized.onnx")
+    made = encoder(str(bare), said=Said("cls"))
+    tried = made.facts["probe"]
+    assert [*tried] == possible(bare) == ["onnx", "onnx/model_quantized.onnx"]
+    assert [way["cosine"] for way in tried.values()] == [1, 1]
+    assert made.facts["backend"] in tried
+
+
+@pytest.mark.slow  # torch and sentence-transformers take a while to import
+def test_a_quantised_graph_that_is_not_near_is_not_taken(embedded: Callable[[str], Path], tmp_path: Path) -> None:
+    """Beside weights for torch; here it is even another model's."""
+    pytest.importorskip("sentence_transformers")
+    folder = tmp_path / "model"
+    shutil.copytree(embedded("minilm"), folder)
+    (folder / "onnx").mkdir()
+    shutil.copy(embedded("bge-small") / "model.onnx", folder / "onnx" / "model_quantized.onnx")
+    made = encoder(str(folder))
+    assert possible(folder) == ["torch-float32", "torch-bfloat16", "onnx/model_quantized.onnx"]
+    assert made.facts["probe"]["onnx/model_quantized.onnx"]["cosine"] < 0.9
+    assert made.facts["backend"].startswith("torch-")
 
 
 def test_what_is_said_goes_before_what_the_folder_says(bge: Encoder) -> None:

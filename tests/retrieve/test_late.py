@@ -12,7 +12,7 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.measure.ranking import evaluate
 from rankpipe.rerank.late import Late
-from rankpipe.retrieve import late, living, tokens
+from rankpipe.retrieve import late, living, reads, tokens
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.trec import to_run
@@ -218,8 +218,9 @@ def test_a_shard_without_a_token(compressed: None, tmp_path: Path, monkeypatch: 
 def test_an_interrupted_build_goes_on(
     bits: int, compressed: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(late, "SHARD", 8)
-    monkeypatch.setattr(late, "SAMPLE", 2)  # 15 documents of 50
+    for module in (late, reads):
+        monkeypatch.setattr(module, "SHARD", 8)
+    monkeypatch.setattr(reads, "SAMPLE", 2)  # 15 documents of 50
     data, options = collection(50), {"model": FAKE + "Broken", "bits": bits}
     for encoded in (25, 20, 9):  # until it is interrupted: in the sample, and twice in the rest
         Directions.encoded[:] = [""] * (30 - encoded)

@@ -188,7 +188,7 @@ def test_goes_on_before_a_segment_that_was_harmed(name: str, harmed: int, tmp_pa
     [said] = [text for text in heard.notices if "harmed" in text]
     assert (
         said
-        == f"{path} was harmed since it was finished; segment {path.parent.name} and those after it are built again"
+        == f"{path} was harmed since it was written; segment {path.parent.name} and those after it are built again"
     )
     assert [*index.documents()] == DOCS
     assert damages(index.manifest) == []

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from rankpipe.data import Doc, Query
-from rankpipe.retrieve import approximate
+from rankpipe.errors import ArtefactError
+from rankpipe.retrieve import approximate, lucene
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
@@ -73,6 +74,28 @@ def test_it_opens_anew_what_was_removed_before_faiss_came_to_it(index: Index, mo
     monkeypatch.setattr(approximate.Faiss, "opened", removed)
     reader = Dense(index.folder)
     assert reader.manifest.build == index.manifest.build
+
+
+@pytest.mark.parametrize("index", ["lucene"], indirect=True)
+def test_it_opens_anew_what_was_half_removed_when_lucene_read_it(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lucene has read which files there are, and calls that damaged when one has gone."""
+    opened, turns = lucene.Reader, count()
+
+    def removed(folder: Path) -> lucene.Reader:
+        if not next(turns):
+            [told] = folder.glob("segments_*")
+            whole = told.read_bytes()
+            index.compact()
+            folder.mkdir()
+            (folder / told.name).write_bytes(whole)
+            with pytest.raises(ArtefactError, match="Lucene says"):
+                opened(folder)
+        return opened(folder)
+
+    monkeypatch.setattr(lucene, "Reader", removed)
+    reader = Lucene(index.folder)
+    assert reader.manifest.build == index.manifest.build
+    assert found(reader) == found(index)
 
 
 def written(kind: type[Any], folder: Path, go_on: Any) -> None:

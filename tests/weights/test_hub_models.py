@@ -15,6 +15,12 @@ MODELS = {
     "o/both": ["config.json", "model.safetensors", "pytorch_model.bin", "onnx/model.onnx", "1_Pooling/config.json"],
     "o/older": ["config.json", "pytorch_model.bin", "tf_model.h5"],
     "o/bare": ["config.json"],
+    "o/graphs": [
+        "config.json",
+        "tokenizer.json",
+        *(f"onnx/model{n}.onnx" for n in ("_q4", "_quantized", "_uint8")),
+        "onnx/model_q4.onnx_data",
+    ],
 }
 
 
@@ -59,12 +65,12 @@ import json, sys
 from rankpipe import weights
 from rankpipe.errors import MissingWeights
 said = {}
-for name in [*sys.argv[1:], "o/both"]:
+for name in [*sys.argv[1:], "o/both", "o/graphs"]:
     try:
         before = weights.state(name)
         folder = weights.resolve(name)
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
-        said[name] = [before, weights.identity(folder), *files]
+        said[name + " again" * (name in said)] = [before, weights.identity(folder), *files]
     except MissingWeights as error:
         said[name] = [str(error)]
 print(json.dumps(said))
@@ -74,7 +80,7 @@ print(json.dumps(said))
         "HF_HOME": str(folder), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0",
         "RANKPIPE_CACHE": str(folder / "ours"), "RANKPIPE_OFFLINE": "",
     }  # fmt: skip
-    names = ["o/both", "o/older", "o/bare", "o/absent", "bge-base", f"o/older@{REVISION}"]
+    names = ["o/both", "o/older", "o/bare", "o/graphs", "o/absent", "bge-base", f"o/older@{REVISION}"]
     done = subprocess.run([sys.executable, "-c", code, *names], env=os.environ | there, capture_output=True, text=True)
     server.shutdown()
     server.server_close()
@@ -83,7 +89,7 @@ print(json.dumps(said))
 
 
 def test_a_model_is_downloaded_once_and_then_cached(said: dict[str, list[str]]) -> None:
-    assert said["o/both"] == [
+    assert said["o/both again"] == [
         "cached", f"hub:{REVISION[:12]}", "1_Pooling/config.json", "config.json", "model.safetensors"
     ]  # fmt: skip
 
@@ -91,6 +97,11 @@ def test_a_model_is_downloaded_once_and_then_cached(said: dict[str, list[str]]) 
 def test_older_forms_are_taken_where_there_is_no_safetensors(said: dict[str, list[str]]) -> None:
     assert said["o/older"] == ["hub", f"hub:{REVISION[:12]}", "config.json", "pytorch_model.bin"]
     assert said[f"o/older@{REVISION}"][1:] == said["o/older"][1:]
+
+
+def test_of_several_graphs_one_is_taken_where_there_is_nothing_else(said: dict[str, list[str]]) -> None:
+    assert said["o/graphs"][2:] == ["config.json", "onnx/model_quantized.onnx", "tokenizer.json"]
+    assert said["o/graphs again"][0] == "cached"
 
 
 def test_what_the_hub_lacks_is_said(said: dict[str, list[str]]) -> None:

@@ -1,5 +1,6 @@
 """The table of models, and what the names in it lead to."""
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from rankpipe import weights
 from rankpipe.catalog import installed
 from rankpipe.errors import MissingExtra, MissingWeights
 from rankpipe.retrieve import shelf
+from rankpipe.weights.graphfiles import features
 
 
 def test_every_model_can_be_had_somewhere() -> None:
@@ -77,6 +79,46 @@ def test_which_of_two_forms_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "model.onnx").touch()
     assert weights.graph(tmp_path) == tmp_path / "model.onnx"
     assert weights.is_onnx(str(tmp_path))
+
+
+ALL = ("_qint8_avx512_vnni", "_quint8_avx2", "_qint8_arm64", "_quantized", "_uint8")
+
+
+@pytest.mark.parametrize(
+    ("has", "there", "taken", "tried"),
+    [
+        ({"avx2", "avx512f", "avx512_vnni"}, ALL, "_qint8_avx512_vnni", "_qint8_avx512_vnni"),
+        ({"avx2"}, ALL, "_quint8_avx2", "_quint8_avx2"),
+        ({"arm64"}, ALL, "_qint8_arm64", "_qint8_arm64"),
+        (set(), ALL, "_quantized", "_quantized"),
+        ({"avx2"}, ("_qint8_avx512_vnni", "_int8"), "_int8", "_int8"),
+        ({"avx2"}, ("_qint8_avx512_vnni", "_q4"), "_qint8_avx512_vnni", None),  # of another processor: better than none
+        ({"avx2"}, ("", "_quint8_avx2"), "", "_quint8_avx2"),
+        ({"avx2"}, ("_q4", "_fp16"), None, None),
+    ],
+)
+def test_which_graph_is_run(
+    has: set[str], there: tuple[str, ...], taken: str | None, tried: str | None, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("rankpipe.weights.graphfiles.features", lambda: frozenset(has))
+    for place in ("onnx", "."):
+        (tmp_path / place).mkdir(exist_ok=True)
+        for name in there:
+            (tmp_path / place / f"model{name}.onnx").touch()
+        assert weights.graph(tmp_path) == (None if taken is None else tmp_path / place / f"model{taken}.onnx")
+        named = None if tried is None else (Path(place) / f"model{tried}.onnx").as_posix()
+        assert weights.quantised(tmp_path) == named
+    assert weights.is_onnx(str(tmp_path)) == (taken is not None)
+    (tmp_path / "model.safetensors").touch()
+    monkeypatch.setattr("rankpipe.weights.form.installed", lambda _: True)
+    assert weights.is_onnx(str(tmp_path)) == ("" in there)
+
+
+def test_what_this_processor_has() -> None:
+    told, told_of = features(), Path("/proc/cpuinfo")
+    assert told - {"arm64"} <= {*told_of.read_text("utf-8").split()} if told_of.exists() else {"arm64"}
+    assert ("arm64" in told) == (platform.machine() in ("arm64", "aarch64"))
 
 
 def test_identity_follows_content(tmp_path: Path) -> None:
