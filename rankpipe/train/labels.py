@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from rankpipe import store
 from rankpipe.data import Ranking
 from rankpipe.datasets import read_requests
+from rankpipe.disk import sha256
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.stage import Reranker
 from rankpipe.trec import read_run
@@ -24,6 +25,11 @@ Said = Mapping[str, float]  # of one query: document to label
 class Labels(Protocol):
     """Labels documents."""
 
+    @property
+    def checksum(self) -> str:
+        """Of what it goes by that no recipe says: a file's."""
+        ...
+
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
         """The labels of each ranking's documents; what has none is left out of lists.
 
@@ -35,6 +41,8 @@ class Labels(Protocol):
 @dataclass(frozen=True)
 class Judged:
     """The grades of the collection; what is not judged is not relevant, 0."""
+
+    checksum: ClassVar[str] = ""
 
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
         """Each document's grade."""
@@ -53,6 +61,8 @@ class Teacher:
     """
 
     stage: Reranker
+
+    checksum: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Reranker):
@@ -73,6 +83,11 @@ class Recorded:
 
     path: Path
 
+    @property
+    def checksum(self) -> str:
+        """The record's."""
+        return sha256(self._file)
+
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:  # noqa: ARG002
         """What is on record of each ranking's documents.
 
@@ -89,9 +104,11 @@ class Recorded:
         ]
 
     @cached_property
+    def _file(self) -> Path:
+        return store.open_artefact(self.path, kind=TAUGHT).path / FILE if self.path.is_dir() else self.path
+
+    @cached_property
     def _said(self) -> dict[str, Any]:
-        if ".jsonl" in self.path.suffixes:
-            return {r.query.id: {h.doc.id: h.score for h in r.hits} for r in read_requests(self.path)}
-        if self.path.is_dir():
-            return read_run(store.open_artefact(self.path, kind=TAUGHT).path / FILE).run
-        return read_run(self.path).run
+        if ".jsonl" in self._file.suffixes:
+            return {r.query.id: {h.doc.id: h.score for h in r.hits} for r in read_requests(self._file)}
+        return read_run(self._file).run

@@ -47,6 +47,11 @@ class Source(ABC):
     def collections(self) -> Sequence[Dataset]:
         """The opened collections."""
 
+    @property
+    @abstractmethod
+    def checksums(self) -> Sequence[str]:
+        """Of what lists are made by that neither the recipe nor a part says: the records of teachers."""
+
     @abstractmethod
     def parts(self, share: float = 0.0) -> tuple[Part, Part]:
         """What is learned from, and what is held out: no query and no relevant document of one is in the other.
@@ -71,7 +76,7 @@ class Source(ABC):
 
         :param node: these lists as their recipe has them.
         """
-        said = json.dumps([part.run, part.qrels], sort_keys=True)
+        said = json.dumps([part.run, part.qrels, *self.checksums], sort_keys=True)
         data = store.Data(
             " + ".join(dict.fromkeys(c.name for c in self.collections)), hashlib.sha256(said.encode()).hexdigest()
         )
@@ -152,6 +157,11 @@ class Lists(Source):
     def collections(self) -> Sequence[Dataset]:
         """The one."""
         return (self.collection,)
+
+    @property
+    def checksums(self) -> Sequence[str]:
+        """Of the labels, and of who tells false negatives."""
+        return [said.checksum for said in (self.labels, self.negatives.teacher) if said]
 
     def parts(self, share: float = 0.0) -> tuple[Part, Part]:
         """By the judgements; what is relevant in collections that lists shall be ``apart`` from is left out."""

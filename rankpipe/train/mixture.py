@@ -42,6 +42,11 @@ class Mixture(Source):
         """Of all sources."""
         return [lists.collection for lists in self.of]
 
+    @property
+    def checksums(self) -> Sequence[str]:
+        """Of all sources."""
+        return [one for lists in self.of for one in lists.checksums]
+
     def parts(self, share: float = 0.0) -> tuple[Part, Part]:
         """Of each source its parts; what one holds out of a collection, no other learns from."""
         both = [lists.parts(share) for lists in self.of]

@@ -210,7 +210,17 @@ class Tuning:
         with args.main_process_first(local=False):
             mine, theirs = lists.parts(dev.share if dev else 0.0)
             examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
+            self._forget_others(store.read_manifest(self.folder / "kept" / "lists").data.checksum)
             return examples, dev.held(lists, theirs) if dev else None
+
+    def _forget_others(self, lists: str) -> None:
+        """Checkpoints of other lists than these, by their checksum."""
+        mark = self.work / "lists"
+        if mark.exists() and mark.read_text("utf-8") != lists:
+            notice("the lists are others than before: training begins anew")
+            shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
+        with write(mark) as f:
+            f.write(lists)
 
     @cached_property
     def _parts(self) -> Parts:

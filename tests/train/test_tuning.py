@@ -204,3 +204,21 @@ def test_killed_for_good_it_goes_on(written: Any) -> None:
     done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["steps"] == 6
     assert all(torch.equal(v, tensors(killed)[k]) for k, v in tensors(whole).items())
+
+
+def test_a_teacher_that_says_other_things_is_learned_from_anew(
+    written: Any, tiny_path: Path, first_stage: Path, tmp_path: Path
+) -> None:
+    said = tmp_path / "said.trec"
+    said.write_text(first_stage.read_text())
+    lists = {"use": "lists", "data": str(tiny_path), "run": str(first_stage), "length": [3, 5]}
+    folder = written(examples={**lists, "labels": {"use": "recorded", "path": str(said)}})
+    for _ in range(2):
+        Tuning(folder).run()
+        before = [row["loss"] for row in read_log(folder) if "loss" in row]
+        assert len(before) == 3
+    said.write_text("".join(line.replace(" 0.", " -0.") for line in first_stage.read_text().splitlines(keepends=True)))
+    Tuning(folder).run()
+    after = [row["loss"] for row in read_log(folder) if "loss" in row]
+    assert len(after) == 3
+    assert all(a != b for a, b in zip(before, after, strict=True))
