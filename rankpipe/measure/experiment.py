@@ -29,7 +29,7 @@ from rankpipe.journal import Kept
 from rankpipe.measure.identity import identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
-from rankpipe.measure.results import Result, SystemResult
+from rankpipe.measure.results import Result, SystemResult, compared
 from rankpipe.progress import track
 from rankpipe.provenance import commit
 from rankpipe.retrieve import shelf
@@ -190,16 +190,18 @@ class Experiment:
     def measure(self, outcomes: Sequence[Outcome]) -> tuple[Result, dict[str, Evaluation]]:
         """The record to file, and each system's evaluation; a sampled system's is over its sample."""
         made, systems = {}, {}
+        average = self.tree.get("average", "judged")
+        runs = {o.system.name: trec.to_run(o.rankings) for o in outcomes}
         for outcome in outcomes:
-            sampled = self._sample(outcome.system)
-            qrels = {
-                q: grades for q, grades in self.data.qrels.items() if outcome.system.sample is None or q in sampled
-            }
-            run = trec.to_run(outcome.rankings)
-            made[outcome.system.name] = evaluate(run, qrels, self.measures, average=self.tree.get("average", "judged"))
-            systems[outcome.system.name] = SystemResult.of(made[outcome.system.name], outcome.rankings)
+            name, sampled = outcome.system.name, self._sample(outcome.system)
+            qrels = {q: g for q, g in self.data.qrels.items() if outcome.system.sample is None or q in sampled}
+            made[name] = evaluate(runs[name], qrels, self.measures, average=average)
+            systems[name] = SystemResult.of(made[name], outcome.rankings)
+        whole = {s.name: runs[s.name] for s in self.systems if s.sample is None}
+        against = compared(whole, self.data.qrels, self.measures, self.baseline, average)
         recipes = [self.tree, *(store.read_manifest(index).recipe for index in self.indexes)]
-        return Result(self.name, recipe.digest(recipes), self.data.data, SEED, systems, self._commit), made
+        given = (self.name, recipe.digest(recipes), self.data.data, SEED, systems)
+        return Result(*given, self.baseline, against, self._commit), made
 
     def _sample(self, system: System) -> frozenset[str]:
         """The queries a system runs on: all, or the same few whatever the system."""

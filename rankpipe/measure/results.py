@@ -15,10 +15,11 @@ from rankpipe.catalog import near
 from rankpipe.data import Ranking, Step
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, DataError
-from rankpipe.measure.compare import interval
-from rankpipe.measure.ranking import Evaluation
+from rankpipe.measure.compare import compare, interval
+from rankpipe.measure.ranking import Average, Evaluation
 from rankpipe.provenance import commit, versions
 from rankpipe.store import Data
+from rankpipe.trec import Qrels, Run
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,21 @@ class SystemResult:
 
 
 @dataclass(frozen=True)
+class Against:
+    """How far a system is from the recipe's baseline by one measure, query by query, and how surely; as
+    :class:`~rankpipe.measure.compare.Difference` has it.
+    """
+
+    delta: float
+    low: float | None
+    high: float | None
+    t_p: float | None
+    t_holm: float | None
+    randomisation_p: float | None
+    randomisation_holm: float | None
+
+
+@dataclass(frozen=True)
 class Result:
     """An experiment: which recipe, on what, by which code on which machine, and what came out."""
 
@@ -90,10 +106,26 @@ class Result:
     data: Data
     seed: int
     systems: dict[str, SystemResult]
+    baseline: str | None = None
+    against: dict[str, dict[str, Against]] = field(default_factory=dict)  # the baseline, by system and measure
     commit: str = field(default_factory=commit)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, str | int] = field(default_factory=lambda: machine())
     created: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
+
+
+def compared(
+    runs: Mapping[str, Run], qrels: Qrels, measures: Sequence[str], baseline: str, average: Average
+) -> dict[str, dict[str, Against]]:
+    """Each run against the baseline, by measure; nothing where there is no other, or the baseline is none of them."""
+    made: dict[str, dict[str, Against]] = {}
+    if baseline not in runs or len(runs) < 2:
+        return made
+    for d in compare(runs, qrels, measures, baseline=baseline, average=average).differences:
+        low, high = d.interval or (None, None)
+        found = Against(d.delta, low, high, d.t_p, d.t_holm, d.randomisation_p, d.randomisation_holm)
+        made.setdefault(d.system, {})[d.measure] = found
+    return made
 
 
 def costs(rankings: Iterable[Ranking]) -> tuple[Cost, ...]:
@@ -142,7 +174,10 @@ def read(path: Path) -> Result:
     tree = read_json(path)
     try:
         systems = {name: _system(s) for name, s in tree.pop("systems").items()}
-        return Result(**(tree | {"data": Data(**tree["data"]), "systems": systems}))
+        against = {
+            name: {measure: Against(**d) for measure, d in of.items()} for name, of in tree.pop("against", {}).items()
+        }
+        return Result(**(tree | {"data": Data(**tree["data"]), "systems": systems, "against": against}))
     except (TypeError, KeyError, AttributeError) as error:
         raise ArtefactError(f"{path}: not the result of an experiment ({error})") from None
 

@@ -63,7 +63,8 @@ def rewrite(text: str, root: Path) -> str:
 
 
 def table(words: Sequence[str], root: Path) -> list[str]:
-    """The lines of one table: a folder, then its columns; or ``catalog``, a room, and perhaps what names are like.
+    """The lines of one table: a folder, then its columns, or ``against`` for paired tests of an experiment's systems
+    against its baseline; or ``catalog``, a room, and perhaps what names are like.
 
     :raises DataError: If a column is none of the result's.
     :raises ArtefactError: If there is no result.
@@ -76,6 +77,8 @@ def table(words: Sequence[str], root: Path) -> list[str]:
     tree = read_json(path)
     if "rows" in tree:
         return _markdown(*_rows(tree["rows"], chosen), _origin(tree))
+    if words[1:] == ["against"]:
+        return _markdown(*_against(read(path)), _origin(tree))
     return _markdown(*_systems(read(path), chosen), _origin(tree))
 
 
@@ -107,6 +110,24 @@ def _systems(result: Result, chosen: Mapping[str, str]) -> tuple[list[str], list
         spent = {name: _number(sum(getattr(c, name) for c in s.costs)) for name in costs}
         shown = [_interval(s.values[m]) if m in s.values else spent.get(m, "") for m in measures]
         rows.append([name, *shown, figure(s.judged_at_10), queries, _number(s.seconds) if s.costs else ""])
+    return head, rows
+
+
+def _against(result: Result) -> tuple[list[str], list[list[str]]]:
+    head = [
+        f"against {result.baseline}",
+        "measure",
+        "difference",
+        "p, randomisation",
+        "p, t-test",
+        "p, randomisation, Holm",
+    ]
+    rows = []
+    for name, of_measure in result.against.items():
+        for measure, d in of_measure.items():
+            between = "" if d.low is None or d.high is None else f" [{figure(d.low, '+')}, {figure(d.high, '+')}]"
+            ps = ["" if p is None else figure(p) for p in (d.randomisation_p, d.t_p, d.randomisation_holm)]
+            rows.append([name, measure, figure(d.delta, "+") + between, *ps])
     return head, rows
 
 

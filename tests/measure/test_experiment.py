@@ -12,9 +12,10 @@ import rankpipe
 from rankpipe import Query, disk, store, trec
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.journal import Kept
+from rankpipe.measure.compare import compare
 from rankpipe.measure.experiment import Experiment
 from rankpipe.measure.identity import _code
-from rankpipe.measure.results import expected
+from rankpipe.measure.results import expected, file, read
 from rankpipe.rerank.prompts import TEMPLATES
 from tests.engines import Others
 from tests.lm.server import say, serving
@@ -84,6 +85,13 @@ def test_from_recipe_to_result(house: Path) -> None:
     assert (result.systems["bm25"].queries, result.systems["llm"].queries) == (8, 3)
     assert all(len(r.hits) <= 5 for r in outcomes[1].rankings)
     assert [c.stage for c in result.systems["llm"].costs] == ["BM25", "Listwise"]
+    runs = {o.system.name: trec.to_run(o.rankings) for o in outcomes[:2]}  # the sampled one is compared with nothing
+    found = compare(runs, made.data.qrels, made.measures, baseline="bm25").differences
+    assert {(d.system, d.measure): (d.delta, d.interval, d.t_p, d.randomisation_p) for d in found} == {
+        (name, measure): (a.delta, (a.low, a.high), a.t_p, a.randomisation_p)
+        for name, of in result.against.items() for measure, a in of.items()
+    }  # fmt: skip
+    assert read(file(result, house)) == result
     assert expected(result, made.tree["expect"]) == [
         f"cut: R@100 is {result.systems['cut'].values['R@100'].mean:.4f}, expected 0 to 0.01"
     ]
@@ -381,8 +389,8 @@ def test_a_reranker_on_a_server_is_asked_once_and_its_key_is_nowhere(
     asked = server.bodies("/v1/rerank")
     assert sum(s.calls for r in made[0][0].rankings for s in r.steps) == len(asked)
     assert {headers["Authorization"] for _, _, headers in server.asked} == {f"Bearer {secret}"}
-    for file in (p for p in house.rglob("*") if p.is_file()):
-        assert secret.encode() not in file.read_bytes(), file
+    for path in (p for p in house.rglob("*") if p.is_file()):
+        assert secret.encode() not in path.read_bytes(), path
 
 
 def test_a_cache_of_answers_may_be_new_or_full(house: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from rankpipe.catalog import CATALOG
 from rankpipe.errors import ArtefactError, DataError
-from rankpipe.measure.results import Cost, Result, SystemResult, Value, file
+from rankpipe.measure.results import Against, Cost, Result, SystemResult, Value, file
 from rankpipe.measure.tables import figure, rewrite
 from rankpipe.store import Data
 
@@ -82,6 +82,19 @@ def test_a_table_of_an_experiment(root: Path) -> None:
     assert written.startswith("# Title\n\n<!-- table: eval/scifact -->\n\n| ")
     assert written.endswith("<!-- /table -->\n\nEnd.")
     assert "old" not in written
+
+
+def test_a_table_of_paired_tests(tmp_path: Path) -> None:
+    against = {
+        "dense": {"nDCG@10": Against(-0.0157, -0.03, 0.002, 0.04, 0.08, 0.0005, 0.001), "RR": Against(0.1, *[None] * 6)}
+    }
+    file(replace(RESULT, baseline="bm25", against=against), tmp_path / "eval" / "scifact")
+    assert cells(rewrite(text("eval/scifact against"), tmp_path)) == [
+        ["against bm25", "measure", "difference", "p, randomisation", "p, t-test", "p, randomisation, Holm"],
+        ["---", *["---:"] * 5],
+        ["dense", "nDCG@10", "-.0157 [-.0300, +.0020]", ".0005", ".0400", ".0010"],
+        ["dense", "RR", "+.1000", "", "", ""],
+    ]
 
 
 def test_word_for_word(root: Path) -> None:
