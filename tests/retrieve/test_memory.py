@@ -187,8 +187,7 @@ def test_goes_on_before_a_segment_that_was_harmed(name: str, harmed: int, tmp_pa
         index = KINDS[name](data, tmp_path / "index", memory=LITTLE)  # type: ignore[call-arg]
     [said] = [text for text in heard.notices if "harmed" in text]
     assert (
-        said
-        == f"{path} was harmed since it was written; segment {path.parent.name} and those after it are built again"
+        said == f"{path} was harmed since it was written; segment {path.parent.name} and those after it are built again"
     )
     assert [*index.documents()] == DOCS
     assert damages(index.manifest) == []
