@@ -8,11 +8,12 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from rankpipe.errors import DataError
+from rankpipe.errors import ArtefactError, DataError
 
 SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
@@ -71,3 +72,13 @@ def linked(old: Path, new: Path) -> None:
 def same(old: Path, new: Path) -> bool:
     """Whether they are one file."""
     return new.exists() and old.samefile(new)
+
+
+def refuse_changed(folder: Path, facts: Mapping[str, Any]) -> None:
+    """:raises ArtefactError: If the artefact of these facts was changed since it was built."""
+    if batches := facts.get("batches"):
+        times = "once" if batches == 1 else f"{batches} times"
+        raise ArtefactError(
+            f"{folder}: changed {times} since it was built, which building it anew loses; to do so: --force, or in "
+            "Python `with rankpipe.store.replacing():`"
+        )

@@ -21,17 +21,22 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """A file that appears whole when the block ends, and not at all if it fails.
+    """A file that appears whole when the block ends, and not at all if it fails; a link still leads to it. What is no
+    file (a pipe, a terminal, ``/dev/stdout``) is written to as it is.
 
     :raises DiskError: If the disk is full or the folder cannot be written; the old file is untouched.
     """
+    text: dict[str, Any] = {"encoding": None if "b" in mode else "utf-8", "newline": None if "b" in mode else "\n"}
+    if path.is_relative_to("/dev") or (path.exists() and not path.is_file() and not path.is_dir()):
+        with disk_errors(path), open(path, mode, **text) as f:
+            yield f
+        return
+    path = path.resolve() if path.is_symlink() else path
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(
-                part, mode, encoding=None if "b" in mode else "utf-8", newline=None if "b" in mode else "\n"
-            ) as f:
+            with open(part, mode, **text) as f:
                 yield f
                 f.flush()
                 os.fsync(f.fileno())

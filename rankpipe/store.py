@@ -138,14 +138,16 @@ def refuse_other(folder: Path, kind: str, cure: str = "name another folder") -> 
     """Whether an artefact is there.
 
     :param cure: what to do about one of another kind.
-    :raises ArtefactError: If it is of another kind.
+    :raises ArtefactError: If it is of another kind, or was changed since it was built.
     """
     try:
-        known = read_manifest(folder).kind
+        there = read_manifest(folder)
     except ArtefactError:
         return False
-    if known != kind and not _replaces.get():
-        raise ArtefactError(f"{folder}: holds a {known!r}, which a {kind!r} does not replace; {cure}")
+    if not _replaces.get():
+        if there.kind != kind:
+            raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")
+        builds.refuse_changed(folder, there.facts)
     return True
 
 

@@ -70,18 +70,22 @@ def compact(folder: Folder) -> None:
 @show.verb(index, "export")
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl to write, in BEIR's layout.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl or .jsonl.gz to write, in BEIR's layout.")],
 ) -> None:
     """Write the documents of an index as a corpus that it could be built from.
 
     rankpipe index export my-index --out corpus.jsonl
     """
+    import gzip
+
     from rankpipe.disk import write
     from rankpipe.progress import track
     from rankpipe.retrieve.docs import line_of
 
+    if out.suffix not in ("", ".jsonl") and not out.name.endswith(".jsonl.gz"):
+        raise CommandError([f"--out {out}: a corpus is a .jsonl or a .jsonl.gz"])
     living = _living(folder)
-    with write(out, "wb") as f:
+    with write(out, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if out.suffix == ".gz" else raw as f:
         documents = track(living.documents(), f"export {folder}", len(living))
         f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}

@@ -51,14 +51,28 @@ def _flat(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_inputs(options: Mapping[str, Any]) -> None:
-    """:raises CommandError: If an output is one of the files that the command reads."""
+    """:raises CommandError: If an output is one of the files that the command reads, or documents or queries."""
     for name in OUTPUTS:
         out = options.get(name)
-        if not isinstance(out, Path) or not out.exists():
+        if not isinstance(out, Path):
             continue
+        if str(out) == "-":
+            raise CommandError([f"--{name} -: name a file, or /dev/stdout"])
+        if not out.exists():
+            continue
+        if _records(out):
+            raise CommandError([f"--{name} {out}: holds documents or queries; move them away, or name another place"])
         read = [path for other, value in options.items() if other not in NOT_READ for path in _files(other, value)]
         if any(path.exists() and path.samefile(out) for path in read):
             raise CommandError([f"--{name} {out}: this command reads it; name another place"])
+
+
+def _records(path: Path) -> bool:
+    """Whether a file is one of documents or queries, as of a BEIR folder, by its first line."""
+    if not path.is_file() or path.suffix != ".jsonl":
+        return False
+    with open(path, "rb") as f:
+        return f.readline(1 << 20).lstrip().startswith(b'{"_id"')
 
 
 def _files(name: str, value: Any) -> Iterator[Path]:

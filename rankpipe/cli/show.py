@@ -6,6 +6,7 @@ import functools
 import inspect
 import json as jsonlib
 import os
+import re
 import shlex
 import sys
 import threading
@@ -26,6 +27,7 @@ from rankpipe.errors import RankpipeError
 
 Verb = Callable[..., Any]
 INTERRUPTED = 130  # as shells have it
+STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # characters that a terminal obeys, but for tabs and lines
 
 
 @dataclass
@@ -178,8 +180,14 @@ def several(count: int, one: str, more: str = "") -> str:
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
     """A table, or lines where it would be too wide; columns are right-aligned, but for the first and ``text``."""
     if title:
-        out.print(title, style="italic", markup=False, highlight=False, soft_wrap=True)
-    out.print(laid(columns, [["" if cell is None else str(cell) for cell in row] for row in rows], out.width, text))
+        out.print(plain(title), style="italic", markup=False, highlight=False, soft_wrap=True)
+    told = [["" if cell is None else plain(str(cell)) for cell in row] for row in rows]
+    out.print(laid(columns, told, out.width, text))
+
+
+def plain(text: str) -> str:
+    """A text with its control characters, which would steer a terminal, spelled out."""
+    return STEERING.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def facts(title: str, told: Mapping[str, object]) -> None:

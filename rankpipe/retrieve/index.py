@@ -152,6 +152,11 @@ class Index(Retriever):
     def compact(self) -> Change:
         """Free the room of what is dead; search becomes as fast as it can be."""
 
+    @staticmethod
+    def _named(ids: Iterable[str]) -> list[str]:
+        """Each id once, in their order; one alone is one id."""
+        return [ids] if isinstance(ids, str) else [*dict.fromkeys(ids)]
+
     def _there(self, there: Sequence[str], documents: int) -> DataError:
         """The refusal to add documents of which some are there."""
         return DataError(

@@ -191,7 +191,7 @@ class Lucene(Index):
 
     def delete(self, ids: Iterable[str]) -> Change:
         """Delete documents by their ids; says which were not there."""
-        doomed = dict.fromkeys(ids)
+        doomed = self._named(ids)
         with self._amending() as draft:
             there = self._there_of(doomed, Reader(draft.folder))
             with self._writing(draft) as writer:

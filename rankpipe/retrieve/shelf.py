@@ -7,13 +7,13 @@ A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``b
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
-from rankpipe import recipe, store
+from rankpipe import builds, recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
@@ -139,11 +139,8 @@ def build(
         if force
         else store.staleness(folder, kind=index["use"], format=form, recipe=written, data=data.data)
     )
-    if not force and (batches := changes(folder)):
-        raise ArtefactError(
-            f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
-            "loses them"
-        )
+    if not force and (folder / "manifest.json").exists():
+        builds.refuse_changed(folder, store.read_manifest(folder).facts)  # a damaged one may be of a changed index
     if not why:
         return None
     if not force and (folder / "manifest.json").exists():
@@ -156,11 +153,12 @@ def build(
     if foreseen:
         _refuse(foreseen, folder, memory, shard)
         _tell(foreseen, folder, told)
-    if shard is None:
-        given = {"memory": memory} if memory else {}
-        kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
-    else:
-        _by_shards(kind, data, folder, index, written, engine or Local(), shard, size_bytes(memory))
+    with store.replacing() if force else nullcontext():
+        if shard is None:
+            given = {"memory": memory} if memory else {}
+            kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
+        else:
+            _by_shards(kind, data, folder, index, written, engine or Local(), shard, size_bytes(memory))
     if foreseen:
         made = store.read_manifest(folder)
         notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
