@@ -7,7 +7,7 @@ import sys
 from pathlib import Path, PosixPath
 from typing import Any
 
-from rankpipe.disk import damage, scratch
+from rankpipe.disk import damage, scratch, write
 
 HOLDER = """
 import sys
@@ -51,3 +51,24 @@ def test_a_file_that_is_removed_meanwhile_is_missing(tmp_path: Path) -> None:
     going = Going(tmp_path / "file")
     going.write_bytes(b"abc")
     assert damage(going, 3, "", look=True) == f"{going} is missing"
+
+
+def test_what_is_no_file_is_written_to_and_links_stay(tmp_path: Path) -> None:
+    pipe, link, target = tmp_path / "pipe", tmp_path / "link", tmp_path / "target"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with write(pipe) as f:
+            f.write("said")
+        assert (os.read(reader, 9), pipe.is_fifo()) == (b"said", True)
+    finally:
+        os.close(reader)
+    link.symlink_to(target)
+    for text in ("new", "newer"):
+        with write(link) as f:
+            f.write(text)
+        assert (link.is_symlink(), target.read_text()) == (True, text)
+    with write(Path("/dev/null"), "wb") as f:
+        f.write(b"gone")
+    assert Path("/dev/null").is_char_device()
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "link", "target"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,8 @@ def export(
     if out.suffix not in ("", ".jsonl") and not out.name.endswith(".jsonl.gz"):
         raise CommandError([f"--out {out}: a corpus is a .jsonl or a .jsonl.gz"])
     living = _living(folder)
-    with write(out, "wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if out.suffix == ".gz" else raw as f:
+    gz = out.suffix == ".gz"
+    with write(out, "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if gz else nullcontext(file) as f:
         documents = track(living.documents(), f"export {folder}", len(living))
         f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}

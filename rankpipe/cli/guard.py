@@ -60,11 +60,11 @@ def _refuse_inputs(options: Mapping[str, Any]) -> None:
             raise CommandError([f"--{name} -: name a file, or /dev/stdout"])
         if not out.exists():
             continue
-        if _records(out):
-            raise CommandError([f"--{name} {out}: holds documents or queries; move them away, or name another place"])
         read = [path for other, value in options.items() if other not in NOT_READ for path in _files(other, value)]
         if any(path.exists() and path.samefile(out) for path in read):
             raise CommandError([f"--{name} {out}: this command reads it; name another place"])
+        if _records(out):
+            raise CommandError([f"--{name} {out}: holds documents or queries; move them away, or name another place"])
 
 
 def _records(path: Path) -> bool:

@@ -238,11 +238,8 @@ def line_of(doc: Doc, number: int) -> bytes:
     """A document as a line of JSON in BEIR's layout.
 
     :param number: which one it is, for errors.
-    :raises DataError: If it has no id, anything but text where text belongs, half a character, or a field that is no
-        JSON.
+    :raises DataError: If it has half a character, or a field that is no JSON.
     """
-    if not (isinstance(doc.id, str) and doc.id and isinstance(doc.title, str) and isinstance(doc.text, str)):
-        raise DataError(f"document {number} ({doc.id!r}): id, title and text are text, and the id is not empty")
     told = {"_id": doc.id, "title": doc.title, "text": doc.text} | ({"metadata": doc.fields} if doc.fields else {})
     try:
         return json.dumps(told, ensure_ascii=False, allow_nan=False).encode() + b"\n"

@@ -1,5 +1,6 @@
 """What a command refuses before it does anything, with which exit code; and that one which fails leaves nothing."""
 
+import gzip
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -310,3 +311,35 @@ def test_a_recipe_that_is_elsewhere(rankpipe: Rankpipe) -> None:
         assert "eval/scifact: no such recipe here; rankpipe's own come with a clone of its repository" in said
         assert "rankpipe demo writes some" in said
         assert "repository" not in refused(rankpipe, verb, "mine.yaml", code=4)
+
+
+def test_documents_and_queries_are_not_written_over(rankpipe: Rankpipe) -> None:
+    Path("other.jsonl").write_text('{"_id": "a", "text": "b"}\n')
+    for words in (("index", "export", "words"), ("search", "words", "--data", "mine")):
+        assert "holds documents or queries" in refused(rankpipe, *words, "--out", "other.jsonl", code=2)
+        assert "or /dev/stdout" in refused(rankpipe, *words, "--out", "-", code=2)
+    assert "a corpus is a .jsonl" in refused(rankpipe, "index", "export", "words", "--out", "x.parquet", code=2)
+
+
+def test_what_was_changed_is_not_built_over_even_if_its_manifest_is_damaged(rankpipe: Rankpipe) -> None:
+    rankpipe("index", "delete", "words", "tide-1")
+    assert "changed once since it was built" in refused(rankpipe, "index", "build", "words", "--data", "mine", code=6)
+    manifest = Path("words/manifest.json")
+    manifest.write_text(manifest.read_text().replace("created", "creates"))
+    assert "damaged manifest" in refused(rankpipe, "index", "build", "words", "--data", "mine", code=6)
+    rankpipe("index", "build", "words", "--data", "mine", "--force")
+
+
+def test_an_exported_corpus_may_be_packed(rankpipe: Rankpipe) -> None:
+    rankpipe("index", "export", "words", "--out", "out.jsonl.gz")
+    rankpipe("index", "export", "words", "--out", "out.jsonl")
+    assert gzip.decompress(Path("out.jsonl.gz").read_bytes()) == Path("out.jsonl").read_bytes()
+    rankpipe("index", "build", "again", "--data", "out.jsonl.gz")
+
+
+def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:
+    Path("evil.jsonl").write_text(json.dumps({"_id": "a", "text": "red \x1b[31m tea"}) + "\n")
+    rankpipe("index", "build", "evil", "--data", "evil.jsonl")
+    said = rankpipe("search", "evil", "tea").stdout
+    assert "\\x1b[31m" in said
+    assert "\x1b" not in said

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from rankpipe import store
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DataError
@@ -169,3 +170,17 @@ def test_segments_stay_few(fan: int, index: Living, monkeypatch: pytest.MonkeyPa
 def test_one_writer_at_a_time(index: Index) -> None:
     with index._amending(), pytest.raises(ArtefactError, match="another process is writing here"):
         type(index)(index.folder).delete(["a"])
+
+
+def test_python_does_not_build_over_changes(tiny: Dataset, tmp_path: Path) -> None:
+    index = BM25.build(tiny, tmp_path / "index")
+    assert index.delete("tide-1") == Change(deleted=1)  # one id, not its letters
+    with pytest.raises(ArtefactError, match="changed once since it was built"):
+        BM25.build(tiny, index.folder)
+    with store.replacing():
+        assert len(BM25.build(tiny, index.folder)) == 20
+
+
+def test_a_field_that_is_no_json_is_refused(index: Index) -> None:
+    with pytest.raises(DataError, match="its fields are no JSON"):
+        index.add([Doc("a", "x", fields={"n": float("nan")})])
