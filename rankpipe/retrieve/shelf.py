@@ -18,7 +18,7 @@ from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
 from rankpipe.engine import Engine, Local
-from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
+from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse, several
 from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
@@ -141,8 +141,8 @@ def build(
     )
     if not force and (batches := changes(folder)):
         raise ArtefactError(
-            f"{folder}: changed by {batches} batches since it was built from {data.name}; --force builds it anew and "
-            "loses them"
+            f"{folder}: changed by {several(batches, 'batch', 'batches')} since it was built from {data.name}; "
+            f"--force builds it anew and loses {'it' if batches == 1 else 'them'}"
         )
     if not why:
         return None
