@@ -80,9 +80,8 @@ class Index(Retriever):
                 compared = {KINDS[type(value)] for value in leaf.values}
                 for kind, n in kinds.items():
                     if kind == OBJECT:
-                        said.append(
-                            f"{leaf.field!r} is an object: name what is in it: {', '.join(self._inner(leaf.field))}"
-                        )
+                        inner = ", ".join(self._inner(leaf.field))
+                        said.append(f"{leaf.field!r} is an object, compare what is in it: {inner}")
                     elif kind not in compared:
                         which = several(n, "document, which does", "documents, which do")
                         said.append(f"{leaf.field!r} is a {kind} in {which} not meet {leaf}")

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -45,6 +46,10 @@ def test_only_what_makes_a_folder_has_arguments_for_it() -> None:
 def test_passages_and_other_names_of_indexes_have_a_page() -> None:
     assert {a["name"] for a in about.component("passages")["arguments"]} == {f.name for f in fields(Passages)}
     assert "how an index cuts long documents" in said_of("passages")
+    guide = (Path(__file__).parents[2] / "docs" / "guide-indexes.md").read_text("utf-8")
+    for f in fields(Passages):
+        default = {True: "true", None: "none", "max": "`max`"}.get(f.default, f.default)
+        assert f"| `passages.{f.name}` | {default} |" in guide
     assert "makes an index of the kind dense" in said_of("faiss")
     assert "efSearch" in said_of("faiss")
     late = said_of("late")
