@@ -32,6 +32,7 @@ CATALOG: dict[str, Entry] = {
     "milvus": Entry(
         "rankpipe.retrieve.milvus:Milvus", "dense, sparse or both, by a Milvus file or server", extra="milvus"
     ),
+    "passages": Entry("rankpipe.retrieve.passages:Passages", "how an index cuts long documents"),
     "run": Entry("rankpipe.retrieve.runs:RunFile", "the hits of a TREC run file"),
     "fuse": Entry("rankpipe.retrieve.fuse:Fuse", "several retrievers as one: RRF or normalised weighted sum"),
     "chain": Entry("rankpipe.stage:chain", "stages one after the other, for fuse"),

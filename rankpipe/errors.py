@@ -104,6 +104,11 @@ class Fault(str):
         return made
 
 
+def several(count: int, one: str, more: str = "") -> str:
+    """``1 query``, ``2 queries``."""
+    return f"{count} {one if count == 1 else more or one + 's'}"
+
+
 def placed(place: str, faults: Iterable[str]) -> list[str]:
     """The faults, each with its place."""
     said = ((f"{place}: {fault}", fault) for fault in faults)

@@ -20,7 +20,7 @@ from typing import Any
 
 from rankpipe import builds, seen
 from rankpipe.disk import disk_errors, fsync, lock, sha256, write
-from rankpipe.errors import ArtefactError
+from rankpipe.errors import ArtefactError, several
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
@@ -284,8 +284,9 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
 
 def cure(folder: Path, manifest: Manifest | None = None) -> str:
     """How to get a damaged artefact back; the manifest, if it can be read, knows of changes after the build."""
-    batches = manifest.facts.get("batches", 0) if manifest else 0
-    then = f", then make its {batches} batches of changes again, or bring back a copy" if batches else ""
+    made = manifest.facts.get("batches", 0) if manifest else 0
+    again = several(made, "batch", "batches")
+    then = f", then make its {again} of changes again, or bring back a copy" if made else ""
     if (folder / "recipe.yaml").exists():
         return f"build it again with: rankpipe index build {folder} --force{then}"
     return f"build it again from its documents{then}"

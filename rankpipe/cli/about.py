@@ -28,11 +28,14 @@ def tell(name: str) -> None:
     from rankpipe import weights
     from rankpipe.rerank.features import described
     from rankpipe.rerank.prompts import ours
+    from rankpipe.retrieve.shelf import ALSO
 
     features = described()
     told: dict[str, Any] = {}
     if name in CATALOG or name in plugins() or ":" in name:
         told["component"] = component(name)
+    if also := ALSO.get(name):
+        told["kind of index"] = {"name": also, **component(also)}
     if model := weights.find(name):
         told["model"] = asdict(model)
     if name in ours():
@@ -42,7 +45,7 @@ def tell(name: str) -> None:
     if name in EXTRAS:
         told["extra"] = extra(name)
     if not told:
-        known = [*CATALOG, *plugins(), *(m.alias for m in weights.known()), *ours(), *features, *EXTRAS]
+        known = [*CATALOG, *ALSO, *plugins(), *(m.alias for m in weights.known()), *ours(), *features, *EXTRAS]
         raise DataError(f"nothing here is called {name!r}{near(name, known) or '.'} See: rankpipe ls")
     show.emit(told, lambda: _human(name, told))
 
@@ -87,12 +90,18 @@ def _human(name: str, told: dict[str, Any]) -> None:
     def said(text: str) -> None:
         show.out.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    if part := told.get("component"):
+    def page(name: str, part: dict[str, Any]) -> None:
         said(f"{name}: {CATALOG[name].about}\n" if name in CATALOG else name)
         said(part["documentation"] + "\n")
         _table("Arguments (KEY: VALUE in a recipe, --set KEY=VALUE)", part["arguments"])
-        for verb in ("index", "fit"):
-            _table(f"Of rankpipe {verb} --set KEY=VALUE", part.get(verb, []))
+        for verb, made in (("index build", "index"), ("fit", "fit")):
+            _table(f"Of rankpipe {verb} --set KEY=VALUE", part.get(made, []))
+
+    if part := told.get("component"):
+        page(name, part)
+    if part := told.get("kind of index"):
+        said(f"rankpipe index build --use {name} makes an index of the kind {part['name']}\n")
+        page(part["name"], part)
     if model := told.get("model"):
         facts = {k.replace("_", " "): v for k, v in model.items() if v and not isinstance(v, dict)}
         show.facts(f"The model {name}", facts)

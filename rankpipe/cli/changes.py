@@ -12,13 +12,14 @@ import typer
 
 from rankpipe.cli import options, show
 from rankpipe.cli.index import Folder, index
-from rankpipe.cli.search import opened_index
-from rankpipe.errors import ArtefactError, CommandError, DataError
+from rankpipe.cli.search import opened_index, search
+from rankpipe.errors import ArtefactError, CommandError, DataError, several
 
 if TYPE_CHECKING:
     from rankpipe.data import Doc
     from rankpipe.retrieve.index import Change, Index
 
+show.verb(index, "search")(search)
 From = Annotated[str, typer.Option("--data", "-d", help=options.DATA_HELP)]
 
 
@@ -91,7 +92,7 @@ def export(
         documents = track(living.documents(), f"export {folder}", len(living))
         f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
     told = {"index": str(folder), "documents": len(living), "out": str(out)}
-    show.emit(told, lambda: show.out.print(f"{show.several(len(living), 'document')}: {out}", highlight=False))
+    show.emit(told, lambda: show.out.print(f"{several(len(living), 'document')}: {out}", highlight=False))
 
 
 def _docs(folder: Path, data: str) -> Iterator[Doc]:
@@ -112,10 +113,11 @@ def _change(folder: Path, change: Callable[[Index], Change]) -> None:
 
     def human() -> None:
         said = ", ".join(f"{n} {what}" for what, n in asdict(done).items() if what != "absent" and n)
-        show.out.print(f"{folder}: {said or 'done'}; {show.several(len(living), 'document')}", highlight=False)
+        show.out.print(f"{folder}: {said or 'done'}; {several(len(living), 'document')}", highlight=False)
         if done.absent:
             some = ", ".join(done.absent[:3])
-            show.warn(f"{len(done.absent)} were not there: {some}{'...' if len(done.absent) > 3 else ''}")
+            were = several(len(done.absent), "was", "were")
+            show.warn(f"{were} not there: {some}{'...' if len(done.absent) > 3 else ''}")
 
     show.emit(told, human)
 

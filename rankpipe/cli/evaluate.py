@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, options, show
+from rankpipe.errors import several
 from rankpipe.trec import Run
 
 if TYPE_CHECKING:
@@ -206,7 +207,7 @@ def _read(path: Path, opened: Dataset) -> Run:
             show.warn(oddity)
     run, dropped = opened.without_self_matches(run)
     if dropped:
-        show.remark(f"{path}: {show.several(dropped, 'hit')} dropped, being the query itself ({opened.name} does so)")
+        show.remark(f"{path}: {several(dropped, 'hit')} dropped, being the query itself ({opened.name} does so)")
     return run
 
 

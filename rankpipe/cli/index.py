@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,8 +104,7 @@ def info(folder: Folder) -> None:
         recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
         show.facts(f"{folder}: {made.kind} index of {made.data.name}", {"recipe": recipe, **facts})
         if listed := told.get("fields"):
-            rows = [(name, ", ".join(f"{k} {n}" for k, n in counts.items() if k != "documents"), counts["documents"])
-                    for name, counts in listed.items()]  # fmt: skip
+            rows = [(name, _values(name, counts, listed), counts["documents"]) for name, counts in listed.items()]
             show.table("Fields (--where, --show)", ("field", "values", "documents"), rows, text=("values",))
 
     show.emit(told, human)
@@ -158,6 +157,15 @@ def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
     show.out.print(said, highlight=False)
     if wanted is not None and found < wanted:
         show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
+
+
+def _values(name: str, counts: dict[str, int], listed: Iterable[str]) -> str:
+    """Of which kinds a field's values are, in how many documents; of an object, its fields by name."""
+    inner = ", ".join(field for field in listed if field.startswith(f"{name}."))
+    return ", ".join(
+        f"{kind} {n}" + (f" (has {inner})" if kind == "object" else "")
+        for kind, n in counts.items() if kind != "documents"
+    )  # fmt: skip
 
 
 def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> dict[str, Any]:

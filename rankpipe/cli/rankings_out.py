@@ -9,8 +9,8 @@ from typing import Any
 
 from rankpipe import trec
 from rankpipe.cli import beside, show
-from rankpipe.cli.show import several
 from rankpipe.data import Doc, Ranking
+from rankpipe.errors import several
 
 SHOWN_QUERIES = 3
 COUNTS = ("calls", "tokens_in", "tokens_out", "repaired", "cut", "skipped")  # of a step

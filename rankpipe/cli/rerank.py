@@ -11,6 +11,7 @@ import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.cli.reranking import By, Given, remark
+from rankpipe.errors import several
 
 KEPT = "what is done is kept beside {}; to go on from there"
 
@@ -59,7 +60,7 @@ def rerank(
         reranker = work.kept(stage, identity(node, Path.cwd()), ledger=ledger)
         keys = {r.query.id: reranker.key(r) for r in rankings}
         if known := reranker.known.keys() & keys.values():
-            show.remark(f"going on where it stopped: {show.several(len(known), 'ranking is', 'rankings are')} done")
+            show.remark(f"going on where it stopped: {several(len(known), 'ranking is', 'rankings are')} done")
     reranker.batch = stage.batch
     remark(rankings, stage)
     source = partial(Source.of, given.run, rankings)

@@ -172,11 +172,6 @@ def warn(text: str) -> None:
     err.print(f"[yellow]{escape(text)}[/]", soft_wrap=True, highlight=False)
 
 
-def several(count: int, one: str, more: str = "") -> str:
-    """``1 query``, ``2 queries``."""
-    return f"{count} {one if count == 1 else more or one + 's'}"
-
-
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, text: Sequence[str] = ()) -> None:
     """A table, or lines where it would be too wide; columns are right-aligned, but for the first and ``text``."""
     if title:

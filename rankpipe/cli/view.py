@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, beside, show
+from rankpipe.errors import several
 
 if TYPE_CHECKING:
     from rankpipe.rerank.ledger import Entry
@@ -47,7 +48,7 @@ def view(
     if window is None:
         show.emit([asdict(e) for e in mine], lambda: _query(query, mine, ended))
     elif window > len(mine):
-        raise DataError(f"{path}: query {query!r} has {show.several(len(mine), 'window')}, no number {window}")
+        raise DataError(f"{path}: query {query!r} has {several(len(mine), 'window')}, no number {window}")
     else:
         show.emit(asdict(mine[window - 1]), lambda: _window(mine[window - 1]))
 
@@ -92,7 +93,7 @@ def _query(query: str, entries: Sequence[Entry], ended: Mapping[str, int]) -> No
     ]
     show.table(f"query {query}", columns, rows, text=("shown", "understood", "kind"))
     if query in ended:
-        show.remark(f"ended by the budget: {show.several(ended[query], 'more call was', 'more calls were')} skipped")
+        show.remark(f"ended by the budget: {several(ended[query], 'more call was', 'more calls were')} skipped")
 
 
 def _window(entry: Entry) -> None:

@@ -1,7 +1,7 @@
 """The fields of a segment's documents: which documents have a value, by the value.
 
 ``fields/`` is an inverted index (:mod:`rankpipe.retrieve.postings`) whose terms are a field and a value of it as JSON,
-``["year", 2019]``: a field's values lie together, its texts first, then its numbers, its truth values, and what is not
+``["year", 2019]``: a field's values lie together, its texts first, then its numbers, its booleans, and what is not
 compared. The folder is not there if no document has a field.
 """
 
@@ -24,7 +24,7 @@ from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Rang
 LONG = 1000  # characters; a longer text exists, but is not compared
 MANY = 100  # values; likewise a longer list
 OTHER = "value too long or too deep to compare"
-SECTIONS = {"text": ('"', "#"), "number": ("-", "a"), "truth value": ("f", "u"), OTHER: ("{", "}")}  # first letters
+SECTIONS = {"text": ('"', "#"), "number": ("-", "a"), "boolean": ("f", "u"), OTHER: ("{", "}")}  # first letters
 Mask = NDArray[np.bool_]  # (documents,)
 
 
@@ -129,7 +129,7 @@ def kind_of(value: Any) -> str:
     if isinstance(value, str):
         return "text" if len(value) <= LONG else OTHER
     if isinstance(value, bool):
-        return "truth value"
+        return "boolean"
     return "number" if isinstance(value, int | float) else OTHER
 
 

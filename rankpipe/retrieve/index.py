@@ -12,11 +12,13 @@ from typing import ClassVar, Self
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc
-from rankpipe.errors import ArtefactError, DataError, RecipeError
-from rankpipe.retrieve.fields import SECTIONS
+from rankpipe.errors import ArtefactError, DataError, RecipeError, several
+from rankpipe.retrieve.fields import OTHER, SECTIONS
 from rankpipe.stage import FILTERS, Retriever
 from rankpipe.store import Draft, amend, open_artefact, read_manifest
 from rankpipe.where import KINDS, Filter
+
+OBJECT = "object"
 
 
 @dataclass(frozen=True)
@@ -71,28 +73,41 @@ class Index(Retriever):
         """
         said = []
         for leaf in dict.fromkeys(Filter.of(where).leaves):
-            kinds = {kind: n for kind in SECTIONS if (n := self.having(leaf.field, kind))}
-            if not kinds:
+            if not (kinds := self._kinds(leaf.field)):
                 others = [name for name in self.field_names() if name != leaf.field]
                 said.append(f"no document has a field {leaf.field!r}{near(leaf.field, others)}")
             elif leaf.values:
                 compared = {KINDS[type(value)] for value in leaf.values}
-                said += [
-                    f"{leaf.field!r} is a {kind} in {n} documents, which do not meet {leaf}"
-                    for kind, n in kinds.items()
-                    if kind not in compared
-                ]
+                for kind, n in kinds.items():
+                    if kind == OBJECT:
+                        inner = ", ".join(self._inner(leaf.field))
+                        said.append(f"{leaf.field!r} is an object, compare what is in it: {inner}")
+                    elif kind not in compared:
+                        which = several(n, "document, which does", "documents, which do")
+                        said.append(f"{leaf.field!r} is a {kind} in {which} not meet {leaf}")
         return said
 
     @property
     def known_fields(self) -> dict[str, dict[str, int]]:
-        """Of each field: how many documents have it ("documents"), and how many of them a text, a number, ... in it."""
+        """Of each field: how many documents have it ("documents"), and how many of them a text, a number, ... in it; an
+        object, whose fields are there by dotted names.
+        """
         told = {}
         for name in sorted({*self.field_names()}):
             if documents := self.having(name):
-                kinds = {kind: n for kind in SECTIONS if (n := self.having(name, kind))}
-                told[name] = {"documents": documents, **kinds}
+                told[name] = {"documents": documents, **self._kinds(name)}
         return told
+
+    def _kinds(self, field: str) -> dict[str, int]:
+        """How many documents have a value of each kind in a field; one that has fields itself is called an object."""
+        kinds = {kind: n for kind in SECTIONS if (n := self.having(field, kind))}
+        if OTHER in kinds and self._inner(field):
+            kinds[OBJECT] = kinds.pop(OTHER)
+        return kinds
+
+    def _inner(self, field: str) -> list[str]:
+        """The names of the fields in the object that a field is."""
+        return sorted({name for name in self.field_names() if name.startswith(f"{field}.") and self.having(name)})
 
     @abstractmethod
     def having(self, field: str, kind: str | None = None) -> int:

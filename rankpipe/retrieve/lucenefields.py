@@ -23,7 +23,7 @@ from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Rang
 FIELD = "fields"
 OF = "of"  # the field of passages that has the id of their document
 FIRST = "odd", "first_passages"  # field and term of the passages that their documents begin with
-SIGNS = {"text": '"', "number": "#", "truth value": "?", OTHER: "~"}
+SIGNS = {"text": '"', "number": "#", "boolean": "?", OTHER: "~"}
 TURNED = str.maketrans("0123456789", "9876543210")
 LARGE = 50_000  # digits before the point that a number does not have
 

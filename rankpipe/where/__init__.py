@@ -7,7 +7,7 @@ r"""Which documents may be found: conditions on their fields, as values or as te
 
 The text has ``year == 2019``, ``year >= 2019``, ``2019 <= year < 2021``, ``lang in (en, de)`` and ``exists(doi)``,
 joined by ``not``, ``and``, ``or`` and parentheses; ``!=`` and ``not in`` are short for a ``not``, ``=`` for ``==``. A
-word that is written as a number is one, ``true`` and ``false`` are truth values, anything else is text, and so is all
+word that is written as a number is one, ``true`` and ``false`` are booleans, anything else is text, and so is all
 that stands in quotes: ``code == "007"``. A field's name with other characters stands in backquotes. A ``\`` takes the
 meaning from the quote or ``\`` after it.
 
@@ -28,7 +28,7 @@ from typing import Any
 from rankpipe.errors import RecipeError
 
 Value = str | int | float | bool
-KINDS = {str: "text", int: "number", float: "number", bool: "truth value"}
+KINDS = {str: "text", int: "number", float: "number", bool: "boolean"}
 KEYWORDS = ("and", "or", "not", "in", "exists")
 BOUNDS = {">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
 TURNED = {">=": "<=", ">": "<", "<=": ">=", "<": ">"}
@@ -112,7 +112,7 @@ class Exists(Leaf):
 class Equals(Leaf):
     """The field has this value.
 
-    :raises RecipeError: If it is neither a text, nor a finite number, nor a truth value.
+    :raises RecipeError: If it is neither a text, nor a finite number, nor a boolean.
     """
 
     value: Value
@@ -133,7 +133,7 @@ class Equals(Leaf):
 class In(Leaf):
     """The field has one of these values; without any, no document meets it.
 
-    :raises RecipeError: If one is neither a text, nor a finite number, nor a truth value.
+    :raises RecipeError: If one is neither a text, nor a finite number, nor a boolean.
     """
 
     among: Iterable[Value]

@@ -1,6 +1,8 @@
 """What ``rankpipe ls NAME`` says of everything that has a name."""
 
 import re
+from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -9,6 +11,7 @@ from rankpipe import recipe
 from rankpipe.catalog import CATALOG, EXTRAS
 from rankpipe.cli import about, app, house
 from rankpipe.rerank.features import described
+from rankpipe.retrieve.passages import Passages
 
 assert house.ls  # registers it
 POINTER = re.compile(r"\b[Ss]ee :?[`A-Za-z]")  # to a place that the reader of a terminal does not have
@@ -38,6 +41,21 @@ def test_only_what_makes_a_folder_has_arguments_for_it() -> None:
     }  # fmt: skip
     assert "rankpipe fit" not in said_of("listwise")
     assert recipe.bind({"use": "listwise"}, "", method="fit") == ["listwise: cannot fit"]
+
+
+def test_passages_and_other_names_of_indexes_have_a_page() -> None:
+    assert {a["name"] for a in about.component("passages")["arguments"]} == {f.name for f in fields(Passages)}
+    assert "how an index cuts long documents" in said_of("passages")
+    guide = (Path(__file__).parents[2] / "docs" / "guide-indexes.md").read_text("utf-8")
+    for f in fields(Passages):
+        default = {True: "true", None: "none", "max": "`max`"}.get(f.default, f.default)
+        assert f"| `passages.{f.name}` | {default} |" in guide
+    assert "makes an index of the kind dense" in said_of("faiss")
+    assert "efSearch" in said_of("faiss")
+    late = said_of("late")
+    assert "late: a vector for each token" in late
+    assert "makes an index of the kind colbert" in late
+    assert "candidates" in late
 
 
 def test_what_classes_share_is_said_of_each() -> None:

@@ -65,6 +65,38 @@ def test_info_lists_the_fields(tmp_path: Path) -> None:
     assert "│year  │ text 2, number 2 │         3│" in CliRunner().invoke(app, ["index", "info", words]).stdout
 
 
+def test_info_names_what_is_in_an_object(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text(
+        '{"_id": "a", "text": "tea", "venue": {"name": "X", "at": {"city": "Y"}}, "open": true}\n'
+        '{"_id": "b", "text": "tea", "venue": {"name": "Z"}, "many": ' + str(list(range(101))) + "}\n"
+    )
+    words = str(tmp_path / "words")
+    assert CliRunner().invoke(app, ["index", "build", words, "--data", str(tmp_path / "c.jsonl")]).exit_code == 0
+    assert json.loads(CliRunner().invoke(app, ["index", "info", words, "--json"]).stdout)["fields"] == {
+        "many": {"documents": 1, "value too long or too deep to compare": 1},
+        "open": {"documents": 1, "boolean": 1},
+        "venue": {"documents": 2, "object": 2},
+        "venue.at": {"documents": 1, "object": 1},
+        "venue.at.city": {"documents": 1, "text": 1},
+        "venue.name": {"documents": 2, "text": 2},
+    }
+    said = " ".join(CliRunner().invoke(app, ["index", "info", words]).stdout.split())
+    assert "object 1 (has venue.at.city)" in said
+    odd = CliRunner().invoke(app, ["search", words, "tea", "--where", "venue == X"])
+    assert "'venue' is an object, compare what is in it: venue.at, venue.at.city, venue.name" in odd.stderr
+
+
+def test_one_is_not_many(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "tea"}\n{"_id": "b", "text": "tea"}\n')
+    words, ran = str(tmp_path / "words"), CliRunner().invoke
+    build = ["index", "build", words, "--data", str(tmp_path / "c.jsonl")]
+    assert ran(app, build).exit_code == 0
+    assert "1 was not there: z" in ran(app, ["index", "delete", words, "a", "z"]).stderr
+    assert "changed by 1 batch since" in ran(app, build).stderr
+    assert "2 were not there: y, z" in ran(app, ["index", "delete", words, "y", "z"]).stderr
+    assert "changed by 2 batches since" in ran(app, build).stderr
+
+
 def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> None:
     def ran(*words: str) -> Result:
         return CliRunner().invoke(app, words)

@@ -343,3 +343,7 @@ def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:
     said = rankpipe("search", "evil", "tea").stdout
     assert "\\x1b[31m" in said
     assert "\x1b" not in said
+
+
+def test_an_index_is_searched_by_its_verb_too(rankpipe: Rankpipe) -> None:
+    assert rankpipe("index", "search", "words", "tide").stdout == rankpipe("search", "words", "tide").stdout

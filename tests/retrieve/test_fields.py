@@ -190,12 +190,12 @@ def test_what_is_odd_is_told(books: BM25) -> None:
         "no document has a field 'yaer'; did you mean year?",
         "no document has a field 'zzz'",
     ]
-    assert books.told("not year >= 2000") == ["'year' is a text in 1 documents, which do not meet year >= 2000"]
+    assert books.told("not year >= 2000") == ["'year' is a text in 1 document, which does not meet year >= 2000"]
     assert books.told("year in (1999, '2001')") == []
     assert books.told("abstract == x or tags == 1.5 or tags == 1.5") == [
-        "'abstract' is a value too long or too deep to compare in 1 documents, which do not meet abstract == \"x\"",
-        "'tags' is a text in 1 documents, which do not meet tags == 1.5",
-        "'tags' is a value too long or too deep to compare in 1 documents, which do not meet tags == 1.5",
+        "'abstract' is a value too long or too deep to compare in 1 document, which does not meet abstract == \"x\"",
+        "'tags' is a text in 1 document, which does not meet tags == 1.5",
+        "'tags' is a value too long or too deep to compare in 1 document, which does not meet tags == 1.5",
     ]
     books.delete(["b"])
     assert books.told("year >= 2000") == []
@@ -288,7 +288,7 @@ def test_fields_of_an_index_are_counted(
         name: sum(meets(one, Exists(name)) for one in held) for name in sorted(names)
     }
     for name, counts in told.items():
-        for kind, alike in {"text": str, "truth value": bool}.items():
+        for kind, alike in {"text": str, "boolean": bool}.items():
             having = sum(any(isinstance(v, alike) for v in values(one, name)) for one in held)
             assert counts.get(kind, 0) == having
 

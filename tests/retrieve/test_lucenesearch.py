@@ -78,7 +78,7 @@ def test_terms_sort_as_values_do(a: float | str, b: float | str) -> None:
     """Those of a kind; by bytes, as Lucene sorts them, which is by code points."""
     [one], [other] = (terms({"a": value}) for value in (a, b))
     assert (one == other) == (KINDS[type(a)] == KINDS[type(b)] and a == b)
-    if KINDS[type(a)] == KINDS[type(b)] != "truth value":
+    if KINDS[type(a)] == KINDS[type(b)] != "boolean":
         assert (one.encode() < other.encode()) == (a < b)  # type: ignore[operator]
 
 
