@@ -13,17 +13,26 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rankpipe.disk import shown
 from rankpipe.errors import ArtefactError, DataError
+from rankpipe.progress import notice
 
 SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
+AMENDED = ".work-amended"  # no build's name: none goes on from it
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 
 
-def sweep(folder: Path, keep: Collection[str]) -> None:
-    """Remove builds that no manifest names: older ones, and what killed writers left."""
+def sweep(folder: Path, keep: Collection[str], why: str = "") -> None:
+    """Remove builds that no manifest names: older ones, and what killed writers left.
+
+    :param why: no build goes on from one that was interrupted, which is said.
+    """
     for left in (folder / "made").glob("*"):
         if OURS.fullmatch(left.name) and left.name not in keep:
+            size = sum(path.stat().st_size for path in left.rglob("*") if path.is_file())
+            if why and size and left.name.startswith(".work-") and left.name != AMENDED:
+                notice(f"{left} is removed ({shown(size)}): an interrupted build, {why}")
             shutil.rmtree(left, ignore_errors=True)
     for torn in folder.glob(".manifest.json.*.part"):
         torn.unlink()

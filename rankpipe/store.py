@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -100,7 +101,9 @@ def publish(
         named = _named(folder)
         if resume is not None:
             builds.take_up(folder, work, named)
-        builds.sweep(folder, {named, work.name} if resume is not None else {named})
+        else:
+            shutil.rmtree(work, ignore_errors=True)
+        builds.sweep(folder, {named, work.name}, "by other settings or of other data")
         with builds.working(work, goes_on=resume is not None):
             draft = Draft(work)
             yield draft
@@ -164,8 +167,8 @@ def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifes
     known = _Known(kind, format)
     with disk_errors(folder), lock(folder):
         old = open_artefact(folder, kind=kind, format=format)
-        work = folder / "made" / ".work-amended"  # no build's name: none goes on from it
-        builds.sweep(folder, {old.build})
+        work = folder / "made" / builds.AMENDED
+        builds.sweep(folder, {old.build}, "begun before this change")
         with builds.working(work):
             for name in old.files:
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -225,11 +228,8 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists() and any((folder / "made").glob("[!.]*")):
         raise ArtefactError(f"{path} is missing, though something was built here; {cure(folder)}")
     if not path.exists():
-        hint = (
-            f"build it with: rankpipe index build {folder}"
-            if (folder / "recipe.yaml").exists()
-            else "is the path right?"
-        )
+        there = (folder / "recipe.yaml").exists()
+        hint = f"build it with: rankpipe index build {folder}" if there else "is the path right?"
         raise ArtefactError(f"{folder}: nothing built here; {hint}")
     try:
         known = dict(json.loads(path.read_text("utf-8")))

@@ -13,6 +13,7 @@ import pytest
 from rankpipe import disk, seen
 from rankpipe.disk import lock, write
 from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.progress import listening
 from rankpipe.provenance import commit, digest
 from rankpipe.store import (
     Data,
@@ -25,6 +26,7 @@ from rankpipe.store import (
     replacing,
     staleness,
 )
+from tests.heard import Heard
 
 DATA = Data("docs", "abc")
 
@@ -85,6 +87,35 @@ def test_work_is_resumed_only_for_the_same_recipe_and_data(tmp_path: Path) -> No
     with pytest.raises(KeyError):
         begin("a", True)
     assert begin("b", False) == []
+
+
+def test_an_interrupted_build_is_not_removed_without_a_word(tmp_path: Path) -> None:
+    def begin(recipe: str, data: str = "abc", resume: object = True, fail: bool = True) -> list[str]:
+        kept = publish(tmp_path, kind="thing", recipe={"use": recipe}, data=Data("docs", data), resume=resume)
+        with listening(heard := Heard()), pytest.raises(KeyError) if fail else nullcontext(), kept as draft:
+            (draft.folder / "half").write_bytes(bytes(2048))
+            if fail:
+                raise KeyError
+        return heard.notices
+
+    def left() -> Path:
+        [work] = (tmp_path / "made").glob(".work-*")
+        return work
+
+    assert begin("a") == begin("a") == []
+    for how in ({"recipe": "b"}, {"recipe": "b", "data": "xyz"}, {"recipe": "b", "data": "xyz", "resume": "2GB"}):
+        before = left()
+        said = f"{before} is removed (2 KB): an interrupted build, by other settings or of other data"
+        assert begin(**how) == [said]  # type: ignore[arg-type]
+        assert not before.exists()
+    assert begin("b", "xyz", "2GB", fail=False) == []
+    (tmp_path / "made" / ".work-amended").mkdir()
+    (tmp_path / "made" / ".work-amended" / "half").write_text("half")
+    assert begin("c") == []
+    with listening(heard := Heard()), amend(tmp_path, kind="thing"):
+        pass
+    [said] = heard.notices
+    assert said.endswith("is removed (2 KB): an interrupted build, begun before this change")
 
 
 def test_work_is_left_only_where_a_build_goes_on_from_it(tmp_path: Path) -> None:

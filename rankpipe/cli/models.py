@@ -44,7 +44,7 @@ def listed() -> None:
 
     rankpipe models
     """
-    from rankpipe.retrieve.memory import shown
+    from rankpipe.disk import shown
     from rankpipe.weights import rankers
 
     tuned, known = [_row(made) for made in rankers.shelf()], aliases()

@@ -35,7 +35,7 @@ def train(
 
     accelerate launch --multi_gpu --num_processes 2 -m rankpipe.cli train models/listwise-smollm2-lora
     """
-    from rankpipe.retrieve.memory import shown
+    from rankpipe.disk import shown
     from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 

@@ -33,7 +33,8 @@ GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
 FEW = 10_000  # documents; so many are compared as fast as FAISS finds some of them
 LOOKS = 16  # documents that FAISS compares for each one it finds, about
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
-BLOCK = 1 << 13  # vectors handed over at once
+BLOCK = 1 << 13  # vectors handed over at once, if they are kept as other numbers than FAISS's
+SHARE = 4  # a quarter of the memory for what FAISS holds: as much is mapped; the rest is for its training and libraries
 
 
 def asked_for(recipe: dict[str, Any]) -> bool:
@@ -155,13 +156,13 @@ def build(
     :param factory: FAISS's word for it; "exact" if one is to be picked that has the recall.
     :param recall: the share of the ten nearest documents that is to be found; :data:`RECALL` if None.
     :param train: documents that it is trained on, at most.
-    :param memory: bytes of vectors that it is trained on take a quarter of this, at most.
+    :param memory: bytes of vectors that it is trained on take an eighth of this, at most.
     :return: what is known of it: factory, knob, recall at 10 and 100. The recall is below what was asked for where no
         knob of this factory is enough for that.
     :raises RecipeError: If FAISS cannot make, train or fill such an index.
     """
     documents, row = len(field.kept), 4 * field.kept.vectors.shape[1]
-    train = min(train, max(memory // 4 // row, 1))
+    train = min(train, max(memory // 8 // row, 1))
     for name in [factory] if factory != "exact" else _picked(documents, device):
         with working(f"FAISS index {name} of {documents} documents"):
             try:
@@ -251,8 +252,9 @@ def _filled(field: Field, factory: str, train: int, device: str) -> Faiss:
     if not index.is_trained:
         places = np.random.default_rng(0).choice(len(kept), min(train, len(kept)), replace=False)
         index.train(kept.rows(np.sort(places)))
-    for start in range(0, len(kept), BLOCK):
-        index.add(np.ascontiguousarray(kept.rows(slice(start, start + BLOCK))))
+    step = len(kept) if kept.vectors.dtype == np.float32 else BLOCK  # what FAISS lets grow takes as much again
+    for start in range(0, len(kept), step):
+        index.add(np.ascontiguousarray(kept.rows(slice(start, start + step))))
     return Faiss(field, index, device)
 
 

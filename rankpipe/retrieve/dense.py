@@ -37,17 +37,19 @@ KEPT = ("model", "identity", "dimension", "store", "backend", "probe")  # facts 
 class Embedded(Segment):
     """Documents and their vectors."""
 
-    def __init__(self, folder: Path, store: str, device: str) -> None:
+    def __init__(self, folder: Path, store: str, device: str, indexed: bool = False) -> None:
         super().__init__(folder)
         self.store, self.device = store, device
+        self.indexed = indexed  # whether FAISS indexes it, if it is large
         self.knobs: Mapping[str, int] = {}  # of FAISS's index, turned otherwise than it was tuned
 
     @property
     def held(self) -> int:
         """Bytes that merging it holds, about."""
-        known = self.folder / "faiss.json"
-        row = approximate.row_bytes(self.field.kept.vectors.shape[1]) if known.exists() else 0
-        return super().held + row * len(self)
+        if not self.indexed:
+            return super().held
+        row = approximate.row_bytes(self.field.kept.vectors.shape[1])
+        return (super().held + row * len(self)) * approximate.SHARE // 2
 
     @cached_property
     def field(self) -> Field:
@@ -235,6 +237,7 @@ class Dense(Encoded[Encoder]):
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
+            draft.share = approximate.SHARE
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)
@@ -260,7 +263,7 @@ class Dense(Encoded[Encoder]):
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Embedded:
         """A segment."""
-        return Embedded(folder, recipe["store"], recipe["device"])
+        return Embedded(folder, recipe["store"], recipe["device"], approximate.asked_for(recipe))
 
     def _opened(self, folder: Path) -> list[Embedded]:
         segments: list[Embedded] = super()._opened(folder)

@@ -14,9 +14,10 @@ from time import perf_counter
 from typing import Any
 
 from rankpipe.datasets import Dataset
+from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening, working
-from rankpipe.retrieve.memory import ANY, shown, size_bytes
+from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.trial import Trial
 
 SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, where that takes less than QUICK_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 
+from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 
 ANY = sys.maxsize
@@ -32,12 +33,3 @@ def size_bytes(said: str | int | None) -> int:
     if made < LEAST:
         raise RecipeError([f"memory: {said!r}; expected {shown(LEAST)} or more, as in memory='1GB'"])
     return made
-
-
-def shown(size: float) -> str:
-    """A number of bytes for people: ``1.5 GB``."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1024
-    return f"{size:.3g} TB"

@@ -51,11 +51,14 @@ class Part(Draft):
     row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
     rows: int = 0  # bytes held by now for documents
     held: int = 0  # and for all else that grows with them
+    share: int = 2  # one part in so many of the memory may grow with the documents
 
     @property
     def most(self) -> int:
-        """Bytes that may grow with the documents: half, for the end of the work takes as much again."""
-        return self.memory // 2
+        """Bytes that may grow with the documents: half, for the end of the work takes as much again; of what FAISS
+        indexes a quarter (:data:`rankpipe.retrieve.approximate.SHARE`).
+        """
+        return self.memory // self.share
 
     @property
     def block(self) -> int:

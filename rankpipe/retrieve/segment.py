@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -96,14 +96,26 @@ def runs(segments: Iterable[Segment], memory: int) -> Iterator[list[Segment]]:
 
 
 def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int) -> dict[str, Any]:
-    """What is worth knowing of an index: ``counts`` summed over the segments, all else as the last one says."""
+    """What is worth knowing of an index: ``counts`` summed over the segments, recall as the mean of its documents, all
+    else as the last one says.
+    """
     whole = [made for made in folders(folder) if (made / "facts.json").exists()]
     told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
     segments = [Segment(made) for made in whole]
     found = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in counts}
+    found |= _recall(told, segments)
     found |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
     found |= {"memory_bytes": memory} if memory < ANY else {}
     if not cut:
         return {**found, "documents": found["documents"] - found["dead"]}
     alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
     return {**found, "documents": alive, "passages": found["documents"] - found["dead"]}
+
+
+def _recall(told: Sequence[dict[str, Any]], segments: Sequence[Segment]) -> dict[str, float]:
+    """What is found of the nearest, by the facts of those segments that say it, each for as many as are alive in it."""
+    made = {}
+    for name in {name for one in told for name in one if name.startswith("recall_at_")}:
+        said = [(one[name], max(len(s), 1)) for one, s in zip(told, segments, strict=True) if name in one]
+        made[name] = round(sum(share * weight for share, weight in said) / sum(weight for _, weight in said), 4)
+    return dict(sorted(made.items()))

@@ -13,9 +13,9 @@ from typing import Any
 
 from rankpipe import weights
 from rankpipe.catalog import need
+from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
-from rankpipe.retrieve.memory import shown
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.lora import LoRA
 from rankpipe.train.examples import Example

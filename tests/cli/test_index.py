@@ -94,7 +94,7 @@ def test_one_is_not_many(tmp_path: Path) -> None:
     assert "1 was not there: z" in ran(app, ["index", "delete", words, "a", "z"]).stderr
     assert "changed by 1 batch since" in ran(app, build).stderr
     assert "2 were not there: y, z" in ran(app, ["index", "delete", words, "y", "z"]).stderr
-    assert "changed by 2 batches since" in ran(app, build).stderr
+    assert "changed 2 times since" in ran(app, build).stderr
 
 
 def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> None:

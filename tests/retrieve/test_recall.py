@@ -10,11 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+from rankpipe.catalog import find
 from rankpipe.cli import app
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import embed, late, recall
+from rankpipe.retrieve import approximate, dense, embed, late, recall, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
@@ -81,6 +82,40 @@ def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
         assert said == pytest.approx(counted(index, asked, scores, k), abs=0.1)  # of other documents
+
+
+def test_of_several_segments_it_is_the_mean_of_their_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one is small, and finds nearly all; what is added, and what dies, changes the shares."""
+    monkeypatch.setattr(approximate, "cores", lambda: 1)
+    monkeypatch.setattr(recall, "WORTH", 60)
+    monkeypatch.setattr(late, "LEAST", 400)
+    monkeypatch.setattr(dense, "LEAST", 40)
+    drawn = {"use": "dense", "model": FAKE + "fakes:Drawn"}
+    nodes: list[dict[str, Any]] = [
+        {**drawn, "factory": "PQ4x4", "recall": 0.9},
+        {**drawn, "store": "int8"},
+        {**drawn, "store": "binary"},
+        {"use": "colbert", "model": FAKE + "models:Directions", "bits": 2},
+    ]
+    for number, node in enumerate(nodes):
+        shelf.build(DATA, tmp_path / f"{number}", node, shard=520)
+        index = find(node["use"])(tmp_path / f"{number}")
+        assert [len(s) for s in index.segments] == [520, 80]
+        said = weighed(index)
+        assert min(said) < index.manifest.facts["recall_at_10"] < max(said)
+        index.add([Doc(f"new{i}", DOCS[i].text) for i in range(50)])
+        index.delete([f"d{i}" for i in range(200)])
+        assert [len(s) for s in index.segments] == [320, 80, 50]
+        assert len(weighed(index)) == (3 if number == 0 else 2), "FAISS's are measured whenever they come"
+
+
+def weighed(index: Living) -> list[float]:
+    """The recall at 10 of the segments that say one, of which the index says the mean."""
+    told = [(json.loads((s.folder / "facts.json").read_text()), len(s)) for s in index.segments]
+    for k in recall.AT:
+        shares, weights = zip(*((one[f"recall_at_{k}"], n) for one, n in told if f"recall_at_{k}" in one), strict=True)
+        assert index.manifest.facts[f"recall_at_{k}"] == pytest.approx(np.average(shares, weights=weights), abs=1e-4)
+    return [one["recall_at_10"] for one, _ in told if "recall_at_10" in one]
 
 
 def test_the_command_line_says_it(tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ pytestmark = [
 from killed import Killed  # noqa: E402
 from tuned import TRAINING  # noqa: E402
 
+from rankpipe.disk import shown  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
-from rankpipe.retrieve.memory import shown  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402

@@ -21,7 +21,7 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "recipe": {"catalog", "errors", "provenance", "signature"},
     "signature": {"catalog"},
     "disk": {"errors"},
-    "builds": {"errors"},
+    "builds": {"disk", "errors", "progress"},
     "seen": {"disk", "errors", "progress"},
     "store": {"builds", "disk", "errors", "progress", "provenance", "seen"},
     "provenance": set(),

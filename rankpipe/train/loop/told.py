@@ -13,8 +13,8 @@ import torch
 import transformers
 
 from rankpipe import lines
+from rankpipe.disk import shown
 from rankpipe.progress import running
-from rankpipe.retrieve.memory import shown
 from rankpipe.train.optimizers.storage import state_bytes
 
 if TYPE_CHECKING:
