@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from rankpipe.cli import app, index, search
+from rankpipe.cli import app, changes, index, search
 from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import approximate, dense, forecast
 
 assert index.build  # registers its verbs
+assert changes.delete
 assert search.search
 
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from rankpipe.cli import options, show
+from rankpipe.cli import options
+from rankpipe.errors import several
 from tests.cli.test_cli import Rankpipe, rankpipe
 
 __all__ = ["rankpipe"]
 
 
 def test_several() -> None:
-    assert [show.several(n, "window") for n in (0, 1, 2)] == ["0 windows", "1 window", "2 windows"]
-    assert show.several(1, "query has", "queries have") == "1 query has"
+    assert [several(n, "window") for n in (0, 1, 2)] == ["0 windows", "1 window", "2 windows"]
+    assert several(1, "query has", "queries have") == "1 query has"
 
 
 @pytest.mark.parametrize(
