@@ -93,7 +93,7 @@ def test_one_is_not_many(tmp_path: Path) -> None:
     build = ["index", "build", words, "--data", str(tmp_path / "c.jsonl")]
     assert ran(app, build).exit_code == 0
     assert "1 was not there: z" in ran(app, ["index", "delete", words, "a", "z"]).stderr
-    assert "changed by 1 batch since" in ran(app, build).stderr
+    assert "changed once since" in ran(app, build).stderr
     assert "2 were not there: y, z" in ran(app, ["index", "delete", words, "y", "z"]).stderr
     assert "changed 2 times since" in ran(app, build).stderr
 
