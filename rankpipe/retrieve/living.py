@@ -115,7 +115,8 @@ class Living(Index):
             part = Part(folder / "000000", memory=memory, known=())
             part.folder.mkdir()
             make(part.counted(cut.split(docs) if cut else docs), part)
-            return Trial(len(docs), part.rows, cls.size(part.folder, recipe), part.held - part.rows)
+            size, words = cls.size(part.folder, recipe), part.held - part.rows
+            return Trial(len(docs), part.rows, size, words, without=part.without)
 
         return tried
 
