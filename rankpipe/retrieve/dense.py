@@ -107,7 +107,7 @@ class Dense(Encoded[Encoder]):
     ) -> None:
         self.device, self.efSearch, self.nprobe = device, efSearch, nprobe
         super().__init__(index, k, where)
-        if faults := approximate.unturnable([s.nearest for s in self.segments], self._knobs):
+        if self.part is None and (faults := approximate.unturnable([s.nearest for s in self.segments], self._knobs)):
             raise RecipeError(faults)
 
     @classmethod
