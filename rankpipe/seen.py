@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,18 +22,23 @@ LARGE = 64 << 20  # bytes of an artefact; a smaller one is read whenever it is o
 Files = Mapping[Path, tuple[int, str]]  # size_bytes, sha256
 
 
-def damages(folder: Path, files: Files, *, all_of_them: bool = False) -> list[str]:
+def damages(
+    folder: Path, files: Files, *, all_of_them: bool = False, among: Collection[Path] | None = None
+) -> list[str]:
     """What is wrong with the files of an artefact: missing, of another size or of another checksum.
 
     :param all_of_them: read also what was seen to be whole.
+    :param among: which are read, if not all; of the others only the size is looked at.
     """
     known = {} if all_of_them or not _large(files) else _noted(folder)
     stamps = {path: _stamp(path) for path in files}  # before they are read: what is written to meanwhile is not known
     with working(f"checksums of {folder}"):
-        looks = ((path, *told, known.get(stamps[path]) != told[1]) for path, told in files.items())
+        seen = {path: known.get(stamps[path]) == told[1] for path, told in files.items()}
+        read = {path: not there and (among is None or path in among) for path, there in seen.items()}
+        looks = ((path, *told, read[path]) for path, told in files.items())
         faults = [fault for look in looks if (fault := damage(*look))]
     if not faults:
-        note(folder, files, stamps)
+        note(folder, {path: told for path, told in files.items() if seen[path] or read[path]}, stamps)
     return faults
 
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
@@ -242,10 +242,11 @@ def read_manifest(folder: Path) -> Manifest:
         raise ArtefactError(f"{path}: damaged manifest ({error}); {cure(folder)}") from None
 
 
-def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
+def open_artefact(folder: Path, *, kind: str, format: int = 1, read: Callable[[str], bool] = bool) -> Manifest:
     """What lies in ``folder``, checked: of this kind, whole, and bit for bit as it was written. Files of an artefact of
     over 64 MiB are read only if they were written to since they were last seen to be whole.
 
+    :param read: whether a file of this name is to be read; of others only the size is looked at.
     :raises ArtefactError: If it is absent, foreign, of another format or damaged; names the file and the cure.
     """
     manifest = read_manifest(folder)
@@ -256,9 +257,9 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1) -> Manifest:
             f"{folder}: format {manifest.format}, this version reads {format} (made by rankpipe "
             f"{manifest.versions.get('rankpipe')}); {cure(folder)}"
         )
-    faults = seen.damages(folder, manifest.paths)
+    faults = seen.damages(folder, manifest.paths, among={manifest.path / name for name in manifest.files if read(name)})
     if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
-        return open_artefact(folder, kind=kind, format=format)
+        return open_artefact(folder, kind=kind, format=format, read=read)
     if faults:
         raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder, manifest)}")
     return manifest

@@ -110,6 +110,7 @@ class BM25(Living):
     kind = "bm25"
     portion = 1 << 20
     counts = (*Living.counts, "words", "postings")
+    shared = ("terms.npy", "terms.bin", "starts.npy", "lengths.npy", "lost.npy", "dead.npy")
 
     @classmethod
     def build(

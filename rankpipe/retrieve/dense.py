@@ -107,7 +107,7 @@ class Dense(Encoded[Encoder]):
     ) -> None:
         self.device, self.efSearch, self.nprobe = device, efSearch, nprobe
         super().__init__(index, k, where)
-        if faults := approximate.unturnable([s.nearest for s in self.segments], self._knobs):
+        if self.part is None and (faults := approximate.unturnable([s.nearest for s in self.segments], self._knobs)):
             raise RecipeError(faults)
 
     @classmethod
@@ -237,7 +237,7 @@ class Dense(Encoded[Encoder]):
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
             draft.row += approximate.row_bytes(way.dimension)
-            draft.share = approximate.SHARE
+            draft.share, draft.without = approximate.SHARE, "FAISS's building"
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)

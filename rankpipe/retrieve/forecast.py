@@ -37,11 +37,12 @@ class Forecast:
 
     :param documents: how many there will be; if nobody knows, :data:`UNKNOWN`, so that one can multiply.
     :param counted: whether they were.
-    :param seconds: without loading a model, and without FAISS's part.
+    :param seconds: without loading a model.
     :param memory_bytes: held at once, beside Python and the model.
     :param disk_bytes: that the build wants to be free.
     :param size_bytes: of the index in the end.
     :param sample: documents that were tried.
+    :param without: what is not in the seconds, which may take most of them; nothing if that is as nothing.
     """
 
     documents: int
@@ -51,11 +52,12 @@ class Forecast:
     size_bytes: int
     sample: int
     counted: bool = True
+    without: str = ""
 
     def __str__(self) -> str:
         each = "" if self.counted else "each "
         return (
-            f"{each}{self.documents} documents: about {_time(self.seconds)}, {shown(self.memory_bytes)} of memory and "
+            f"{each}{self.documents} documents: about {self._seconds}, {shown(self.memory_bytes)} of memory and "
             f"{shown(self.disk_bytes)} of disk on the way, {shown(self.size_bytes)} in the end (judged by "
             f"{self.sample} of them)"
         )
@@ -63,9 +65,13 @@ class Forecast:
     def beside(self, seconds: float, size_bytes: int) -> str:
         """What was foretold, and what came of it."""
         return (
-            f"foretold were about {_time(self.seconds)} and {shown(self.size_bytes)}; "
+            f"foretold were about {self._seconds} and {shown(self.size_bytes)}; "
             f"it took {_time(seconds)} and {shown(size_bytes)}"
         )
+
+    @property
+    def _seconds(self) -> str:
+        return _time(self.seconds) + (f" (without {self.without})" if self.without else "")
 
     def refuse(self, memory: float, disk: float) -> None:
         """Refuse what cannot come to its end.
@@ -128,9 +134,8 @@ def forecast(
     grown = WORK * _held(tried[-2:], together)
     held = last.fixed_bytes + beside(together) + (min(grown, limit) if limit < ANY and shard is None else grown)
     size = last.size_bytes * times
-    return Forecast(
-        documents, seconds * times, round(held), round(GROWTH * size), round(size), len(docs), data.count is not None
-    )
+    sizes = round(held), round(GROWTH * size), round(size)
+    return Forecast(documents, seconds * times, *sizes, len(docs), data.count is not None, last.without)
 
 
 def beside(documents: int) -> int:

@@ -49,6 +49,8 @@ class Index(Retriever):
 
     kind: ClassVar[str]
     format: ClassVar[int] = 1  # of the files; what another version of rankpipe wrote may be of another
+    shared: ClassVar[tuple[str, ...]] = ()  # files of a segment that a search of any other reads, too
+    part: Sequence[str] | None = None  # the names of the segments that are opened and searched, if not all
     where: Filter | None = None
 
     def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
@@ -120,7 +122,7 @@ class Index(Retriever):
     def refresh(self) -> Self:
         """Open what is there now."""
         while True:
-            self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format)
+            self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format, read=self._reads)
             try:
                 self._open()
             except (FileNotFoundError, ArtefactError):  # Lucene calls a file that has gone a damage of the one before
@@ -129,6 +131,11 @@ class Index(Retriever):
             else:
                 if read_manifest(self.folder).build == self.manifest.build:  # nothing was removed while it was opened
                     return self
+
+    def _reads(self, name: str) -> bool:
+        """Whether a search reads a file, by its name in the index."""
+        segment, _, file = name.partition("/")
+        return self.part is None or segment in self.part or file in self.shared
 
     @abstractmethod
     def _open(self) -> None:

@@ -115,7 +115,8 @@ class Living(Index):
             part = Part(folder / "000000", memory=memory, known=())
             part.folder.mkdir()
             make(part.counted(cut.split(docs) if cut else docs), part)
-            return Trial(len(docs), part.rows, cls.size(part.folder, recipe), part.held - part.rows)
+            size, words = cls.size(part.folder, recipe), part.held - part.rows
+            return Trial(len(docs), part.rows, size, words, without=part.without)
 
         return tried
 
@@ -157,14 +158,10 @@ class Living(Index):
         return [Ranking.scored(query, chain.from_iterable(found), self.k) for query, found in pairs]
 
     def _open(self) -> None:
-        self.segments = self.searched = self._opened(self.manifest.path)
-        for s in self.segments:
+        self.segments = self._opened(self.manifest.path)
+        self.searched = [s for s in self.segments if self.part is None or s.folder.name in self.part]
+        for s in self.searched:
             s.open()
-
-    def only(self, numbers: Sequence[int]) -> Self:
-        """Search these segments only, by what is known of all, until what is there now is opened again."""
-        self.searched = [self.segments[i] for i in numbers]
-        return self
 
     @property
     def passages(self) -> Passages | None:

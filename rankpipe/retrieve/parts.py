@@ -51,6 +51,7 @@ class Part(Draft):
     row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
     rows: int = 0  # bytes held by now for documents
     held: int = 0  # and for all else that grows with them
+    without: str = ""  # what is done to large ones only
     share: int = 2  # one part in so many of the memory may grow with the documents
 
     @property

@@ -128,9 +128,9 @@ class Make:
 class Spread(Retriever):
     """An index whose segments are searched side by side by the workers of an engine; finds what the index finds.
 
-    Each worker opens the index, and keeps its share of the segments; statistics are those of all. A worker that dies is
-    replaced, and asked again. Where the index was changed before a worker came to open it, the state that is open here
-    is searched here, without workers, which is said.
+    Each worker opens its share of the segments, and reads of the others what statistics are made of. A worker that dies
+    is replaced, and asked again. Where the index was changed before a worker came to open it, the state that is open
+    here is searched here, without workers, which is said.
 
     :param index: opened; it is searched as it is now.
     :raises RecipeError: If it is none of segments.
@@ -188,18 +188,24 @@ class Search:
 
     :param arguments: the index is opened with.
     :param build: which is to be found there.
+    :param part: names of its segments.
     """
 
     kind: type[Living]
     arguments: dict[str, Any]
     build: str
-    part: Sequence[int]
+    part: Sequence[str]
 
     @classmethod
     def of(cls, index: Living, part: Sequence[int]) -> Search:
         """The same index with the same arguments, which it keeps under their names."""
         kept = {name: getattr(index, name) for name in inspect.signature(type(index)).parameters if name != "index"}
-        return cls(type(index), {"index": index.folder, **kept}, index.manifest.build, part)
+        return cls(
+            type(index),
+            {"index": index.folder, **kept},
+            index.manifest.build,
+            [index.segments[i].folder.name for i in part],
+        )
 
     def __call__(self, batch: Sequence[Query]) -> list[Ranking]:
         """The best of these segments."""
@@ -208,7 +214,9 @@ class Search:
     @cached_property
     def index(self) -> Living:
         """Opened here."""
-        opened = self.kind(**self.arguments)
+        opened = self.kind.__new__(self.kind)
+        opened.part = self.part  # before it is opened, so that nothing else is read
+        opened.__init__(**self.arguments)  # type: ignore[misc]
         if opened.manifest.build != self.build:
             raise Changed(f"{opened.folder}: was changed since it was opened")
-        return opened.only(self.part)
+        return opened

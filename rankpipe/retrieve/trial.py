@@ -17,6 +17,7 @@ class Trial:
     :param words_bytes: in memory, for each word that is new.
     :param size_bytes: of their index, as they would count in a large one.
     :param fixed_bytes: in memory, however many they are.
+    :param without: what a build does with many documents only, so that it was not tried.
     """
 
     documents: int
@@ -24,6 +25,7 @@ class Trial:
     size_bytes: int
     words_bytes: int = 0
     fixed_bytes: int = 0
+    without: str = ""
 
 
 Try = Callable[[Sequence[Doc], Path], Trial]  # indexes documents in an empty folder

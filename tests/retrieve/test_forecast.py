@@ -79,6 +79,16 @@ def test_what_was_foretold_stands_beside_what_came(tmp_path: Path) -> None:
     assert re.search("foretold were about .* s and .* MB; it took .* s and .* MB$", heard.notices[-1])
 
 
+def test_what_was_not_tried_is_said(tmp_path: Path) -> None:
+    """FAISS's graph may take most of the time; nothing of the kind is said of others."""
+    for name in ("faiss", "dense"):
+        kind, how = KINDS[name]
+        with listening(heard := Heard()):
+            shelf.build(MANY, tmp_path / name, {"use": kind.kind, **how})
+        for said in (heard.notices[0], heard.notices[-1]):
+            assert bool(re.search(r"about \S+ \w+ \(without FAISS's building\)", said)) is (name == "faiss")
+
+
 def test_a_limit_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LEAST", 1)
     told = forecast.forecast(BM25, MANY, shelf.full(BM25, {"use": "bm25"}), memory=100_000)

@@ -179,6 +179,32 @@ def test_each_worker_searches_its_own_segments(data: Dataset, tmp_path: Path) ->
     assert [r.hits for r in fused(QUERIES)] == [r.hits for r in Fuse(index, index, k=9)(QUERIES)]
 
 
+@pytest.mark.parametrize("node", KINDS, ids=lambda node: node["use"])
+def test_a_worker_reads_no_segments_of_others(node: dict[str, Any], data: Dataset, tmp_path: Path) -> None:
+    """But of BM25's what statistics are made of; damage is refused by whom it concerns."""
+    shelf.build(data, tmp_path / "cut", node, shard=17)
+    index = opened(tmp_path / "cut", k=90)
+    expected = [r.hits for r in shards.Search.of(index, [0, 3])(QUERIES)]
+
+    def refused(name: str, part: list[int]) -> bool:
+        path = index.segments[5].folder / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        try:
+            assert [r.hits for r in shards.Search.of(index, part)(QUERIES)] == expected
+        except ArtefactError as error:
+            assert f"{name} is damaged" in str(error)  # noqa: PT017
+            return True
+        finally:
+            path.write_bytes(whole)
+        return False
+
+    assert not refused("docs.jsonl", [0, 3])
+    assert refused("docs.jsonl", [0, 5])
+    for name in ("terms.bin", "starts.npy", "lengths.npy") if node["use"] == "bm25" else ():
+        assert refused(name, [0, 3])
+
+
 def test_an_interrupted_build_goes_on(data: Dataset, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         shelf.build(data, tmp_path / "cut", BM, engine=Stopped(), shard=10)
