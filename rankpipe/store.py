@@ -92,7 +92,7 @@ def publish(
         :func:`replacing`).
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
-    refuse_other(folder, kind)
+    refuse_other(folder, kind, data=data)
     known = _Known(kind, format)
     told = [kind, format, recipe, asdict(data), resume]
     key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
@@ -137,19 +137,19 @@ def claim(folder: Path, kind: str, cure: str = "name another folder") -> None:
             raise ArtefactError(f"{folder}: holds {others[0]}, and nothing that was built; name another folder")
 
 
-def refuse_other(folder: Path, kind: str, cure: str = "name another folder") -> bool:
+def refuse_other(folder: Path, kind: str, cure: str = "name another folder", data: Data | None = None) -> bool:
     """Whether an artefact is there.
 
     :param cure: what to do about one of another kind.
-    :raises ArtefactError: If it is of another kind, or was changed since it was built.
+    :raises ArtefactError: If it is of another kind, or was built of these data and changed since.
     """
     try:
         there = read_manifest(folder)
     except ArtefactError:
         return False
-    if not _replaces.get():
-        if there.kind != kind:
-            raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")
+    if there.kind != kind and not _replaces.get():
+        raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")
+    if there.data == data and not _replaces.get():
         builds.refuse_changed(folder, there.facts)
     return True
 
