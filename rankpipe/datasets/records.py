@@ -27,7 +27,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BufferedReader
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def parse(line: str, place: str) -> dict[str, Any]:
     :raises DataError: If it is no JSON, no object, or holds half a character (a lone surrogate).
     """
     try:
-        record = json.loads(line, parse_constant=_number, parse_float=_number)
+        record = json.loads(line)
         if _SURROGATE.search(line):
             json.dumps(record, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -64,13 +63,6 @@ def parse(line: str, place: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise DataError(f"{place}: a JSON {type(record).__name__}, expected an object {{...}} on each line")
     return record
-
-
-def _number(said: str) -> float:
-    """:raises ValueError: If it is none that every reader of JSON knows."""
-    if not isfinite(number := float(said)):
-        raise ValueError(f"{said} is no number that JSON has")
-    return number
 
 
 def doc(record: Mapping[str, Any], place: str) -> Doc:

@@ -242,7 +242,7 @@ def line_of(doc: Doc, number: int) -> bytes:
     """
     told = {"_id": doc.id, "title": doc.title, "text": doc.text} | ({"metadata": doc.fields} if doc.fields else {})
     try:
-        return json.dumps(told, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        return json.dumps(told, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError as error:
         raise DataError(
             f"document {number} ({doc.id!r}): {error.object[error.start]!r} is half a character (a lone surrogate), "

@@ -26,8 +26,6 @@ def read(path: Path, *lines: str) -> list[Doc]:
     [
         ('{"_id": "b", "text": "x"', "not JSON"),
         ("b\tx", "not JSON"),
-        ('{"_id": "b", "text": "x", "year": NaN}', "NaN is no number that JSON has"),
-        ('{"_id": "b", "text": "x", "year": 1e400}', "1e400 is no number that JSON has"),
         ('["b", "x"]', "a JSON list, expected an object"),
         ('{"text": "x"}', "no '_id' or 'id' or"),
         ('{"_id": "b"}', "no 'text' or 'contents' or"),

@@ -207,7 +207,7 @@ def test_a_shard_without_a_token(compressed: None, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(late, "SHARD", 2)
     docs = [*collection(50).docs(), *(Doc(f"e{i}", "") for i in range(4)), *collection(5, 1, 100).docs()]
     for bits in (4, 16):
-        index = ColBERT.build(Dataset.of(docs), tmp_path, model=FAKE + "Directions", bits=bits)  # type: ignore[arg-type]
+        index = ColBERT.build(Dataset.of(docs), tmp_path / str(bits), model=FAKE + "Directions", bits=bits)  # type: ignore[arg-type]
         assert ranked(index.search("w1")) == kept(index, "w1")
         index.delete([f"d{i:04}" for i in range(50)])
         index.compact()

@@ -179,8 +179,3 @@ def test_python_does_not_build_over_changes(tiny: Dataset, tmp_path: Path) -> No
         BM25.build(tiny, index.folder)
     with store.replacing():
         assert len(BM25.build(tiny, index.folder)) == 20
-
-
-def test_a_field_that_is_no_json_is_refused(index: Index) -> None:
-    with pytest.raises(DataError, match="its fields are no JSON"):
-        index.add([Doc("a", "x", fields={"n": float("nan")})])
