@@ -76,18 +76,20 @@ class Connections:
         self.reached = False  # whether the server has ever taken one
         self._url, self._connect_s = url, connect_s
         self._lock, self._idle = Lock(), list[Idle]()
-        self._sockets, self._cuts = weakref.WeakSet[Any](), 0
+        self._sockets, self.cuts = weakref.WeakSet[Any](), 0
         weakref.finalize(self, _close, self._idle)
 
     @contextmanager
     def asked(
-        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], deadline: float
+        self, method: str, path: str, data: bytes | None, headers: Mapping[str, str], deadline: float, cuts: int
     ) -> Iterator[HTTPResponse]:
         """A reply, to be read whole inside.
 
         Where the server had closed the connection, which it may at any time between two requests, the request is sent
         once more over a new one.
 
+        :param cuts: how many there had been when it was decided to ask; after another one nothing is asked.
+        :raises ConnectionAbortedError: If there was another cut.
         :raises Unreached: If there is no connection within ``connect_s``.
         :raises TimeoutError: If the reply has not begun at the deadline; reading it raises the same.
         """
@@ -95,12 +97,14 @@ class Connections:
         def ask(connection: HTTPConnection) -> HTTPResponse:
             connection.sock.settimeout(left(deadline))
             with self._lock:
+                if self.cuts > cuts:
+                    raise ConnectionAbortedError
                 self._sockets.add(connection.sock)
             connection.response_class = partial(Reply, deadline=deadline)  # type: ignore[assignment]
             connection.request(method, path, data, dict(headers))
             return connection.getresponse()
 
-        connection, response = self._answered(ask, deadline)
+        connection, response = self._answered(ask, deadline, cuts)
         whole = False
         try:
             with response:
@@ -115,17 +119,16 @@ class Connections:
     def cut(self) -> None:
         """End all requests that are under way, for nobody waits for them any more."""
         with self._lock:
-            self._cuts += 1
+            self.cuts += 1
             for one in self._sockets:
                 with suppress(OSError):  # of one that is closed
                     socket.shutdown(one, SHUT_RDWR)
 
-    def _answered(self, ask: Ask, deadline: float) -> tuple[HTTPConnection, HTTPResponse]:
-        cuts = self._cuts
+    def _answered(self, ask: Ask, deadline: float, cuts: int) -> tuple[HTTPConnection, HTTPResponse]:
         if used := self._taken():
             with suppress(*STALE):
                 return used, _or_closed(used, ask)
-            if self._cuts > cuts:
+            if self.cuts > cuts:
                 raise ConnectionAbortedError
         new = self._made(deadline)
         return new, _or_closed(new, ask)

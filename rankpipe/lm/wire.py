@@ -132,9 +132,10 @@ class Wire:
         while True:
             try:
                 with self._slots:
+                    cuts = self._connections.cuts  # before the look at stop, which is set before they are cut
                     if stop.is_set():
                         raise ModelError(f"{url}: not asked any more, because another request failed for good")
-                    return read(self._once(url, data, probe))
+                    return read(self._once(url, data, probe, cuts))
             except Fault as fault:
                 failures += 1
                 self._pause(f"{url}: {fault}", failures, fault.asked_s, stop)
@@ -206,7 +207,7 @@ class Wire:
             notice(f"{what}; asking again in {wait_s:.0f} s (try {failures + 1} of {manners.tries})")
         manners.sleep(stop, wait_s)
 
-    def _once(self, url: str, data: bytes | None, probe: bool) -> Any:
+    def _once(self, url: str, data: bytes | None, probe: bool, cuts: int) -> Any:
         """One request.
 
         :raises Fault: If it may go better the next time.
@@ -215,7 +216,7 @@ class Wire:
         with self._lock:
             self.requests += 1
         within_s = min(self.manners.probe_s, self.manners.whole_s) if probe else self.manners.whole_s
-        status, content, after = self._exchange(url, data, self._secret(), within_s)
+        status, content, after = self._exchange(url, data, self._secret(), within_s, cuts)
         if status in PASSING:
             raise Fault(refused(status, content), _seconds(after))
         if not 200 <= status < 300:
@@ -228,13 +229,13 @@ class Wire:
                 raise Refusal(f"{url}: {said}{astray(self.url, status, content)}", status) from None
             raise Fault(said) from None
 
-    def _exchange(self, url: str, data: bytes | None, key: str, within_s: float) -> tuple[int, bytes, str]:
+    def _exchange(self, url: str, data: bytes | None, key: str, within_s: float, cuts: int) -> tuple[int, bytes, str]:
         """Status, body and Retry-After; the key, should the server have said it, is crossed out."""
         headers = {"Content-Type": "application/json", "User-Agent": "rankpipe"}
         headers |= {"Authorization": f"Bearer {key}"} if key else {}
         method, deadline = "GET" if data is None else "POST", monotonic() + within_s
         try:
-            with self._connections.asked(method, urlsplit(url).path, data, headers, deadline) as response:
+            with self._connections.asked(method, urlsplit(url).path, data, headers, deadline, cuts) as response:
                 content = _content(response, url)
                 return response.status, _crossed_out(content, key.encode()), response.headers.get("Retry-After", "")
         except Unreached:
