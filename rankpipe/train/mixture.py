@@ -15,6 +15,7 @@ from rankpipe.train.lists import Lists, Part, Source
 from rankpipe.train.split import apart
 
 T = TypeVar("T")
+Told = TypeVar("Told", Ranking, Example)
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,21 @@ class Mixture(Source):
 
     def rankings(self, part: Part) -> list[Ranking]:
         """Of each source its part's, under the names that queries have here."""
-        made = []
-        for n, (lists, own) in enumerate(zip(self.of, self._apart(part), strict=True)):
-            made += [replace(r, query=replace(r.query, id=f"{n}:{r.query.id}")) for r in lists.rankings(own)]
-        return made
+        both = enumerate(zip(self.of, self._apart(part), strict=True))
+        return [_called(r, n) for n, (lists, own) in both for r in lists.rankings(own)]
 
     def examples(self, part: Part) -> Iterator[Example]:
         """One source after another."""
-        for n, (lists, own) in enumerate(zip(self.of, self._apart(part), strict=True)):
-            for example in lists.examples(own):
-                yield replace(example, query=replace(example.query, id=f"{n}:{example.query.id}"))
+        both = enumerate(zip(self.of, self._apart(part), strict=True))
+        return (_called(e, n) for n, (lists, own) in both for e in lists.examples(own))
 
     def _apart(self, part: Part) -> list[Part]:
         """What of a part is whose, under the names that queries have there."""
         return [Part(_of(n, part.run), _of(n, part.qrels)) for n in range(len(self.of))]
+
+
+def _called(told: Told, n: int) -> Told:
+    return replace(told, query=replace(told.query, id=f"{n}:{told.query.id}"))
 
 
 def _of(n: int, named: Mapping[str, T]) -> dict[str, T]:
