@@ -119,10 +119,17 @@ def verify(folder: Folder) -> None:
     from rankpipe import store
 
     made = store.read_manifest(folder)
-    if faults := store.damages(made):
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
-    told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": []}
-    show.emit(told, lambda: show.out.print(f"{folder}: all {len(made.files)} files are as they were written"))
+    faults = store.damages(made)
+    told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": faults}
+
+    def human() -> None:
+        if faults:
+            raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
+        show.out.print(f"{folder}: all {len(made.files)} files are as they were written")
+
+    show.emit(told | ({"cure": store.cure(folder, made)} if faults else {}), human)
+    if faults:
+        raise typer.Exit(ArtefactError.exit_code)
 
 
 def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:

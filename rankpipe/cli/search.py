@@ -86,6 +86,7 @@ def search(
         opened = [Spread(one, cluster) for one in opened]
     retriever = opened[0]
     if how.others:
+        _compare(opened)
         retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), k=k)
     if where is not None:
         retriever = _filtered(retriever, opened, where)
@@ -94,6 +95,16 @@ def search(
         raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
     rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
+
+
+def _compare(indexes: Sequence[Retriever]) -> None:
+    """Tell if indexes that are fused cannot be of the same documents."""
+    from rankpipe.retrieve.index import Index
+
+    sizes = {str(index.folder): len(index) for index in indexes if isinstance(index, Index)}
+    if len({*sizes.values()}) > 1:
+        told = ", ".join(f"{folder} {n}" for folder, n in sizes.items())
+        show.warn(f"the fused indexes are not of the same documents; how many each has: {told}")
 
 
 def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:

@@ -23,6 +23,7 @@ from rankpipe.onnx import cores
 from rankpipe.progress import working
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
+from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.recall import drawn, measured, recall
 from rankpipe.retrieve.vectors import Vectors
 
@@ -45,6 +46,19 @@ def asked_for(recipe: dict[str, Any]) -> bool:
 def row_bytes(dimension: int) -> int:
     """What FAISS holds of a document, at most: its vector, and its neighbours in a graph."""
     return 4 * dimension + 272
+
+
+def prepare(draft: Part, factory: str, dimension: int) -> None:
+    """Say what FAISS will hold of each document, before there is any.
+
+    :raises RecipeError: If FAISS cannot make such an index.
+    """
+    try:
+        _made("Flat" if factory == "exact" else factory, dimension)
+    except RuntimeError as error:
+        raise RecipeError([f"factory: FAISS cannot make {factory!r} of {dimension} dimensions: {error}"]) from None
+    draft.row += row_bytes(dimension)
+    draft.share, draft.without = SHARE, "FAISS's building"
 
 
 class Faiss(Nearest):
@@ -245,10 +259,13 @@ def _picked(documents: int, device: str) -> Sequence[str]:
     return [inverted] if device != "cpu" or documents > GRAPH_MOST else ["HNSW32", inverted]
 
 
+def _made(factory: str, dimension: int) -> Any:
+    return (faiss := _faiss()).index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
+
+
 def _filled(field: Field, factory: str, train: int, device: str) -> Faiss:
-    faiss, kept = _faiss(), field.kept
-    index = faiss.index_factory(kept.vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-    index = _placed(index, device)
+    kept = field.kept
+    index = _placed(_made(factory, kept.vectors.shape[1]), device)
     if not index.is_trained:
         places = np.random.default_rng(0).choice(len(kept), min(train, len(kept)), replace=False)
         index.train(kept.rows(np.sort(places)))

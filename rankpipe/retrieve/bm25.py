@@ -27,6 +27,7 @@ from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Weighted, candidates
 from rankpipe.retrieve.words import Words
+from rankpipe.where import Filter
 
 # idf of a term from its document frequency and the number of documents (Kamphuis et al. 2020, table 1)
 IDF: dict[str, Callable[[int, int], float]] = {
@@ -104,13 +105,29 @@ class BM25(Living):
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
     :param where: which documents may be found, as ``year >= 2019 and lang in (en, de)``.
+    :param k1: how fast repeated words stop counting; as built by default.
+    :param b: how much long documents are held back, 0 to 1; as built by default.
     :raises ArtefactError: If there is no whole BM25 index in the folder.
+    :raises RecipeError: If a number is out of its range.
     """
 
     kind = "bm25"
     portion = 1 << 20
     counts = (*Living.counts, "words", "postings")
     shared = ("terms.npy", "terms.bin", "starts.npy", "lengths.npy", "lost.npy", "dead.npy")
+
+    def __init__(
+        self,
+        index: Path,
+        k: int = 1000,
+        where: Filter | str | None = None,
+        k1: float | None = None,
+        b: float | None = None,
+    ) -> None:
+        if faults := _unweighable(k1 or 0, b or 0):
+            raise RecipeError(faults)
+        self.k1, self.b = k1, b
+        super().__init__(index, k, where)
 
     @classmethod
     def build(
@@ -128,7 +145,7 @@ class BM25(Living):
         """Index a collection; texts and postings are never in memory as a whole, the vocabulary is. A build that was
         interrupted goes on after its last whole shard of 65,536 documents.
 
-        :param k1: how fast repeated words stop counting; 0.9 is Anserini's.
+        :param k1: how fast repeated words stop counting; 0.9 is Anserini's. A search can take another, as of ``b``.
         :param b: how much long documents are held back, 0 to 1; 0.4 is Anserini's.
         :param stemmer: an algorithm of PyStemmer's ("english" is Snowball's, also called Porter 2), or "none".
         :param stopwords: words left out: one of bm25s's lists ("english" is Lucene's, of 33 words), or "none".
@@ -146,11 +163,7 @@ class BM25(Living):
 
         :raises RecipeError: If an argument is out of its range; says all faults.
         """
-        faults = []
-        if not (math.isfinite(k1) and k1 >= 0):
-            faults.append(f"k1: {k1}; expected 0 or more")
-        if not 0 <= b <= 1:
-            faults.append(f"b: {b}; expected 0 to 1")
+        faults = _unweighable(k1, b)
         if method not in IDF:
             faults.append(f"method: {method!r} is not one of {', '.join(IDF)}")
         try:
@@ -209,9 +222,10 @@ class BM25(Living):
         super().refresh()
         recipe = self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
+        k1, b = (recipe[name] if own is None else own for name, own in (("k1", self.k1), ("b", self.b)))
         mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
-            s.weighing = recipe["k1"], recipe["b"], mean
+            s.weighing = k1, b, mean
         return self
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
@@ -219,13 +233,13 @@ class BM25(Living):
         return (self._find(query, k) for query in queries)
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
-        recipe, n = self.manifest.recipe, sum(map(len, self.segments))
-        gain = recipe["k1"] + 1 if recipe["method"] == "atire" else 1.0
+        method, n = self.manifest.recipe["method"], sum(map(len, self.segments))
+        gain = self.segments[0].weighing[0] + 1 if method == "atire" else 1.0
         terms: list[tuple[float, str, list[int | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
             numbers = [s.postings.terms.find(word) for s in self.segments]
             if frequency := sum(s.frequency(t) for s, t in zip(self.segments, numbers, strict=True)):
-                terms.append((times * gain * IDF[recipe["method"]](frequency, n), word, numbers))
+                terms.append((times * gain * IDF[method](frequency, n), word, numbers))
         terms.sort(key=lambda term: (-term[0], term[1]))
         searched = {*self.searched}
         for i, s in enumerate(self.segments):
@@ -235,3 +249,9 @@ class BM25(Living):
             found, scores = candidates(asked, k, s.allowed(self.where), s.sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
+
+
+def _unweighable(k1: float, b: float) -> list[str]:
+    """What is wrong with the two."""
+    faults = [] if math.isfinite(k1) and k1 >= 0 else [f"k1: {k1}; expected 0 or more"]
+    return faults if 0 <= b <= 1 else [*faults, f"b: {b}; expected 0 to 1"]

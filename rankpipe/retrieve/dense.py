@@ -236,8 +236,7 @@ class Dense(Encoded[Encoder]):
         watched = draft.first and recipe["store"] in ROUNDED and not approximate.asked_for(recipe)
         way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
-            draft.row += approximate.row_bytes(way.dimension)
-            draft.share, draft.without = approximate.SHARE, "FAISS's building"
+            approximate.prepare(draft, recipe["factory"], way.dimension)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         _index(draft, recipe)

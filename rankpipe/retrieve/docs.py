@@ -238,8 +238,11 @@ def line_of(doc: Doc, number: int) -> bytes:
     """A document as a line of JSON in BEIR's layout.
 
     :param number: which one it is, for errors.
-    :raises DataError: If it has half a character, or a field that is no JSON.
+    :raises DataError: If it has half a character, a field that is no JSON, or what is no text in a text's place.
     """
+    for name, value in (("id", doc.id), ("title", doc.title), ("text", doc.text)):
+        if not isinstance(value, str):
+            raise DataError(f"document {number} ({doc.id!r}): its {name} is a {type(value).__name__}, expected a str")
     told = {"_id": doc.id, "title": doc.title, "text": doc.text} | ({"metadata": doc.fields} if doc.fields else {})
     try:
         return json.dumps(told, ensure_ascii=False).encode() + b"\n"

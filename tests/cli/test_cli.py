@@ -235,6 +235,9 @@ def test_every_byte_of_an_index_can_be_verified(rankpipe: Rankpipe, tiny_path: P
     content[10] ^= 1
     docs.write_bytes(content)
     assert "docs.jsonl is damaged" in rankpipe("index", "verify", "words", code=6).stderr
+    told = json.loads(rankpipe("index", "verify", "words", "--json", code=6).stdout)
+    assert "docs.jsonl is damaged" in told["damages"][0]
+    assert "rankpipe index build" in told["cure"]
 
 
 def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:

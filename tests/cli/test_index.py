@@ -10,7 +10,9 @@ from typer.testing import CliRunner, Result
 from rankpipe.cli import app, changes, index, search
 from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
+from rankpipe.errors import CommandError
 from rankpipe.retrieve import approximate, dense, forecast
+from rankpipe.retrieve.bm25 import BM25
 
 assert index.build  # registers its verbs
 assert changes.delete
@@ -125,7 +127,23 @@ def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> Non
     ):
         made = ran("search", vectors, "--with", words, "tide", "--set", said)
         assert told in " ".join(made.stderr.split())
-    assert "bm25 has nothing to set" in ran("search", words, "tide", "--set", "k1=2").stderr
+    plain, other = (ran("search", words, "tide", *more, "--json").stdout for more in ([], ["--set", "k1=2"]))
+    assert plain != other
+    assert "k1: -1.0; expected 0 or more" in ran("search", words, "tide", "--set", "k1=-1.0").stderr
+    with pytest.raises(CommandError, match="--set k1: no such argument; sparse has nothing to set"):
+        search._dealt(["sparse"], ["k1=2"])
+
+
+def test_indexes_that_drifted_apart_are_told(tiny_path: Path, tmp_path: Path) -> None:
+    runner, words, more = CliRunner(), str(tmp_path / "words"), str(tmp_path / "more")
+    for folder in (words, more):
+        runner.invoke(app, ["index", "build", folder, "--data", str(tiny_path)])
+    asked = ["search", words, "--with", more, "tide"]
+    assert "not of the same documents" not in runner.invoke(app, asked).stderr
+    n = len(BM25(Path(more)))
+    runner.invoke(app, ["index", "delete", more, next(BM25(Path(more)).documents()).id])
+    told = "".join(runner.invoke(app, asked).stderr.split())
+    assert f"howmanyeachhas:{words}{n},{more}{n - 1}" in told
 
 
 def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,19 @@ def test_equals_bm25s(method: str, stemmer: str, stopwords: str, tiny: Dataset, 
             assert math.isclose(ranked(ranking).get(d.id, 0.0), s, rel_tol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lucene", "robertson", "atire"])
+def test_a_search_can_weigh_otherwise(method: str, tiny: Dataset, tmp_path: Path) -> None:
+    built = BM25.build(tiny, tmp_path / "built", k1=1.2, b=0.75, method=method)  # type: ignore[arg-type]
+    other = BM25.build(tiny, tmp_path / "other", method=method)  # type: ignore[arg-type]
+    asked = BM25(tmp_path / "other", k1=1.2, b=0.75)
+    same, before = to_run(built(tiny.queries)), to_run(other(tiny.queries))
+    assert to_run(asked(tiny.queries)) == same != before
+    assert to_run(BM25(tmp_path / "other", k1=0.9)(tiny.queries)) == before
+    with pytest.raises(RecipeError) as caught:
+        BM25(tmp_path / "other", k1=float("inf"), b=-1)
+    assert caught.value.faults == ["k1: inf; expected 0 or more", "b: -1; expected 0 to 1"]
+
+
 def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
     docs = [Doc(i, "same words here") for i in ("b", "d", "a", "c", "e")] + [Doc("z", "other"), Doc("y", "same")]
     index = BM25.build(Dataset.of(docs), tmp_path)
@@ -130,6 +143,19 @@ def test_refused_corpora_leave_nothing(docs: list[Doc], said: str, tmp_path: Pat
         BM25.build(Dataset.of(docs), tmp_path)
     with pytest.raises(ArtefactError, match="nothing built here"):
         BM25(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("doc", "said"),
+    [
+        (Doc(7, "seven"), r"document 1 \(7\): its id is a int"),  # type: ignore[arg-type]
+        (Doc("a", None), r"document 1 \('a'\): its text is a NoneType, expected a str"),  # type: ignore[arg-type]
+        (Doc("a", "b", b"c"), r"document 1 \('a'\): its title is a bytes"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_text_is_refused(doc: Doc, said: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=said):
+        BM25.build(Dataset.of([doc]), tmp_path)
 
 
 def test_of_a_doubled_id_both_lines_are_named(tmp_path: Path) -> None:
