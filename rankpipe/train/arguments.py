@@ -61,10 +61,11 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
         raise RecipeError(faults)
 
 
-def made(said: Mapping[str, Any], folder: Path, dev: Dev | None) -> Any:
+def made(said: Mapping[str, Any], folder: Path, dev: Dev | None, *, ordered: bool = False) -> Any:
     """The ``TrainingArguments``.
 
     :param folder: of checkpoints.
+    :param ordered: whether examples are taken in their order.
     """
     kind = need("transformers", name="training", extra="train").TrainingArguments
     usual: dict[str, Any] = {"logging_steps": EVERY, "report_to": "none", "max_grad_norm": CLIP, "save_total_limit": 2}
@@ -73,6 +74,7 @@ def made(said: Mapping[str, Any], folder: Path, dev: Dev | None) -> Any:
         "output_dir": str(folder), "remove_unused_columns": False, "disable_tqdm": True, "save_strategy": "steps",
         "label_names": ["labels"], "restore_callback_states_from_checkpoint": True,
     }  # fmt: skip
+    usual |= {"train_sampling_strategy": "sequential"} if ordered else {}
     if dev:
         usual |= {"save_steps": dev.every}
         ours |= {

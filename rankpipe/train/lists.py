@@ -43,6 +43,11 @@ class Source(ABC):
     """What lists come from."""
 
     @property
+    def ordered(self) -> bool:
+        """Whether lists are learned from in their order; else in random order."""
+        return False
+
+    @property
     @abstractmethod
     def collections(self) -> Sequence[Dataset]:
         """The opened collections."""

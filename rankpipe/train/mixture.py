@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TypeVar
 
 from rankpipe.data import Ranking
@@ -20,20 +22,26 @@ Told = TypeVar("Told", Ranking, Example)
 
 @dataclass(frozen=True)
 class Mixture(Source):
-    """All lists of several sources; training draws from all of them in random order.
+    """All lists of several sources; training draws from all of them in random order, or in ``stages``.
 
     A query is called ``N:ID``, by its source and its name there. One collection may be there several times, as for
     lists in random order and lists in the run's; of what is held out of it, the first one's run is evaluated.
 
     :param of: the sources.
-    :raises RecipeError: If there are none, or two of one collection would not hold out the same queries.
+    :param stages: a curriculum (Bengio et al. 2009): ``[1, 3]`` is lists of the first source, then those of the next
+        three, drawn from each by its share of their queries; they are learned from in this order.
+    :raises RecipeError: If there are none, two of one collection would not hold out the same queries, or the stages are
+        not of all sources.
     """
 
     of: Sequence[Lists]
+    stages: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not self.of:
             raise RecipeError(["of: no lists; expected some, as [{use: lists, ...}, {use: lists, ...}]"])
+        if self.stages is not None and (min(self.stages, default=0) < 1 or sum(self.stages) != len(self.of)):
+            raise RecipeError([f"stages: {[*self.stages]}; expected numbers that add up to the {len(self.of)} sources"])
         for data, times in Counter(lists.data for lists in self.of).items():
             if len(seeds := {lists.seed for lists in self.of if lists.data == data}) > 1:
                 raise RecipeError([f"of: {data} is there {times} times with seeds {sorted(seeds)}; give all one seed"])
@@ -64,14 +72,31 @@ class Mixture(Source):
         both = enumerate(zip(self.of, self._apart(part), strict=True))
         return [_called(r, n) for n, (lists, own) in both for r in lists.rankings(own)]
 
+    @property
+    def ordered(self) -> bool:
+        """Whether they are in stages."""
+        return self.stages is not None
+
     def examples(self, part: Part) -> Iterator[Example]:
-        """One source after another."""
-        both = enumerate(zip(self.of, self._apart(part), strict=True))
-        return (_called(e, n) for n, (lists, own) in both for e in lists.examples(own))
+        """One source after another, or one stage."""
+        numbered = enumerate(zip(self.of, self._apart(part), strict=True))
+        for stage in self.stages or [1] * len(self.of):
+            streams = {_called_all(lists.examples(own), n): len(own.run) for n, (lists, own) in islice(numbered, stage)}
+            chance = random.Random(0)
+            while streams:
+                [stream] = chance.choices([*streams], [*streams.values()])
+                if (example := next(stream, None)) is not None:
+                    yield example
+                else:
+                    del streams[stream]
 
     def _apart(self, part: Part) -> list[Part]:
         """What of a part is whose, under the names that queries have there."""
         return [Part(_of(n, part.run), _of(n, part.qrels)) for n in range(len(self.of))]
+
+
+def _called_all(examples: Iterator[Example], n: int) -> Iterator[Example]:
+    return (_called(e, n) for e in examples)
 
 
 def _called(told: Told, n: int) -> Told:

@@ -202,7 +202,9 @@ class Tuning:
         return RankTrainer(model, args, method, examples, held, self.work)
 
     def _arguments(self) -> Any:
-        return arguments.made(self.tree.get("training", {}), self.work / "checkpoints", self._parts.dev)
+        parts = self._parts
+        folder = self.work / "checkpoints"
+        return arguments.made(self.tree.get("training", {}), folder, parts.dev, ordered=parts.examples.ordered)
 
     def _data(self, args: Any) -> tuple[Any, Held | None]:
         """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import DataError, RecipeError
+from rankpipe.train import arguments
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Recorded, Said, Teacher
 from rankpipe.train.lists import Lists, Part
@@ -172,6 +173,27 @@ def test_a_mixture_is_of_all_its_lists_and_holds_out_the_same_of_one_collection(
     kept = [Example.of(row) for row in both.ensure(tmp_path, {"use": "mixture"}, mine)]
     assert [e.docs for e in kept[: 2 * len(alone.qrels)]] == [e.docs for e in lists.examples(alone)]
     assert {e.query.id for e in kept[2 * len(alone.qrels) :]} == {f"1:{q}" for q in alone.qrels}
+
+
+def test_a_curriculum_keeps_its_stages(lists: Lists, tmp_path: Path) -> None:
+    easy, hard, more = (replace(lists, length=length) for length in ((2, 2), (3, 3), (4, 4)))
+    mine, _ = Mixture([easy, hard, more]).parts()
+    staged = Mixture([easy, hard, more], stages=[1, 2])
+    assert staged.ordered
+    assert not Mixture([easy]).ordered
+    lengths = [len(e.docs) for e in staged.examples(mine)]
+    n = len(lengths) // 3
+    assert {*lengths[:n]} == {2}
+    assert sorted(lengths[n:]) == [3] * n + [4] * n != lengths[n:]
+    one, other = ([e.row() for e in made.examples(mine)] for made in (staged, Mixture([easy, hard, more])))
+    assert one != other
+    assert sorted(map(str, one)) == sorted(map(str, other))
+    args = arguments.made({}, tmp_path, None, ordered=True)
+    assert args.train_sampling_strategy == "sequential"
+    assert arguments.made({}, tmp_path, None).train_sampling_strategy == "random"
+    for wrong in ([], [1, 1], [3, 0], [4]):
+        with pytest.raises(RecipeError, match="expected numbers that add up to the 3 sources"):
+            Mixture([easy, hard, more], stages=wrong)
 
 
 def test_a_mixture_that_would_learn_from_what_it_holds_out_is_refused(lists: Lists) -> None:
