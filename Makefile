@@ -5,7 +5,7 @@ PIP := $(BIN)/pip --disable-pip-version-check -q
 comma := ,
 export RANKPIPE_DATA ?= $(abspath ../shared/data)
 
-.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index bench-train check bench bench-rankllm tables mutants constraints clean
+.PHONY: demo test test-slow test-ray test-milvus vllm-env test-vllm rankllm-env java-env test-java bench-differences bench-index bench-train teachers check bench bench-rankllm tables mutants constraints clean
 .DELETE_ON_ERROR:
 
 demo: .venv/.lm
@@ -58,6 +58,17 @@ bench-index: .venv-java/.made .venv-milvus/.made
 bench-train: .venv-train/.made
 	.venv-train/bin/python eval/bench/train.py
 	$(BIN)/rankpipe tables docs/benchmarks.md
+
+# what models/listwise-* learn from: a cross-encoder's scores of BM25's hits, of so many queries
+teachers: .venv/.lm
+	mkdir -p models/teachers
+	for of in beir/scifact:150 pubmedqa-l:100 hotpotqa-train-100:60 medquad:200; do \
+	  data=$${of%:*}; name=models/teachers/$${data##*/}; \
+	  $(BIN)/rankpipe index build indexes/$${data##*/}-bm25 && \
+	  $(BIN)/rankpipe search indexes/$${data##*/}-bm25 --data $$data/train -k 20 --out $$name.trec && \
+	  $(BIN)/rankpipe teach $$name.trec --data $$data/train --model minilm-l12 --depth 20 --set max_length=128 \
+	    --queries $${of#*:} --out $$name || exit 1; \
+	done
 
 bench-differences: .venv-java/.made
 	.venv-java/bin/python eval/bench/differences.py

@@ -23,7 +23,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import apart, some, split
+from rankpipe.train.split import apart, relevant, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
 KIND = "lists"  # of artefacts
@@ -173,7 +173,7 @@ class Lists(Source):
         asked = {q.id for q in self.collection.queries}
         judged = some({q: g for q, g in self.collection.qrels.items() if q in asked}, self.queries)
         others = [open_dataset(name).qrels for name in self.apart]
-        run = self._run()
+        run = self._run(judged)
         mine, theirs = split(judged, share, self.seed) if share else (judged, {})
         made = Part(*apart(run, mine, [theirs, *others]))
         if not made.run:
@@ -196,7 +196,9 @@ class Lists(Source):
 
     def _pools(self, part: Part) -> Iterator[Example]:
         """Of each query all labelled documents."""
-        found = self.rankings(Part({q: self._pool(scores, part.qrels[q]) for q, scores in part.run.items()}, {}))
+        ids = self._drawable(part.qrels) if self.negatives.random else []
+        pools = {q: self._pool(scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
+        found = self.rankings(Part(pools, {}))
         blocks = [found[i : i + MANY] for i in range(0, len(found), MANY)]
         for block in track(blocks, "labels: blocks of queries"):
             grades = [part.qrels[r.query.id] for r in block]
@@ -207,15 +209,24 @@ class Lists(Source):
                 if len(set(labels)) > 1:
                     yield Example(ranking.query, docs, labels)
 
-    def _pool(self, scores: dict[str, float], grades: dict[str, int]) -> dict[str, float]:
-        """What is taken of a query's hits, and what is relevant and was not found, below."""
+    def _pool(self, scores: dict[str, float], grades: dict[str, int], random: Sequence[str]) -> dict[str, float]:
+        """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""
         run = ordered(scores)
         taken = [d for d in self.negatives.mined(run, grades) if self.relevant or d in scores]
         more = [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
-        return {d: 1.0 / rank for rank, d in enumerate([*taken, *more], 1)}
+        more += [d for d in random if grades.get(d, 0) <= 0]
+        return {d: 1.0 / rank for rank, d in enumerate(dict.fromkeys([*taken, *more]), 1)}
 
-    def _run(self) -> Run:
+    def _drawn(self, query: str, ids: Sequence[str]) -> list[str]:
+        return random.Random(f"{self.seed} {query}").sample(ids, min(self.negatives.random, len(ids)))
+
+    def _drawable(self, qrels: Qrels) -> list[str]:
+        """All documents but those that are relevant to other queries than these, or in collections to be apart from."""
+        rest = {q: grades for q, grades in self.collection.qrels.items() if q not in qrels}
+        others = set().union(*(relevant(q) for q in (rest, *(open_dataset(name).qrels for name in self.apart))))
+        return [doc.id for doc in self.collection.docs() if doc.id not in others]
+
+    def _run(self, judged: Qrels) -> Run:
         if isinstance(self.run, Path):
             return read_run(self.run).run
-        judged = [q for q in self.collection.queries if q.id in self.collection.qrels]
-        return to_run(reduce(rshift, self.run)(judged))
+        return to_run(reduce(rshift, self.run)(q for q in self.collection.queries if q.id in judged))

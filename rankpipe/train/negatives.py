@@ -12,10 +12,11 @@ from rankpipe.train.labels import Labels
 
 @dataclass(frozen=True)
 class Negatives:
-    """Hard negatives: what a retriever finds that nobody judged relevant, but for what probably is.
+    """Hard negatives: what a retriever finds that nobody judged relevant, but for what probably is; and easy ones.
 
     :param skip: hits of the run that are passed over, from its top: the likeliest to be relevant and not judged.
-    :param depth: hits of the run that are looked at, those passed over included.
+    :param depth: hits of the run that are looked at, those passed over included; none of 0.
+    :param random: documents of the collection that are drawn for each query, whatever they are about.
     :param teacher: who tells negatives that are none; its scores, like labels, come from a reranker or a record.
     :param margin: a negative that the teacher scores more than this above the best relevant document is left out; below
         0, it must score at least so much less. Positive-aware mining, TopK-MarginPos, of Moreira et al. 2024
@@ -25,12 +26,17 @@ class Negatives:
 
     skip: int = 0
     depth: int = 100
+    random: int = 0
     teacher: Labels | None = None
     margin: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.skip < self.depth:
-            raise RecipeError([f"skip={self.skip}, depth={self.depth}: expected 0 <= skip < depth"])
+        if not (0 <= self.skip < self.depth or (self.skip == self.depth == 0 < self.random)):
+            raise RecipeError(
+                [f"skip={self.skip}, depth={self.depth}: expected 0 <= skip < depth, or 0 and some random"]
+            )
+        if self.random < 0:
+            raise RecipeError([f"random: {self.random}; expected 0 or more documents"])
         if self.teacher is None and self.margin:
             raise RecipeError(["margin: of a teacher's scores; say which, teacher: {use: recorded, path: ...}"])
 

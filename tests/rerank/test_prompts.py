@@ -280,7 +280,9 @@ def test_all_faults_at_once_each_with_its_file(tmp_path: Path) -> None:
 
 def test_no_such_prompt(tmp_path: Path) -> None:
     ranks = ("gpt", "vicuna", "vicuna_2023", "vicuna_paper", "zephyr", "zephyr_paper")
-    ours = ", ".join(["first", "lrl", "pairwise", *(f"rank_{name}" for name in ranks), "setwise", "vicuna_2023"])
+    ours = ", ".join(
+        ["first", "lrl", "pairwise", "passage_first", *(f"rank_{name}" for name in ranks), "setwise", "vicuna_2023"]
+    )
     with pytest.raises(
         DataError, match=rf"'rank_zefyr'; did you mean rank_zephyr.*\nknown: {ours}; for a file of your"
     ):

@@ -175,6 +175,23 @@ def test_a_mixture_is_of_all_its_lists_and_holds_out_the_same_of_one_collection(
     assert {e.query.id for e in kept[2 * len(alone.qrels) :]} == {f"1:{q}" for q in alone.qrels}
 
 
+def test_negatives_can_be_drawn_from_the_collection(lists: Lists) -> None:
+    drawn_at_random = replace(lists, negatives=Negatives(depth=0, random=5), length=(2, 20), copies=1)
+    part, held = drawn_at_random.parts(0.3)
+    made = [*drawn_at_random.examples(part)]
+    assert made == [*drawn_at_random.examples(part)]
+    for e in made:
+        grades = part.qrels[e.query.id]
+        negatives = [d.id for d in e.docs if d.id not in relevant({"": grades})]
+        assert 0 < len(negatives) <= 5
+        assert relevant(held.qrels).isdisjoint(negatives)
+    both = [*replace(drawn_at_random, negatives=Negatives(depth=3, random=5)).examples(part)]
+    assert sum(len(e.docs) for e in both) > sum(len(e.docs) for e in made)
+    for wrong in ({"depth": 0}, {"depth": 0, "skip": 1, "random": 3}, {"random": -1}):
+        with pytest.raises(RecipeError, match=r"expected 0"):
+            Negatives(**wrong)
+
+
 def test_a_curriculum_keeps_its_stages(lists: Lists, tmp_path: Path) -> None:
     easy, hard, more = (replace(lists, length=length) for length in ((2, 2), (3, 3), (4, 4)))
     mine, _ = Mixture([easy, hard, more]).parts()
