@@ -71,8 +71,9 @@ def house(path: Path) -> Path:
 
 
 def meant(node: Any) -> Any:
-    """The tree, every component in it a mapping: ``plan: tournament`` means ``plan: {use: tournament}``, and
-    ``prompt: mine.yaml`` the prompt in that file, ``prompt: {use: prompt, file: mine.yaml}``.
+    """The tree, every component in it a mapping that says which: ``plan: tournament`` means ``plan: {use: tournament}``,
+    ``prompt: mine.yaml`` the prompt in that file, ``prompt: {use: prompt, file: mine.yaml}``, and
+    ``negatives: {skip: 3}`` the only component that can be there, ``negatives: {use: negatives, skip: 3}``.
 
     A name stands for a component only where the argument's kind is none that a name could be.
     """
@@ -85,10 +86,14 @@ def meant(node: Any) -> Any:
         kinds = spelled(node["use"])
     except (KeyError, TypeError, MissingExtra, RecipeError):
         return node  # no component, or none that can be found, which check() reports
-    return {k: _meant(v, kinds[k].split(" | ")) if k in kinds and isinstance(v, str) else v for k, v in node.items()}
+    return {k: _meant(k, v, kinds[k].split(" | ")) if k in kinds else v for k, v in node.items()}
 
 
-def _meant(said: str, kinds: list[str]) -> Any:
+def _meant(name: str, said: Any, kinds: list[str]) -> Any:
+    if isinstance(said, dict) and "use" not in said and is_known(name) and [find(name).__name__] == kinds:
+        return {"use": name, **said}
+    if not isinstance(said, str):
+        return said
     if said.endswith((".yaml", ".yml")) and any(kind.endswith("Prompt") for kind in kinds):
         return {"use": "prompt", "file": said}
     classes = all(re.fullmatch(r"[A-Z]\w*", kind) and kind not in ("Any", "Path") for kind in {*kinds} - {"None"})

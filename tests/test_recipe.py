@@ -86,6 +86,15 @@ def test_any_other_text_is_a_text(node: dict[str, Any]) -> None:
     assert recipe.meant(node) == node
 
 
+def test_what_can_be_one_component_only_needs_no_name() -> None:
+    pytest.importorskip("datasets")
+    node = {"use": "lists", "data": "d", "run": "r.trec", "negatives": {"depth": 0, "random": 5}}
+    assert recipe.meant(node)["negatives"] == {"use": "negatives", "depth": 0, "random": 5}
+    assert recipe.build(node, Path()).negatives.random == 5
+    wrong = recipe.check(node | {"negatives": {"dept": 3}})
+    assert wrong == ["negatives: negatives: no argument 'dept'; did you mean depth?"]
+
+
 def test_all_faults_at_once_each_with_its_place() -> None:
     tree = {"pipeline": [{"use": "topp"}, {**FINDER, "k": "x", "part": {"use": "top", "kk": 1}}]}
     assert recipe.check(tree) == [
