@@ -71,7 +71,7 @@ def house(path: Path) -> Path:
 
 
 def meant(node: Any) -> Any:
-    """The tree, every component in it a mapping that says which: ``plan: tournament`` means ``plan: {use: tournament}``,
+    """The tree, every component in it a mapping that says which: ``plan: tournament`` is ``plan: {use: tournament}``,
     ``prompt: mine.yaml`` the prompt in that file, ``prompt: {use: prompt, file: mine.yaml}``, and
     ``negatives: {skip: 3}`` the only component that can be there, ``negatives: {use: negatives, skip: 3}``.
 
