@@ -18,13 +18,14 @@ from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.lora import LoRA
+from rankpipe.train.adapters.qlora import spared
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Ranker
+from rankpipe.train.heads.head import Batch, Numbers, Ranker
 from rankpipe.train.objective import Objective
 from rankpipe.train.optimizers.settings import Settings
 
 KNOBS = {  # what makes each of them smaller
-    "weights": "dtype: bfloat16",
+    "weights": "dtype: bfloat16, or nf4 with an adapter",
     "gradients": "adapter: lora, or optimizer: {use: galore, layerwise: true}",
     "optimizer": "adapter: lora, or optimizer: adam8bit, adafactor or galore",
     "average": "no ema",
@@ -82,7 +83,7 @@ def free(device: str) -> float:
 
 def forecast(
     ranker: Ranker, objective: Objective, settings: Settings, adapter: Adapter | None, longest: Sequence[Example],
-    *, dtype: Dtype, args: Any, ema: bool,
+    *, dtype: Numbers, args: Any, ema: bool,
 ) -> Forecast:  # fmt: skip
     """What training takes.
 
@@ -96,6 +97,7 @@ def forecast(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     model = ranker.load(dtype, empty=True)
+    less = spared(model, dtype)
     if adapter:
         rank = max(adapter.rank, getattr(adapter, "begin_rank", 0))
         with weights.quiet():
@@ -109,7 +111,7 @@ def forecast(
         shapes = {k: mode.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
         kept = _kept(ranker, model, shapes, args)
         return Forecast(
-            weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())),
+            weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())) - less,
             gradients=max(sizes) if getattr(settings, "layerwise", False) else sum(sizes),
             optimizer=settings.formula_bytes(model),
             average=4 * sum(p.numel() for p in trained) if ema else 0,

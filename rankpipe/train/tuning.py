@@ -9,7 +9,7 @@
     training: {max_steps: 500, per_device_train_batch_size: 4, bf16: true}   # transformers.TrainingArguments
     dev: {share: 0.1, every: 50, patience: 5}             # evaluation by nDCG@10, early stopping, the best checkpoint
     ema: 0.999                                            # the weights' moving average
-    dtype: bfloat16                                       # of the model's weights; float32 by default
+    dtype: bfloat16                                       # of the model's weights; float32 by default; nf4 is QLoRA
 
 What is made lies under ``made/``: the adapter in PEFT's layout, or the whole model. ``log.jsonl`` and ``card.md`` say
 how it came about.
@@ -34,11 +34,12 @@ from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
 from rankpipe.train import arguments, processes
 from rankpipe.train.adapters.adapter import Adapter
+from rankpipe.train.adapters.qlora import BITS, loading
 from rankpipe.train.card import card, facts_of
 from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
 from rankpipe.train.forecast import Forecast, forecast, free, longest
-from rankpipe.train.heads.head import Batch, Dtype, Head, Ranker
+from rankpipe.train.heads.head import Batch, Head, Numbers, Ranker
 from rankpipe.train.lists import Source
 from rankpipe.train.objective import Objective
 
@@ -87,9 +88,9 @@ class Tuning:
         return self.folder / "kept" / digest(self.tree)[:12]
 
     @property
-    def dtype(self) -> Dtype:
+    def dtype(self) -> Numbers:
         """Of the model's weights."""
-        said: Dtype = self.tree.get("dtype", "float32")
+        said: Numbers = self.tree.get("dtype", "float32")
         return said
 
     def check(self) -> list[str]:
@@ -105,8 +106,10 @@ class Tuning:
                 faults += recipe.check(node, key, self.root)
         if not isinstance(tree.get("model", ""), str):
             faults.append("model: expected an alias, a Hugging Face id or a folder")
-        if tree.get("dtype", "float32") not in get_args(Dtype):
-            faults.append(f"dtype: {tree['dtype']!r} is not one of {', '.join(get_args(Dtype))}")
+        if tree.get("dtype", "float32") not in get_args(Numbers):
+            faults.append(f"dtype: {tree['dtype']!r} is not one of {', '.join(get_args(Numbers))}")
+        elif self.dtype in BITS and not tree.get("adapter"):
+            faults.append(f"dtype: {self.dtype} is not trained itself; add adapter: {{use: lora}}")
         ema = tree.get("ema")
         if ema is not None and not (isinstance(ema, float) and 0 < ema < 1):
             faults.append(f"ema: {ema!r}; expected a number between 0 and 1, such as 0.999")
@@ -123,6 +126,10 @@ class Tuning:
             raise RecipeError([f"examples: {parts.examples!r} is none; for example {{use: lists, ...}}"])
         if parts.adapter is not None and not isinstance(parts.adapter, Adapter):
             raise RecipeError([f"adapter: {parts.adapter!r} is none; for example {{use: lora}}"])
+        if self.dtype in BITS:
+            if not parts.head.quantised:
+                raise RecipeError([f"dtype: {self.dtype} is for heads of language models, not for this one"])
+            loading(self.dtype)
         Objective(parts.loss, parts.head)
 
     @processes.one_voice()
@@ -236,7 +243,8 @@ class Tuning:
         parts, history = self._parts, trainer.state.log_history
         data = store.open_artefact(self.folder / "kept" / "lists", kind="lists").data
         place = str(self.folder.resolve().relative_to(self.root.resolve()))
-        node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if trainer.args.bf16 else self.dtype)
+        half = trainer.args.bf16 or self.dtype != "float32"
+        node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if half else "float32")
         facts = {**facts_of(trainer, parts.dev), "reranker": node}
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
             model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole

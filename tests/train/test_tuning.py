@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import chdir
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from killed import Killed  # noqa: E402
 from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
-from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.errors import MissingExtra, RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 
@@ -169,6 +171,46 @@ def test_the_first_of_the_best_is_made_and_a_killed_one_loses_no_patience(ema: f
             assert (value == 2).all()
         elif "lora_A" in name:
             assert torch.allclose(value, torch.tensor(0.5), atol=0.3)  # of what was drawn, and 1: 2 comes after it
+
+
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes")
+@pytest.mark.parametrize("dtype", ["nf4", "int8"])
+def test_a_quantised_base_is_tuned_by_its_recipe(dtype: str, written: Any, tiny_chat: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_chat, tmp_path / "wide")  # kernels for four bits are for whole blocks
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "head_dim": 32}
+    config = transformers.AutoConfig.from_pretrained(tiny_chat, **sizes)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "wide")
+    tuning = Tuning(written(model=str(tmp_path / "wide"), dev={"share": 0.3, "every": 2, "depth": 8}, dtype=dtype))
+    assert tuning.check() == []
+    foretold = tuning.forecast()
+    model = tuning.trainer().model
+    scales = [s for m in model.modules() for s in scales_of(getattr(m, "weight", None))]
+    assert foretold.weights == pytest.approx(
+        sum(t.nbytes for t in (*model.parameters(), *model.buffers(), *scales)), rel=0.02
+    )
+    facts = tuning.run()
+    assert facts["reranker"]["lm"]["dtype"] == "bfloat16"
+    made = store.open_artefact(tuning.folder, kind="ranker")
+    assert "adapter_model.safetensors" in made.files
+    assert facts["best"] > 0
+
+
+def scales_of(weight: Any) -> list[Any]:
+    """The tensors beside a quantised weight."""
+    if state := getattr(weight, "quant_state", None):
+        return [state.absmax, state.state2.absmax]
+    return [weight.SCB] if getattr(weight, "SCB", None) is not None else []
+
+
+def test_what_is_quantised_has_an_adapter_and_is_a_language_model(written: Any, tiny_bert: Path) -> None:
+    bare = Tuning(written(dtype="nf4", adapter=None)).check()
+    assert bare == ["dtype: nf4 is not trained itself; add adapter: {use: lora}"]
+    pairs = {"head": {"use": "cross-encoder-head"}, "loss": {"use": "softmax-ce"}, "model": str(tiny_bert)}
+    said = Tuning(written("pairs", dtype="int8", **pairs)).check()
+    assert said == ["dtype: int8 is for heads of language models, not for this one"]
+    if find_spec("bitsandbytes") is None:
+        with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[bnb\]'"):
+            Tuning(written("chat", dtype="nf4")).check()
 
 
 def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:

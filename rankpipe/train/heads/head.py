@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Batch = dict[str, Any]  # tensors by name
 Dtype = Literal["float32", "bfloat16"]
+Numbers = Literal["float32", "bfloat16", "nf4", "int8"]  # of weights that are tuned; the last two under an adapter
 
 
 class Outputs(NamedTuple):
@@ -32,6 +33,7 @@ class Head(ABC):
     scores: ClassVar[bool] = True  # whether it gives scores
     replies: ClassVar[bool] = False  # whether it gives logits of a written order
     vectors: ClassVar[bool] = False  # whether a score is a product, so that all queries go with all documents
+    quantised: ClassVar[bool] = False  # whether the model may be, under an adapter
 
     @abstractmethod
     def over(self, model: str) -> Ranker:
@@ -44,7 +46,7 @@ class Ranker(ABC):
     whole: ClassVar[bool] = False  # whether its reranker takes no adapters, only whole models
 
     @abstractmethod
-    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
+    def load(self, dtype: Numbers, *, empty: bool = False) -> Any:
         """The model to be tuned, on the CPU; or ``empty``, on torch's device "meta", to be counted and not computed."""
 
     @abstractmethod

@@ -13,7 +13,8 @@ from rankpipe.catalog import need
 from rankpipe.lm.held import Held
 from rankpipe.lm.hf import HF
 from rankpipe.lm.local import whole
-from rankpipe.train.heads.head import Batch, Dtype, Ranker, at_rest, on
+from rankpipe.train.adapters.qlora import loading
+from rankpipe.train.heads.head import Batch, Dtype, Numbers, Ranker, at_rest, on
 from rankpipe.train.losses.reply import IGNORED
 
 
@@ -73,14 +74,14 @@ class OfLM(Ranker):
         self.model, self.context = model, context
         self.lm = Tuned(model, dtype="float32", context=context)
 
-    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
+    def load(self, dtype: Numbers, *, empty: bool = False) -> Any:
         """The causal language model.
 
         :raises ModelError: If the folder does not hold one.
+        :raises MissingExtra: If it is to be quantised, and bitsandbytes is not installed.
         """
-        torch, transformers = (need(name, name="a head", extra="train") for name in ("torch", "transformers"))
-        folder = weights.resolve(self.model)
-        return whole(transformers.AutoModelForCausalLM, folder, dtype=getattr(torch, dtype), device_map=on(empty))
+        kind = need("transformers", name="a head", extra="train").AutoModelForCausalLM
+        return whole(kind, weights.resolve(self.model), **loading(dtype, empty=empty), device_map=on(empty))
 
     def save(self, model: Any, folder: Path, whole: bool) -> None:
         """The tokenizer, and the model in transformers' layout."""

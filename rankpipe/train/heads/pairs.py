@@ -17,7 +17,7 @@ from rankpipe.progress import notice
 from rankpipe.rerank.cross import CrossEncoder, Loaded, Scored
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, on, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -75,7 +75,7 @@ class OfPairs(Ranker):
         config = loaded(transformers.AutoConfig, self.folder, local_files_only=True)
         return int(min(self.tokenizer.model_max_length, getattr(config, "max_position_embeddings", 512)))
 
-    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
+    def load(self, dtype: Numbers, *, empty: bool = False) -> Any:
         """With a head for one number.
 
         :raises ModelError: If it cannot have one.

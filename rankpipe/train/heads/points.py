@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rankpipe.catalog import require
 from rankpipe.rerank.fit import fit
@@ -29,6 +29,8 @@ class PointwiseHead(Head):
     prompt: str = "pointwise"
     max_words: int = 300
     context: int | None = None
+
+    quantised: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require("peft", name="pointwise-head", extra="train")

@@ -22,7 +22,7 @@ from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.retrieve.encode import Encoder, Vectors, encoder, prompts
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, Ranker, at_rest, on, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -100,7 +100,7 @@ class OfVectors(Ranker):
         """The whole encoder; the model that is tuned is its first part."""
         return st.load("SentenceTransformer", weights.resolve(self.model), "float32", self.most)
 
-    def load(self, dtype: Dtype, *, empty: bool = False) -> Any:
+    def load(self, dtype: Numbers, *, empty: bool = False) -> Any:
         """The transformer inside."""
         self.sentence.to(on(empty) or "cpu", getattr(need("torch", name="bi-encoder-head", extra="train"), dtype))
         return self.sentence[0].auto_model

@@ -38,6 +38,7 @@ class ListwiseHead(Head):
 
     scores: ClassVar[bool] = False
     replies: ClassVar[bool] = True
+    quantised: ClassVar[bool] = True
     reranker: ClassVar[str] = "listwise"
 
     def __post_init__(self) -> None:
