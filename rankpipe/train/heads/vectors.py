@@ -33,20 +33,23 @@ class BiEncoder(ByScore):
     :param model: an alias, a Hugging Face id or a folder.
     :param depth: hits of a ranking that are scored.
     :param max_length: tokens of a text that are read.
+    :param backend: what computes (:func:`~rankpipe.retrieve.encode.encoder`); by default the fastest here.
     :raises RecipeError: If ``depth`` is below 1.
     """
 
     budget = Budget()
 
-    def __init__(self, model: str = "bge-small", depth: int = 100, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: str = "bge-small", depth: int = 100, max_length: int | None = None, backend: str = "auto"
+    ) -> None:
         if depth < 1:
             raise RecipeError([f"depth: {depth} hits; expected 1 or more"])
-        self.model, self.depth, self.max_length = model, depth, max_length
+        self.model, self.depth, self.max_length, self.backend = model, depth, max_length, backend
 
     @cached_property
     def encoder(self) -> Encoder:
         """What makes the vectors."""
-        return encoder(self.model, self.max_length)
+        return encoder(self.model, self.max_length, self.backend)
 
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """All texts of the rankings together, each once."""
