@@ -198,8 +198,8 @@ def _kind(name: str, prefix: str) -> str:
 def _prepare(peft: Any, model: Any) -> None:
     """A quantised base: norms in single precision, inputs that pass gradients on.
 
-    On a CPU, bitsandbytes (0.50) packs four-bit weights when they are first evaluated, and goes on with a kernel that has
-    no gradient; it is kept from that.
+    On a CPU, bitsandbytes (0.50) packs four-bit weights when they are first evaluated, and goes on with a kernel that
+    has no gradient; it is kept from that.
     """
     if getattr(model, "is_quantized", False):
         peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
