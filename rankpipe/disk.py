@@ -16,6 +16,7 @@ from typing import IO, Any
 from rankpipe.errors import ArtefactError, DiskError
 
 REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+SPARE_FILES = 64  # for all that a program opens beside
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -156,6 +157,26 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in REFUSED:
             raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
         raise
+
+
+def room_for(files: int, what: str) -> None:
+    """Let this process have so many more files open, of which systems usually allow it 1,024 unless it asks.
+
+    :param what: wants them, for the error.
+    :raises DiskError: If the system does not allow so many; says the number.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    listed = Path("/proc/self/fd") if Path("/proc/self/fd").exists() else Path("/dev/fd")
+    wanted = files + (len(os.listdir(listed)) if listed.exists() else 0) + SPARE_FILES
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return
+    if hard != resource.RLIM_INFINITY and wanted > hard:
+        raise DiskError(f"{what}: needs {wanted} open files, and this process may have {hard} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def sha256(path: Path) -> str:

@@ -22,53 +22,13 @@ from typing import Any
 from rankpipe import builds, seen
 from rankpipe.disk import disk_errors, fsync, lock, sha256, write
 from rankpipe.errors import ArtefactError, several
+from rankpipe.manifest import Data as Data
+from rankpipe.manifest import Manifest as Manifest
 from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
-
-
-@dataclass(frozen=True)
-class Data:
-    """What an artefact was made from."""
-
-    name: str
-    checksum: str
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artefact is, and the checksum of each of its files."""
-
-    folder: Path
-    kind: str
-    format: int
-    build: str  # the name of its folder under made/
-    recipe: dict[str, Any]
-    data: Data
-    facts: dict[str, Any]
-    files: dict[str, tuple[int, str]]  # name: (size_bytes, sha256)
-    versions: dict[str, str]
-    commit: str
-    created: str
-    seconds: float = 0.0
-    recipe_hash: str = ""
-
-    @property
-    def path(self) -> Path:
-        """Where the files lie."""
-        return self.folder / "made" / self.build
-
-    @property
-    def paths(self) -> dict[Path, tuple[int, str]]:
-        """Where each file lies, with its size and checksum."""
-        return {self.path / name: known for name, known in self.files.items()}
-
-    @property
-    def size_bytes(self) -> int:
-        """All files together."""
-        return sum(size for size, _ in self.files.values())
 
 
 @dataclass
@@ -276,8 +236,8 @@ def staleness(folder: Path, *, kind: str, format: int = 1, recipe: dict[str, Any
         manifest = open_artefact(folder, kind=kind, format=format)
     except ArtefactError as error:
         return str(error)
-    if changed := [k for k in {*recipe, *manifest.recipe} if recipe.get(k) != manifest.recipe.get(k)]:
-        return f"{folder}: built by another recipe ({', '.join(sorted(changed))} changed)"
+    if changed := manifest.unlike(recipe):
+        return f"{folder}: built by another recipe ({', '.join(changed)} changed)"
     if manifest.data.checksum != data.checksum:
         return f"{folder}: built from other documents ({manifest.data.name}, checksum {manifest.data.checksum[:12]})"
     return None

@@ -163,7 +163,7 @@ class Experiment:
         store.refuse_other(self.folder, RUNS)
         for folder in self.indexes:
             if (folder / "recipe.yaml").exists():
-                shelf.ensure(folder, engine=engine)
+                shelf.ready(folder, engine=engine)
         for kept in (self.folder / "kept").glob("*.jsonl"):
             kept.unlink() if force else lines.mend(kept)
         made: dict[str, list[Ranking]] = {s.name: [] for s in self.systems}

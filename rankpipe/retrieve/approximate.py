@@ -12,6 +12,7 @@ from copy import copy
 from dataclasses import replace
 from math import ceil, log2, sqrt
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,7 @@ class Faiss(Nearest):
 
     def __init__(self, field: Field, index: Any, device: str) -> None:
         super().__init__(field)
-        self.index, self.device = index, device
+        self.index, self.device, self.turning = index, device, Lock()
         self.knobs: dict[str, int] = {}
         self.living = index.ntotal if field.alive is None else int(field.alive.sum())
 
@@ -145,8 +146,9 @@ class Faiss(Nearest):
         most = self.most
         fetch = min(self.fetch(k), most)
         while True:
-            self._turn(fetch)
-            rough, places = self.index.search(queries, fetch)  # (Q, fetch) each; place -1: it looked at fewer
+            with self.turning:  # the knobs are those of all threads that search this index
+                self._turn(fetch)
+                rough, places = self.index.search(queries, fetch)  # (Q, fetch) each; place -1: it looked at fewer
             there = places >= 0 if self.field.alive is None else (places >= 0) & self.field.alive[places]
             if fetch == most or _enough(rough, places, there, k):
                 break
@@ -240,9 +242,8 @@ def _faiss() -> Any:
 def _placed(index: Any, device: str) -> Any:
     if (number := gpu(device)) is None:
         return index
-    faiss = _faiss()
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
+        return (faiss := _faiss()).index_cpu_to_gpu(faiss.StandardGpuResources(), number, index)
     except RuntimeError as error:
         raise RecipeError([f"device: {device}: FAISS cannot hold such an index there: {error}"]) from None
 
@@ -280,8 +281,7 @@ def _tuned(made: Faiss, target: float) -> dict[str, Any]:
 
     The queries are documents, which of course are not to find themselves.
     """
-    kept = made.field.kept
-    own = drawn(len(kept))
+    own = drawn(len(kept := made.field.kept))
     queries = np.ascontiguousarray(kept.rows(own))
     truth = Exact(made.field).search(queries, 101)
     told: dict[str, Any] = {}

@@ -25,7 +25,7 @@ from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.topk import Weighted, candidates
+from rankpipe.retrieve.topk import Sums, Weighted, candidates
 from rankpipe.retrieve.words import Words
 from rankpipe.where import Filter
 
@@ -50,7 +50,7 @@ class Counted(Segment):
         lost = folder / "lost.npy"
         self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
         self.weighing = 0.0, 0.0, 1.0  # k1, b, and the mean length in the index as a whole
-        self.sums = np.zeros(len(self.docs))
+        self.sums = Sums(len(self.docs))
 
     @property
     def held(self) -> int:
@@ -222,10 +222,10 @@ class BM25(Living):
         super().refresh()
         recipe = self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
-        k1, b = (recipe[name] if own is None else own for name, own in (("k1", self.k1), ("b", self.b)))
+        self._k1, b = (recipe[name] if own is None else own for name, own in (("k1", self.k1), ("b", self.b)))
         mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
-            s.weighing = k1, b, mean
+            s.weighing = self._k1, b, mean
         return self
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
@@ -234,7 +234,7 @@ class BM25(Living):
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
         method, n = self.manifest.recipe["method"], sum(map(len, self.segments))
-        gain = self.segments[0].weighing[0] + 1 if method == "atire" else 1.0
+        gain = self._k1 + 1 if method == "atire" else 1.0
         terms: list[tuple[float, str, list[int | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
             numbers = [s.postings.terms.find(word) for s in self.segments]
@@ -246,7 +246,8 @@ class BM25(Living):
             if s not in searched:
                 continue
             asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            found, scores = candidates(asked, k, s.allowed(self.where), s.sums)
+            with s.sums.lent() as sums:
+                found, scores = candidates(asked, k, s.allowed(self.where), sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 from rankpipe import weights
 from rankpipe.catalog import find
 from rankpipe.data import Doc
-from rankpipe.errors import ArtefactError
+from rankpipe.disk import write
+from rankpipe.errors import ArtefactError, RankpipeError
 from rankpipe.progress import working
 from rankpipe.provenance import digest
 from rankpipe.retrieve.living import Living
@@ -22,6 +23,7 @@ from rankpipe.retrieve.segment import Segment
 from rankpipe.where import Filter
 
 E = TypeVar("E")
+CHOSEN = "chosen.json"  # in a segment that is being made: what was chosen where its recipe leaves a choice
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,26 @@ class Encoded(Living, Generic[E]):
 
     @classmethod
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
-        """Make a segment, by the model of the recipe, as those before it in the draft."""
-        cls.encode(docs, draft, recipe, cls.load(cls.settled(recipe, draft.before())))
+        """Make a segment by the model of the recipe. What is left to the machine is chosen as for the segments before
+        it, for what is begun of this one, or for the index that it replaces, whose encodings serve again then.
+        """
+        chosen = draft.folder / CHOSEN
+        model = cls._as_before(recipe, draft.before() or _told(chosen) or draft.replaced(recipe, cls.ways))
+        if cls.undecided(recipe):
+            with write(chosen) as f:
+                json.dump(model.facts, f)
+        cls.encode(docs, draft, recipe, model)
+        chosen.unlink(missing_ok=True)
+
+    @classmethod
+    def _as_before(cls, recipe: dict[str, Any], facts: dict[str, Any]) -> Model[E]:
+        settled = cls.settled(recipe, facts)
+        try:
+            return cls.load(settled)
+        except RankpipeError:
+            if settled == recipe:
+                raise
+            return cls.load(recipe)  # this machine cannot do it so
 
     @classmethod
     def ready(cls, recipe: dict[str, Any]) -> Callable[[Iterable[Doc], Part], None]:
@@ -116,6 +136,13 @@ class Encoded(Living, Generic[E]):
         made = self.load(self.settled(self.manifest.recipe, self.manifest.facts))
         refuse_other(self, made.identity, repr(self.manifest.recipe["model"]))
         return made
+
+
+def _told(chosen: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(chosen.read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def refuse_other(index: Living, identity: str, name: str) -> None:

@@ -166,9 +166,20 @@ class Index(Retriever):
         :raises DataError: If an id comes twice; nothing is changed.
         """
 
-    @abstractmethod
     def delete(self, ids: Iterable[str]) -> Change:
-        """Delete documents by their ids; says which were not there."""
+        """Delete documents by their ids; says which were not there. If none is, nothing changes."""
+        doomed = self._named(ids)
+        if self.refresh()._there_are(doomed):
+            return self._delete(doomed)
+        return Change(absent=tuple(doomed))
+
+    @abstractmethod
+    def _there_are(self, ids: Sequence[str]) -> bool:
+        """Whether any of the documents is there."""
+
+    @abstractmethod
+    def _delete(self, ids: Sequence[str]) -> Change:
+        """Delete documents, of which some are there."""
 
     @abstractmethod
     def compact(self) -> Change:

@@ -33,7 +33,7 @@ from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, go_on, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
-from rankpipe.retrieve.segment import Segment, facts, of_a_size, runs
+from rankpipe.retrieve.segment import Segment, facts, of_a_size, room, runs
 from rankpipe.retrieve.trial import Trial, Try
 from rankpipe.store import Draft, amend, publish
 
@@ -132,9 +132,7 @@ class Living(Index):
 
     @abstractmethod
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
-        """For each query the best ``k`` hits of each segment that is ``searched``, best first, among the documents that
-        meet ``self.where``.
-        """
+        """For each query the best ``k`` hits of each ``searched`` segment, best first, that meet ``self.where``."""
 
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
@@ -195,8 +193,10 @@ class Living(Index):
         """
         return self._change(docs, (), replace=True)
 
-    def delete(self, ids: Iterable[str]) -> Change:
-        """Delete documents by their ids; says which were not there."""
+    def _there_are(self, ids: Sequence[str]) -> bool:
+        return any(self._found(s, ids) for s in self.segments)
+
+    def _delete(self, ids: Sequence[str]) -> Change:
         return self._change(None, ids, replace=False)
 
     def compact(self) -> Change:
@@ -222,7 +222,7 @@ class Living(Index):
 
     def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
         with self._amending() as draft:
-            segments, doomed = self._opened(draft.folder), self._named(ids)
+            segments, doomed = self._opened(draft.folder), [*ids]
             dead, there, fresh = [list[int]() for _ in segments], list[str](), 0
             for some in [doomed] if docs is None else self._written(docs, draft):
                 fresh += len(some)
@@ -288,7 +288,9 @@ class Living(Index):
         return {i: (place,) for i, place in segment.find(ids).items()}
 
     def _opened(self, folder: Path) -> list[Any]:
-        return [self.segment(f, self.manifest.recipe) for f in folders(folder)]
+        there = folders(folder)
+        room(len(there), self.folder)
+        return [self.segment(f, self.manifest.recipe) for f in there]
 
     @contextmanager
     def _amending(self) -> Iterator[Draft]:

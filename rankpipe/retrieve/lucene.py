@@ -189,16 +189,17 @@ class Lucene(Index):
         """
         return self._put(docs, replace=True)
 
-    def delete(self, ids: Iterable[str]) -> Change:
-        """Delete documents by their ids; says which were not there."""
-        doomed = self._named(ids)
+    def _there_are(self, ids: Sequence[str]) -> bool:
+        return bool(self._there_of(ids, self._reader))
+
+    def _delete(self, ids: Sequence[str]) -> Change:
         with self._amending() as draft:
-            there = self._there_of(doomed, Reader(draft.folder))
+            there = self._there_of(ids, Reader(draft.folder))
             with self._writing(draft) as writer:
                 for id in there:
                     writer.delete(id)
         self.refresh()
-        return Change(deleted=len(there), absent=tuple(id for id in doomed if id not in there))
+        return Change(deleted=len(there), absent=tuple(id for id in ids if id not in there))
 
     def compact(self) -> Change:
         """Make one segment of all."""

@@ -11,7 +11,7 @@ import json
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -92,6 +92,14 @@ class Part(Draft):
         except ArtefactError:
             return []
         return [] if damages(replaced) else folders(replaced.path)
+
+    def replaced(self, recipe: dict[str, Any], ways: Iterable[str]) -> dict[str, Any]:
+        """Facts of the index that a build will replace, if there is one whose recipe is the same in these ways."""
+        with suppress(ArtefactError):
+            there = read_manifest(self.home)
+            if self.first and all(there.recipe.get(way) == recipe.get(way) for way in ways):
+                return there.facts
+        return {}
 
 
 Portion = tuple[Part, Iterator[Doc]]  # a segment, and the documents that are for it

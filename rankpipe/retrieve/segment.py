@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.disk import room_for
+from rankpipe.errors import several
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.fields import Fields, Mask
 from rankpipe.retrieve.memory import ANY, ID, ROW
@@ -19,6 +21,7 @@ from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.passages import Passages, heads
 from rankpipe.where import Filter
 
+FILES = 20  # that an opened one holds, at most
 MASKS = 32  # filters of a segment that are remembered, a byte a document each
 
 
@@ -53,12 +56,13 @@ class Segment:
         """Which documents may be found, (documents,): they are alive and meet the condition; None if all may."""
         if where is None:
             return self.alive
-        if where not in self._masks:
-            while len(self._masks) >= MASKS:
-                del self._masks[next(iter(self._masks))]
+        if (mask := self._masks.get(where)) is None:
             mask = self.fields.mask(where)
-            self._masks[where] = mask if self.alive is None else mask & self.alive
-        return self._masks[where]
+            mask = mask if self.alive is None else mask & self.alive
+            if len(self._masks) >= MASKS:
+                self._masks = {}  # other threads may read the old ones
+            self._masks[where] = mask
+        return mask
 
     def open(self) -> None:
         """Open all files that are not yet: what is open can be read though it be removed."""
@@ -73,6 +77,14 @@ class Segment:
         """Where the documents of these ids are, if they are alive."""
         found = self.docs.find(ids)
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
+
+
+def room(segments: int, folder: Path) -> None:
+    """Let this process have the files of so many segments open, of the index in a folder.
+
+    :raises DiskError: If the system does not.
+    """
+    room_for(FILES * segments, f"{folder}, {several(segments, 'segment')}")
 
 
 def of_a_size(segments: Iterable[Segment], least: int, factor: int) -> Iterable[list[Segment]]:

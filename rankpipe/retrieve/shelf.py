@@ -17,8 +17,9 @@ from rankpipe import builds, recipe, store
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Titles
+from rankpipe.datasets.opening import sources
 from rankpipe.engine import Engine, Local
-from rankpipe.errors import ArtefactError, Fault, MissingExtra, RecipeError, placed, refuse
+from rankpipe.errors import ArtefactError, DataError, Fault, MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
@@ -87,17 +88,51 @@ def ensure(folder: Path, **how: Any) -> str | None:
         return build(opened(tree), folder, tree["index"], **how)
 
 
+def ready(folder: Path, **how: Any) -> None:
+    """Build the index that the recipe in ``folder`` describes, unless it is there. One that was changed since it was
+    built is taken as it is, and so is one whose documents are not where they were; both are said.
+
+    :raises: As :func:`ensure`.
+    """
+    if why := _taken_as_it_is(folder):
+        notice(f"{folder}: {why}; it is searched as it is")
+    else:
+        ensure(folder, **how)
+
+
+def _taken_as_it_is(folder: Path) -> str:
+    """Why an index that was built by the recipe in its folder is not to be built anew; "" if it may be."""
+    tree = recipe.load(folder)
+    with suppress(ArtefactError):
+        if not check(tree) and not store.read_manifest(folder).unlike(_whole(tree["index"])):
+            if changes(folder):
+                return "was changed since it was built"
+            try:
+                opened(tree)
+            except DataError as error:
+                return f"its documents are not there any more ({error})"
+    return ""
+
+
+def _whole(index: dict[str, Any]) -> dict[str, Any]:
+    index = called(index)
+    return full(find(index["use"]), index)
+
+
 def outdated(folder: Path) -> bool:
     """Whether the documents that the recipe in ``folder`` names are no longer those that its index was built from.
 
-    A file of documents older than the index is taken to be the same; only a newer one is read.
+    Files of this machine that are older than the index are taken to be the same; only newer ones are read. Documents
+    that are not here any more, or are somewhere else, are not looked for.
     """
     if not (folder / "recipe.yaml").exists() or changes(folder):
         return False
-    manifest, data = store.read_manifest(folder), opened(recipe.load(folder))
-    path = data.corpus.path if data.corpus else None
+    manifest, tree = store.read_manifest(folder), recipe.load(folder)
     built = datetime.fromisoformat(manifest.created).timestamp()
-    return path is not None and path.stat().st_mtime > built and data.checksum != manifest.data.checksum
+    if any(file.is_file() and file.stat().st_mtime > built for file in sources(str(tree.get("data", "")))):
+        with suppress(RankpipeError):
+            return opened(tree).checksum != manifest.data.checksum
+    return False
 
 
 def opened(tree: dict[str, Any]) -> Dataset:

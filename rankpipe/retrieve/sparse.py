@@ -24,7 +24,7 @@ from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.topk import Weighted, candidates
+from rankpipe.retrieve.topk import Sums, Weighted, candidates
 from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
@@ -40,7 +40,7 @@ class Impacts(Segment):
         super().__init__(folder)
         self.postings = Postings(folder)
         self.cut: NDArray[np.bool_] = mapped(folder / "cut.npy")  # (documents,) whether its text was too long
-        self.sums = np.zeros(len(self.docs))
+        self.sums = Sums(len(self.docs))
 
     def weighted(self, word: str, weight: np.float32) -> Weighted | None:
         """The word, to be searched for; None if no document has it."""
@@ -178,7 +178,8 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.searched:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            found, scores = candidates(terms, k, s.allowed(self.where), s.sums)
+            with s.sums.lent() as sums:
+                found, scores = candidates(terms, k, s.allowed(self.where), sums)
             top = best(scores, s.docs.precedence[found], k)
             yield s.docs.hits(found[top], scores[top])
 

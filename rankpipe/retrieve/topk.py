@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,24 @@ class Weighted:
     docs: NDArray[np.int32]  # (n,), rising
     score: Callable[[slice | NDArray[np.intp]], NDArray[np.float32]]  # of some of them, by where they are in ``docs``
     bound: float  # no score is above it
+
+
+class Sums:
+    """Zeros in which searches add up scores, (documents,); each search has its own, in whatever thread it runs."""
+
+    def __init__(self, documents: int) -> None:
+        self.documents = documents
+        self._spare: list[NDArray[np.float64]] = []
+
+    @contextmanager
+    def lent(self) -> Iterator[NDArray[np.float64]]:
+        """Some, which come back as zeros; not after an error, which leaves them as they are."""
+        try:
+            sums = self._spare.pop()
+        except IndexError:
+            sums = np.zeros(self.documents)
+        yield sums
+        self._spare.append(sums)
 
 
 def candidates(

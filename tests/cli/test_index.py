@@ -97,6 +97,8 @@ def test_one_is_not_many(tmp_path: Path) -> None:
     assert "1 was not there: z" in ran(app, ["index", "delete", words, "a", "z"]).stderr
     assert "changed once since" in ran(app, build).stderr
     assert "2 were not there: y, z" in ran(app, ["index", "delete", words, "y", "z"]).stderr
+    assert "changed once since" in ran(app, build).stderr  # nothing was
+    ran(app, ["index", "delete", words, "b"])
     assert "changed 2 times since" in ran(app, build).stderr
 
 
