@@ -190,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists():
         there = (folder / "recipe.yaml").exists()
         hint = f"build it with: rankpipe index build {folder}" if there else "is the path right?"
-        raise ArtefactError(f"{folder}: nothing built here; {hint}")
+        raise ArtefactError(f"{folder}: {'is a file' if folder.is_file() else 'nothing built here'}; {hint}")
     try:
         known = dict(json.loads(path.read_text("utf-8")))
         if known.pop("checksum", None) not in (None, digest(known)):  # none in those of earlier versions

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -11,6 +14,8 @@ from typing import Any
 from rankpipe.errors import CommandError, RecipeError
 
 OUTPUTS = ("out", "report")
+COLUMNS = 6  # of a TREC run
+FIRST = 1 << 20  # bytes of a line that are looked at
 NOT_READ = (*OUTPUTS, "replay")  # a replay reads what lies beside its run
 
 
@@ -51,28 +56,39 @@ def _flat(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _refuse_inputs(options: Mapping[str, Any]) -> None:
-    """:raises CommandError: If an output is one of the files that the command reads, or documents or queries."""
+    """:raises CommandError: If an output is a file that the command reads, or anything that no command writes."""
     for name in OUTPUTS:
         out = options.get(name)
         if not isinstance(out, Path):
             continue
         if str(out) == "-":
             raise CommandError([f"--{name} -: name a file, or /dev/stdout"])
-        if not out.exists():
-            continue
         read = [path for other, value in options.items() if other not in NOT_READ for path in _files(other, value)]
-        if any(path.exists() and path.samefile(out) for path in read):
+        if out.exists() and any(path.exists() and path.samefile(out) for path in read):
             raise CommandError([f"--{name} {out}: this command reads it; name another place"])
-        if _records(out):
-            raise CommandError([f"--{name} {out}: holds documents or queries; move them away, or name another place"])
+        if any((above / "manifest.json").is_file() and (above / "made").is_dir() for above in out.absolute().parents):
+            raise CommandError([f"--{name} {out}: lies in a folder that was built; name another place"])
+        if out.is_file() and not _written_by_commands(out):
+            raise CommandError(
+                [f"--{name} {out}: holds something else, such as documents; move it away, or name another place"]
+            )
 
 
-def _records(path: Path) -> bool:
-    """Whether a file is one of documents or queries, as of a BEIR folder, by its first line."""
-    if not path.is_file() or path.suffix != ".jsonl":
+def _written_by_commands(path: Path) -> bool:
+    """Whether a file is a run, rankings or a report, or empty: by its first line."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as f:
+            line = f.readline(FIRST).decode("utf-8-sig", "replace").strip()
+            if not line:
+                return not f.read(FIRST).strip()
+    except (OSError, EOFError, zlib.error):  # not packed, or not whole
         return False
-    with open(path, "rb") as f:
-        return f.readline(1 << 20).lstrip().startswith(b'{"_id"')
+    if line.startswith("{"):
+        try:
+            return "candidates" in json.loads(line)
+        except ValueError:
+            return len(line) > FIRST // 2 and '"candidates"' in line  # its end was not looked at
+    return line.startswith("<") or len(line.split()) == COLUMNS
 
 
 def _files(name: str, value: Any) -> Iterator[Path]:

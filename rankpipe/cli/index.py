@@ -28,8 +28,9 @@ def build(
     split: options.Split = "test",
     titles: options.Titles = None,
     use: Annotated[
-        str, typer.Option("--use", "-u", help="bm25, lucene, dense (faiss), sparse, colbert (late) or milvus.")
-    ] = "bm25",
+        str | None,
+        typer.Option("--use", "-u", help="bm25 (if not said), lucene, dense (faiss), sparse, colbert (late), milvus."),
+    ] = None,
     settings: options.Set = None,
     memory: Annotated[
         str | None, typer.Option("--memory", help="What it may hold, as 1GB; an index in less has more segments.")
@@ -68,12 +69,16 @@ def build(
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         with guard.spelled(), store.replacing(force), show.going_on(GO_ON):
-            node = options.component(shelf.ALSO.get(use, use), settings, method="build", given=shelf.GIVEN)
+            kind = use or "bm25"
+            node = options.component(shelf.ALSO.get(kind, kind), settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
             _refuse_other(written, tree, force)
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
+        told = {"--use": use, "--set": settings, "--titles": titles, "--recall": recall}
+        if said := [option for option, value in told.items() if value is not None]:
+            raise CommandError([f"{', '.join(said)}: {written} says how; change it, or name a collection with --data"])
         with show.going_on(GO_ON):
             why = shelf.ensure(folder, **how)
     else:

@@ -12,7 +12,7 @@ from rankpipe.cli import beside, show
 from rankpipe.data import Doc, Ranking
 from rankpipe.errors import several
 
-SHOWN_QUERIES = 3
+SHOWN_QUERIES, SHOWN_HITS = 3, 10
 COUNTS = ("calls", "tokens_in", "tokens_out", "repaired", "cut", "skipped")  # of a step
 
 
@@ -50,6 +50,8 @@ def tell(
         if out is None or len(rankings) == 1:
             for ranking in rankings[:SHOWN_QUERIES]:
                 hits(ranking, fields=fields)
+                if (more_hits := len(ranking.hits) - SHOWN_HITS) > 0:
+                    show.remark(f"... and {several(more_hits, 'more hit')}; --json shows all, --out FILE writes them")
             if len(rankings) > SHOWN_QUERIES:
                 more = several(len(rankings) - SHOWN_QUERIES, "more query", "more queries")
                 show.remark(f"... and {more}; --out FILE writes them all")
@@ -98,7 +100,7 @@ def write(path: Path, rankings: Sequence[Ranking]) -> int:
     return trec.write_run(path, rankings)
 
 
-def hits(ranking: Ranking, count: int = 10, fields: Sequence[str] = ()) -> None:
+def hits(ranking: Ranking, count: int = SHOWN_HITS, fields: Sequence[str] = ()) -> None:
     """One query's best hits, with their texts."""
     rows = [
         (rank, h.doc.id, f"{h.score:.4f}", *_cells(h.doc, fields), _short(h.doc.contents, 200))

@@ -74,8 +74,9 @@ def search(
 
     if (question is None) == (data is None and topics is None):
         raise CommandError(["say what to search for: either a question, or many by --data or --topics"])
-    if how.weights and not how.others:
-        raise CommandError([f"--weights {how.weights}: there is nothing to fuse; name another index with --with"])
+    alone = {f"--weights {how.weights}": how.weights, f"--fuse {how.fuse.value}": how.fuse is not Fusion.rrf}
+    if not how.others and (said := [option for option, given in alone.items() if given]):
+        raise CommandError([f"{option}: there is nothing to fuse; name another index with --with" for option in said])
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     folders = [index, *(how.others or ())]

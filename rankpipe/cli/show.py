@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json as jsonlib
+import math
 import os
 import re
 import shlex
@@ -23,7 +24,8 @@ from rankpipe import progress
 from rankpipe.cli.guard import guarded
 from rankpipe.cli.layout import laid
 from rankpipe.cli.shown import Shown, screen
-from rankpipe.errors import RankpipeError
+from rankpipe.disk import FULL
+from rankpipe.errors import DiskError, RankpipeError
 
 Verb = Callable[..., Any]
 INTERRUPTED = 130  # as shells have it
@@ -118,6 +120,11 @@ def errors_told() -> Iterator[None]:
     except Exception as error:
         if manner.debug:
             raise
+        if isinstance(error, OSError) and error.errno in FULL:  # no file of ours, which is a DiskError
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it is not tried again
+            manner.json = False
+            _refused("DiskError", f"standard output cannot be written: {error.strerror}")
+            raise typer.Exit(DiskError.exit_code) from None
         _refused(type(error).__name__, f"{error} (a bug in rankpipe, or in what it calls; --debug shows where)")
         raise typer.Exit(RankpipeError.exit_code) from None
 
@@ -156,9 +163,18 @@ def _refused(kind: str, said: str, **more: Any) -> None:
 def emit(data: Any, human: Callable[[], None]) -> None:
     """The result: as JSON if asked for, else in words and tables."""
     if manner.json:
-        print(jsonlib.dumps(data, ensure_ascii=False, indent=1, default=str))
+        print(jsonlib.dumps(_strict(data), ensure_ascii=False, indent=1, default=str, allow_nan=False))
     else:
         human()
+
+
+def _strict(data: Any) -> Any:
+    """With null for numbers that JSON has none of: NaN, Infinity."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return None
+    if isinstance(data, Mapping):
+        return {key: _strict(value) for key, value in data.items()}
+    return [_strict(value) for value in data] if isinstance(data, list | tuple) else data
 
 
 def remark(text: str) -> None:

@@ -140,6 +140,8 @@ def _misfit(place: int, retriever: Any) -> list[str]:
 def _unweighable(weights: Sequence[float], lists: int) -> list[str]:
     if len(weights) != lists:
         return [f"weights: {len(weights)} for {lists} retrievers"]
+    if not any(weights):
+        return ["weights: are all 0; expected one above"]
     return [
         f"weights[{i}]: {w}; expected 0 or more" for i, w in enumerate(weights) if not (math.isfinite(w) and w >= 0)
     ]

@@ -69,7 +69,7 @@ class Part(Draft):
     def counted(self, docs: Iterable[Doc]) -> Iterator[Doc]:
         """The documents, while what is held for each of them is counted."""
         for doc in docs:
-            size = self.row + ID * len(doc.id)
+            size = self.row + ID * len(str(doc.id))
             self.rows += size
             self.held += size
             yield doc

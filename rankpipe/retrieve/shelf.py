@@ -127,10 +127,11 @@ def outdated(folder: Path) -> bool:
     """
     if not (folder / "recipe.yaml").exists() or changes(folder):
         return False
-    manifest, tree = store.read_manifest(folder), recipe.load(folder)
+    manifest = store.read_manifest(folder)
     built = datetime.fromisoformat(manifest.created).timestamp()
-    if any(file.is_file() and file.stat().st_mtime > built for file in sources(str(tree.get("data", "")))):
-        with suppress(RankpipeError):
+    with suppress(RankpipeError):  # whatever is wrong with them, the index is whole
+        tree = recipe.load(folder)
+        if any(file.is_file() and file.stat().st_mtime > built for file in sources(str(tree.get("data", "")))):
             return opened(tree).checksum != manifest.data.checksum
     return False
 

@@ -240,6 +240,56 @@ def test_every_byte_of_an_index_can_be_verified(rankpipe: Rankpipe, tiny_path: P
     assert "rankpipe index build" in told["cure"]
 
 
+def test_an_index_is_searched_without_the_documents_it_was_built_from(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"_id": "a", "text": "high water"}\n')
+    rankpipe("index", "build", "words", "--data", "c.jsonl")
+    os.rename(corpus, tmp_path / "d.jsonl")
+    for place, text in ((corpus, ""), (corpus, "{"), (tmp_path / "words" / "recipe.yaml", "a: [")):
+        if text:
+            place.write_text(text)
+        assert "high water" in rankpipe("search", "words", "water").stdout
+        rankpipe("index", "export", "words", "--out", "kept.jsonl")
+        os.unlink(tmp_path / "kept.jsonl")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_standard_output_is_told(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    for more in ([], ["--json"]):
+        with open("/dev/full", "w") as full:
+            command = [sys.executable, "-m", "rankpipe.cli", "search", str(tmp_path / "words"), "tide", *more]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 8
+        assert "standard output cannot be written" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_json_has_no_numbers_that_json_has_not(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "tea", "price": Infinity, "size": [1, NaN]}\n')
+    rankpipe("index", "build", "words", "--data", "c.jsonl")
+    told = rankpipe("search", "words", "tea", "--show", "price,size", "--json").stdout
+    [hit] = json.loads(told, parse_constant=pytest.fail)["rankings"][0]["hits"]
+    assert hit["fields"] == {"price": [None], "size": [1]}
+
+
+def test_more_hits_than_are_shown_are_told(rankpipe: Rankpipe, tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text("".join(f'{{"_id": "{i}", "text": "tea"}}\n' for i in range(13)))
+    rankpipe("index", "build", "words", "--data", "c.jsonl")
+    assert "3 more hits" in rankpipe("search", "words", "tea", "-k", "13").stderr
+    assert "more hit" not in rankpipe("search", "words", "tea", "-k", "10").stderr
+
+
+def test_what_a_recipe_says_is_not_said_again(rankpipe: Rankpipe, tiny_path: Path) -> None:
+    rankpipe("index", "build", "words", "--data", tiny_path)
+    for words in (("--use", "dense"), ("--set", "k1=2.0", "--force"), ("--recall", "0.9")):
+        assert "recipe.yaml says how" in " ".join(rankpipe("index", "build", "words", *words, code=2).stderr.split())
+    assert "is a file" in rankpipe("search", "words/recipe.yaml", "tide", code=6).stderr
+    assert "there is nothing to fuse" in rankpipe("search", "words", "tide", "--fuse", "minmax", code=2).stderr
+    zero = ("search", "words", "--with", "words", "tide", "--weights", "0,0")
+    assert "weights: are all 0" in rankpipe(*zero, code=2).stderr
+
+
 def test_ids_with_spaces_and_unicode(rankpipe: Rankpipe, tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text(
         '{"_id": "mein Dokument ☕", "text": "tea leaves"}\n{"_id": "b", "text": "bread"}\n'

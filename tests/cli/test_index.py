@@ -123,7 +123,8 @@ def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> Non
     for said, told in (
         ("efSearch=3", "efSearch: not of this index; it has nprobe"),
         ("nprobes=3", "--set nprobes: no such argument; did you mean nprobe?"),
-        ("k=3", "--set k: no such argument; there are device, efSearch, nprobe"),
+        ("k=3", "--set k: no such argument; did you mean k1?"),
+        ("x=3", "--set x: no such argument; there are device, efSearch, nprobe, k1, b"),
         ("nprobe=many", "nprobe: 'many' is a str, expected int | None"),
         ("nprobe", "--set nprobe: expected KEY=VALUE"),
     ):

@@ -314,9 +314,25 @@ def test_a_recipe_that_is_elsewhere(rankpipe: Rankpipe) -> None:
 
 
 def test_documents_and_queries_are_not_written_over(rankpipe: Rankpipe) -> None:
-    Path("other.jsonl").write_text('{"_id": "a", "text": "b"}\n')
+    packed = gzip.compress(b'{"_id": "a", "text": "b"}\n')
+    for name, text in (
+        ("other.jsonl", b'{"_id": "a", "text": "b"}\n'),
+        ("other.jsonl", b'{ "_id": "a"}\n'),
+        ("other.jsonl", b'\xef\xbb\xbf{"id": "a", "contents": "b"}\n'),
+        ("other.jsonl.gz", packed),
+        ("other.jsonl.gz", b"torn"),
+        ("NOTES", b"remember the milk\n"),
+    ):
+        Path(name).write_bytes(text)
+        for words in (("index", "export", "words"), ("search", "words", "--data", "mine")):
+            assert "holds something else, such as documents" in refused(rankpipe, *words, "--out", name, code=2)
+        assert Path(name).read_bytes() == text
+    for name in ("a.trec", "a.trec.gz", "a.jsonl", "a.jsonl.gz", "empty.trec"):
+        for _ in range(2):  # its own are written over
+            rankpipe("search", "words", "--data", "mine", "--out", name)
+    inside = refused(rankpipe, "index", "export", "words", "--out", "words/x.jsonl", code=2)
+    assert "lies in a folder that was built" in inside
     for words in (("index", "export", "words"), ("search", "words", "--data", "mine")):
-        assert "holds documents or queries" in refused(rankpipe, *words, "--out", "other.jsonl", code=2)
         assert "or /dev/stdout" in refused(rankpipe, *words, "--out", "-", code=2)
     assert "a corpus is a .jsonl" in refused(rankpipe, "index", "export", "words", "--out", "x.parquet", code=2)
 

@@ -76,6 +76,22 @@ def test_a_search_can_weigh_otherwise(method: str, tiny: Dataset, tmp_path: Path
     assert caught.value.faults == ["k1: inf; expected 0 or more", "b: -1; expected 0 to 1"]
 
 
+def test_nothing_is_found_where_nothing_is_left(tmp_path: Path) -> None:
+    for method in ("lucene", "robertson", "atire"):
+        index = BM25.build(Dataset.of([Doc("a", "tea")]), tmp_path / method, method=method)  # type: ignore[arg-type]
+        index.delete(["a"])
+        assert not index.search("tea").hits
+
+
+def test_a_delete_of_nothing_is_no_batch(tmp_path: Path) -> None:
+    index = BM25.build(Dataset.of([Doc("a", "tea"), Doc("b", "tea")]), tmp_path)
+    before = (tmp_path / "manifest.json").read_bytes()
+    assert index.delete(["x", "y"]).absent == ("x", "y")
+    assert (tmp_path / "manifest.json").read_bytes() == before
+    assert (done := index.delete(["x", "a"])).deleted == 1
+    assert done.absent == ("x",)
+
+
 def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
     docs = [Doc(i, "same words here") for i in ("b", "d", "a", "c", "e")] + [Doc("z", "other"), Doc("y", "same")]
     index = BM25.build(Dataset.of(docs), tmp_path)

@@ -1,0 +1,69 @@
+"""Several threads search one opened index, and find what one finds; so does who searches after an interrupted one."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankpipe.data import Doc, Query, Ranking
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve import bm25
+from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.index import Index
+from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.sparse import SparseIndex
+
+DICE = np.random.default_rng(0)
+WORDS = [f"w{i}" for i in range(60)]
+DOCS = [Doc(f"d{i}", " ".join(DICE.choice(WORDS, 12)), fields={"year": i % 7}) for i in range(1500)]
+QUERIES = [Query(f"q{i}", " ".join(DICE.choice(WORDS, 5))) for i in range(40)]
+KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "bm25": (BM25, {}),
+    "sparse": (SparseIndex, {"model": "tests.retrieve.models:Weights"}),
+    "exact": (Dense, {"model": "tests.retrieve.fakes:Drawn"}),
+    "hnsw": (Dense, {"model": "tests.retrieve.fakes:Drawn", "factory": "HNSW8"}),
+    "colbert": (ColBERT, {"model": "tests.retrieve.models:Directions"}),
+}
+
+
+def found(ranking: Ranking) -> list[tuple[str, float]]:
+    return [(h.doc.id, h.score) for h in ranking.hits]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_threads_find_what_one_does(kind: str, tmp_path: Path) -> None:
+    made, how = KINDS[kind]
+    index: Index = made.build(Dataset.of(DOCS), tmp_path, **how)
+    index.k = 20
+    asked: Sequence[tuple[Index, Query]] = [
+        (one, q) for q in QUERIES for one in (index, index.filtered("year >= 3"), index.filtered("year == 1"))
+    ]
+    alone = [found(one.run([q])[0]) for one, q in asked]
+    assert any(alone)
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda pair: found(pair[0].run([pair[1]])[0]), asked * 3))
+    assert together == alone * 3
+    assert [found(one.run([q])[0]) for one, q in asked] == alone
+
+
+def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = BM25.build(Dataset.of(DOCS), tmp_path)
+    before = found(index.search(QUERIES[0].text))
+    counted = bm25._scores
+
+    def interrupted(*told: Any) -> Any:
+        counted(*told)
+        if next(calls) == 2:
+            raise KeyboardInterrupt
+        return counted(*told)
+
+    calls = iter(range(9))
+    monkeypatch.setattr(bm25, "_scores", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        index.search(QUERIES[1].text)
+    monkeypatch.undo()
+    assert found(index.search(QUERIES[0].text)) == before
