@@ -253,6 +253,19 @@ def test_an_index_is_searched_without_the_documents_it_was_built_from(rankpipe: 
         os.unlink(tmp_path / "kept.jsonl")
 
 
+def test_experiments_take_indexes_as_they_are(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(tiny_path, tmp_path / "mine")
+    (tmp_path / "eval" / "x").mkdir(parents=True)
+    (tmp_path / "eval" / "x" / "recipe.yaml").write_text(
+        f"data: {tiny_path}\nmeasures: [P@1]\nsystems:\n  bm25: [{{use: bm25, index: indexes/words}}]\n"
+    )
+    rankpipe("index", "build", "indexes/words", "--data", "mine")
+    mine.rename(tmp_path / "moved")
+    assert "documents are not there any more" in rankpipe("run", "eval/x").stderr
+    rankpipe("index", "delete", "indexes/words", "tide-1")
+    assert "was changed since it was built" in rankpipe("run", "eval/x", "--force").stderr
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_standard_output_is_told(rankpipe: Rankpipe, tiny_path: Path, tmp_path: Path) -> None:
     rankpipe("index", "build", "words", "--data", tiny_path)

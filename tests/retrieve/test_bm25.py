@@ -92,6 +92,31 @@ def test_a_delete_of_nothing_is_no_batch(tmp_path: Path) -> None:
     assert done.absent == ("x",)
 
 
+def test_many_segments_are_opened_though_few_files_are_allowed(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    index = BM25.build(Dataset.of([Doc("a", "tea")]), tmp_path)
+    for i in range(6):
+        index.add([Doc(f"d{i}", "tea leaves", fields={"n": i})])
+    code = f"""
+import resource
+from pathlib import Path
+from rankpipe.errors import DiskError
+from rankpipe.retrieve.bm25 import BM25
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, hard))
+assert len(BM25(Path({str(tmp_path)!r})).search("tea").hits) == 7
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 61))
+try:
+    BM25(Path({str(tmp_path)!r}))
+except DiskError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "7 segments: needs" in done.stdout, done.stderr
+    assert "open files, and this process may have 61" in done.stdout
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
 def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
     docs = [Doc(i, "same words here") for i in ("b", "d", "a", "c", "e")] + [Doc("z", "other"), Doc("y", "same")]
     index = BM25.build(Dataset.of(docs), tmp_path)

@@ -167,6 +167,35 @@ def test_all_segments_are_by_one_backend(data: Dataset, tmp_path: Path, monkeypa
     assert len({*made_by(tmp_path / "portions")}) == 1
 
 
+def test_what_is_begun_or_there_says_the_backend(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = shelf.full(Dense, {"use": "dense", "model": "fickle"})
+
+    def backend() -> str:
+        return str(Fickle(tmp_path).manifest.facts["backend"])
+
+    encode = Fickle.encode
+
+    def stopped(*told: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fickle, "encode", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        Fickle.make(data, tmp_path, recipe)
+    [chosen] = tmp_path.glob("made/.work-*/*/chosen.json")
+    begun = json.loads(chosen.read_text())["backend"]
+    monkeypatch.setattr(Fickle, "encode", encode)
+    Fickle.make(data, tmp_path, recipe)
+    assert backend() == begun
+    assert not any(tmp_path.rglob("chosen.json"))
+    Fickle.make(Dataset.of([*data.docs(), Doc("new", "one more")]), tmp_path, recipe)
+    assert backend() == begun
+    assert Fickle(tmp_path).manifest.facts["reused_vectors"] == 90
+    Fickle.make(data, tmp_path, recipe | {"max_length": 7})  # another way
+    assert backend() != begun
+
+
 def test_each_worker_searches_its_own_segments(data: Dataset, tmp_path: Path) -> None:
     shelf.build(data, tmp_path / "cut", BM, shard=17)
     index = opened(tmp_path / "cut", k=90)
