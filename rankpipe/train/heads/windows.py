@@ -98,8 +98,10 @@ class OfWindows(OfLM):
         :raises ModelError: If a prompt cannot be made to fit.
         """
         replies = [self._reply(e) if reply else [] for e in examples]
-        starts = [self._start(e, len(r)) for e, r in zip(examples, replies, strict=True)]
+        given = "" if reply else self.given  # a reply is learned from its very beginning, as it is written in full
+        starts = [self._start(e, given, len(r)) for e, r in zip(examples, replies, strict=True)]
         made = targets(examples) | self.padded(starts, replies if reply else None)
+        made["at"] += len(self.lm.tokens(self.given)) if reply else 0
         if self.head.scores:
             import torch
 
@@ -123,15 +125,15 @@ class OfWindows(OfLM):
         said = {"prompt": self.head.prompt, "max_words": self.head.max_words}
         return {"use": self.head.reranker, "lm": self.asked(folder, adapted, dtype), **said}
 
-    def _start(self, example: Example, reply: int) -> list[int]:
-        room = max(self.asks.max_tokens(len(example.docs)), reply + len(self.lm.tokens(self.given)))
+    def _start(self, example: Example, given: str, reply: int) -> list[int]:
+        room = max(self.asks.max_tokens(len(example.docs)), reply)
         fitted = fit(
             self.asks.prompt, self.lm, example.query, example.docs, max_words=self.head.max_words, max_tokens=room
         )
-        return self.lm.starts([fitted.chat], self.given)[0]
+        return self.lm.starts([fitted.chat], given)[0]
 
     def _reply(self, example: Example) -> list[int]:
-        """The tokens of the order behind what is given of it, and the one that ends it."""
+        """The tokens of the order, which begin with those that a model may be given, and the one that ends it."""
         given = self.lm.tokens(self.given)
         tokens = self.lm.tokens(self.asks.prompt.written(example.order))
         if tokens[: len(given)] != given:
@@ -139,4 +141,4 @@ class OfWindows(OfLM):
                 f"{self.model}: {self.given!r} is not what it reads at the beginning of a reply as prompt "
                 f"{self.asks.prompt.name!r} wants it; take another prompt"
             )
-        return [*tokens[len(given) :], self.lm.stop]
+        return [*tokens, self.lm.stop]
