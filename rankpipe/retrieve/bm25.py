@@ -145,8 +145,8 @@ class BM25(Living):
         """Index a collection; texts and postings are never in memory as a whole, the vocabulary is. A build that was
         interrupted goes on after its last whole shard of 65,536 documents.
 
-        Words are two or more letters and digits in a row, as in bm25s: "C" is none, and a text without blanks, such as a
-        Japanese one, is hardly cut; ``lucene`` knows languages.
+        Words are two or more letters and digits in a row, as in bm25s: "C" is none, and a text without blanks, such as
+        a Japanese one, is hardly cut; ``lucene`` knows languages.
 
         :param k1: how fast repeated words stop counting; 0.9 is Anserini's. A search can take another, as of ``b``.
         :param b: how much long documents are held back, 0 to 1; 0.4 is Anserini's.
