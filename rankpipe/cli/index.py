@@ -76,9 +76,7 @@ def build(
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        told = {"--use": use, "--set": settings, "--titles": titles, "--recall": recall}
-        if said := [option for option, value in told.items() if value is not None]:
-            raise CommandError([f"{', '.join(said)}: {written} says how; change it, or name a collection with --data"])
+        _refuse_said(written, {"--use": use, "--set": settings, "--titles": titles, "--recall": recall})
         with show.going_on(GO_ON):
             why = shelf.ensure(folder, **how)
     else:
@@ -188,6 +186,11 @@ def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> di
         **({"split": split} if split != "test" else {}),
         **({"titles": titles.value} if titles else {}),
     }
+
+
+def _refuse_said(written: Path, told: dict[str, Any]) -> None:
+    if said := [option for option, value in told.items() if value is not None]:
+        raise CommandError([f"{', '.join(said)}: {written} says how; change it, or name a collection with --data"])
 
 
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:

@@ -49,9 +49,7 @@ def tell(
     def human() -> None:
         if out is None or len(rankings) == 1:
             for ranking in rankings[:SHOWN_QUERIES]:
-                hits(ranking, fields=fields)
-                if (more_hits := len(ranking.hits) - SHOWN_HITS) > 0:
-                    show.remark(f"... and {several(more_hits, 'more hit')}; --json shows all, --out FILE writes them")
+                _best(ranking, fields)
             if len(rankings) > SHOWN_QUERIES:
                 more = several(len(rankings) - SHOWN_QUERIES, "more query", "more queries")
                 show.remark(f"... and {more}; --out FILE writes them all")
@@ -108,6 +106,12 @@ def hits(ranking: Ranking, count: int = SHOWN_HITS, fields: Sequence[str] = ()) 
     ]
     columns = ("#", "document", "score", *fields, "text")
     show.table(_short(ranking.query.text, 100), columns, rows, text=("document", *fields, "text"))
+
+
+def _best(ranking: Ranking, fields: Sequence[str]) -> None:
+    hits(ranking, fields=fields)
+    if (more := len(ranking.hits) - SHOWN_HITS) > 0:
+        show.remark(f"... and {several(more, 'more hit')}; --json shows all, --out FILE writes them")
 
 
 def _short(text: str, most: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2] / "rankpipe"
 GROUND = {
     "data", "errors", "stage", "catalog", "recipe", "store", "trec", "progress", "weights", "onnx", "st", "provenance",
-    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside", "seen",
+    "builds", "device", "disk", "lines", "where", "threads", "engine", "aside", "seen", "manifest",
 }  # fmt: skip
 MODELS = {"colbert", "splade"}  # models that retrieve and rerank share
 MAY = {  # room: what it may import from rankpipe, at any depth of the file
@@ -23,7 +23,8 @@ MAY = {  # room: what it may import from rankpipe, at any depth of the file
     "disk": {"errors"},
     "builds": {"disk", "errors", "progress"},
     "seen": {"disk", "errors", "progress"},
-    "store": {"builds", "disk", "errors", "progress", "provenance", "seen"},
+    "store": {"builds", "disk", "errors", "manifest", "progress", "provenance", "seen"},
+    "manifest": set(),
     "provenance": set(),
     "aside": set(),
     "engine": {"aside", "catalog", "disk", "errors"},
