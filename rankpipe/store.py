@@ -52,6 +52,7 @@ def publish(
         :func:`replacing`).
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
+    folder = Path(folder)  # a text will do
     refuse_other(folder, kind, data=data)
     known = _Known(kind, format)
     told = [kind, format, recipe, asdict(data), resume]

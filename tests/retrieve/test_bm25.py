@@ -84,7 +84,7 @@ def test_nothing_is_found_where_nothing_is_left(tmp_path: Path) -> None:
 
 
 def test_a_delete_of_nothing_is_no_batch(tmp_path: Path) -> None:
-    index = BM25.build(Dataset.of([Doc("a", "tea"), Doc("b", "tea")]), tmp_path)
+    index = BM25.build(Dataset.of([Doc("a", "tea"), Doc("b", "tea")]), str(tmp_path))  # type: ignore[arg-type]
     before = (tmp_path / "manifest.json").read_bytes()
     assert index.delete(["x", "y"]).absent == ("x", "y")
     assert (tmp_path / "manifest.json").read_bytes() == before
