@@ -64,11 +64,13 @@ class Encoded(Living, Generic[E]):
         """Make a segment by the model of the recipe. What is left to the machine is chosen as for the segments before
         it, for what is begun of this one, or for the index that it replaces, whose encodings serve again then.
         """
+        if not cls.undecided(recipe):
+            cls.encode(docs, draft, recipe, cls.load(recipe))
+            return
         chosen = draft.folder / CHOSEN
         model = cls._as_before(recipe, draft.before() or _told(chosen) or draft.replaced(recipe, cls.ways))
-        if cls.undecided(recipe):
-            with write(chosen) as f:
-                json.dump(model.facts, f)
+        with write(chosen) as f:
+            json.dump(model.facts, f)
         cls.encode(docs, draft, recipe, model)
         chosen.unlink(missing_ok=True)
 
