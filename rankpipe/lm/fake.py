@@ -12,6 +12,7 @@ from rankpipe.errors import ModelError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 
 PASSAGE = re.compile(r"^(?:Passage |PASSAGE(?!S:)|\[)(\w+)(?:\]|:| =) ?(.*)$", re.MULTILINE)  # as our prompts show one
+BEHIND = re.compile(r"^(.*) \[(\w+)\]$", re.MULTILINE)  # the label behind its passage
 LONE = re.compile(r"^(?:Passage|<Document>): (.*)$", re.MULTILINE)  # the one passage of a prompt for yes or no
 QUERY = re.compile(r"(?:query>?|question): (.*)", re.IGNORECASE)
 GIVEN = re.compile(r'^Given a query "(.*)", which ', re.MULTILINE)  # before the passages, as setwise prompts begin
@@ -96,7 +97,7 @@ class Oracle(Fake):
 
     def reply(self, text: str) -> str:
         """``[2] > [1] > ...``."""
-        passages = PASSAGE.findall(text)
+        passages = _shown(text)
         return _ranking([label for label, _ in sorted(passages, key=lambda p: self.worth(p[1]), reverse=True)])
 
 
@@ -116,6 +117,11 @@ class Scripted(Fake):
         if len(self.heard) > len(self.replies):
             raise ModelError(f"Scripted has {len(self.replies)} replies and was asked once more")
         return self.replies[len(self.heard) - 1]
+
+
+def _shown(text: str) -> list[tuple[str, str]]:
+    """The labels and passages of a window."""
+    return PASSAGE.findall(text) or [(label, passage) for passage, label in BEHIND.findall(text)]
 
 
 class Noisy(Fake):
@@ -139,7 +145,7 @@ class Noisy(Fake):
         :raises ModelError: If no line of the chat says ``query: ...`` or ``Given a query "...", which``.
         """
         random = self._random(text)
-        shares = {label: self._worth(text, passage, random) for label, passage in PASSAGE.findall(text)}
+        shares = {label: self._worth(text, passage, random) for label, passage in _shown(text)}
         labels = sorted(shares, key=lambda label: -shares[label])
         return random.choice(MISHAPS)(labels) if random.random() < self.malformed else _ranking(labels)
 

@@ -84,9 +84,10 @@ def told(prompt: Prompt, chat: Chat) -> list[tuple[str, str]]:
     """Labels and passages read back from a chat: whatever stands as the template's passages do, at a line's begin."""
     [each] = [m for m in prompt.messages if m.role == "each"] or [None]
     form = form_of(prompt)
-    pattern = re.escape(form.strip("\n")).replace(r"\{label\}", "(.+?)", 1).replace(r"\{passage\}", "(.*)")
+    pattern = re.escape(form.strip("\n")).replace(r"\{label\}", r"(?P<label>\w+)", 1)
+    pattern = pattern.replace(r"\{passage\}", "(?P<passage>.*)")
     lines = [line for m in chat if each is None or m["role"] == "user" for line in m["content"].splitlines()]
-    return [(m[1], m[2]) for line in lines if (m := re.fullmatch(pattern, line))]
+    return [(m["label"], m["passage"]) for line in lines if (m := re.fullmatch(pattern, line))]
 
 
 def frame(chat: Chat) -> list[tuple[str, int]]:
