@@ -92,9 +92,9 @@ def test_filters_find_what_our_own_find(tmp_path: Path, uri: str) -> None:
     data = Dataset.of(docs)
     dense = Dense.build(data, tmp_path / "dense", model=DRAWN)
     sparse = SparseIndex.build(data, tmp_path / "sparse", model=VARIED)
-    for there in ({}, {"uri": uri}):
-        both = Milvus.build(data, tmp_path / "both", **BOTH, **there)
-        alone = Milvus.build(data, tmp_path / "alone", model=DRAWN, **there)
+    for place, there in (("file", {}), ("server", {"uri": uri})):
+        both = Milvus.build(data, tmp_path / place / "both", **BOTH, **there)
+        alone = Milvus.build(data, tmp_path / place / "alone", model=DRAWN, **there)
         for where in ("n < 3", "n < 30", "n in (2, 3, 5, 7, 31)", "odd == true", "not exists(n)", "exists(odd)"):
             for ours, theirs in ((alone, dense), (both, Fuse(dense, sparse))):
                 same(theirs.filtered(where).run(QUERIES), ours.filtered(where).run(QUERIES))
