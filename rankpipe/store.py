@@ -28,6 +28,7 @@ from rankpipe.progress import working
 from rankpipe.provenance import commit, digest, versions
 
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
+MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
@@ -250,7 +251,8 @@ def cure(folder: Path, manifest: Manifest | None = None) -> str:
     again = several(made, "batch", "batches")
     then = f", then make its {again} of changes again, or bring back a copy" if made else ""
     if (folder / "recipe.yaml").exists():
-        return f"build it again with: rankpipe index build {folder} --force{then}"
+        verb = MADE_BY.get(manifest.kind if manifest else "", "index build")
+        return f"build it again with: rankpipe {verb} {folder} --force{then}"
     return f"build it again from its documents{then}"
 
 
