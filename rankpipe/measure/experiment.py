@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rankpipe import lines, recipe, store, trec
 from rankpipe.data import Query, Ranking
@@ -182,7 +183,7 @@ class Experiment:
     def _done(self, blocks: Sequence[Sequence[Query]], engine: Engine) -> Iterator[Block]:
         """Blocks that others have put through all systems."""
         engine.sees(self.folder, *(store.read_manifest(index).path for index in self.indexes))
-        for one in engine.map(Apart(self.path, self.tree), blocks):
+        for one in engine.map(Apart(self.path, self.tree, uuid4().hex), blocks):
             for name, rows in one.rows.items():
                 lines.append(self.folder / "kept" / name, rows)
             yield one
@@ -261,10 +262,12 @@ class Apart:
     """An experiment in another process.
 
     :param tree: the recipe as it was read, whatever is at ``path`` now.
+    :param run: a word for this run; in another one a worker that has it still reads anew what is kept.
     """
 
     path: Path
     tree: dict[str, Any]
+    run: str
 
     def __call__(self, queries: Sequence[Query]) -> Block:
         """One block of queries through all systems."""
