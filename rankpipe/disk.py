@@ -16,8 +16,8 @@ from typing import IO, Any
 from rankpipe.errors import ArtefactError, DiskError
 
 REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-SPARE_FILES = 64  # for all that a program opens beside
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+SPARE_FILES = 64  # for all that a program opens beside
 
 
 @contextmanager

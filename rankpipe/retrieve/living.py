@@ -222,7 +222,7 @@ class Living(Index):
 
     def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
         with self._amending() as draft:
-            segments, doomed = self._opened(draft.folder), [*ids]
+            segments, doomed = self._opened(draft.folder), list(ids)
             dead, there, fresh = [list[int]() for _ in segments], list[str](), 0
             for some in [doomed] if docs is None else self._written(docs, draft):
                 fresh += len(some)

@@ -209,12 +209,12 @@ class Lists(Source):
                 if len(set(labels)) > 1:
                     yield Example(ranking.query, docs, labels)
 
-    def _pool(self, scores: dict[str, float], grades: dict[str, int], random: Sequence[str]) -> dict[str, float]:
+    def _pool(self, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]) -> dict[str, float]:
         """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""
         run = ordered(scores)
         taken = [d for d in self.negatives.mined(run, grades) if self.relevant or d in scores]
         more = [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
-        more += [d for d in random if grades.get(d, 0) <= 0]
+        more += [d for d in chosen if grades.get(d, 0) <= 0]
         return {d: 1.0 / rank for rank, d in enumerate(dict.fromkeys([*taken, *more]), 1)}
 
     def _drawn(self, query: str, ids: Sequence[str]) -> list[str]:

@@ -93,7 +93,7 @@ def test_a_delete_of_nothing_is_no_batch(tmp_path: Path) -> None:
 
 
 def test_many_segments_are_opened_though_few_files_are_allowed(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
+    pytest.importorskip("resource")
     index = BM25.build(Dataset.of([Doc("a", "tea")]), tmp_path)
     for i in range(6):
         index.add([Doc(f"d{i}", "tea leaves", fields={"n": i})])
@@ -114,7 +114,6 @@ except DiskError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "7 segments: needs" in done.stdout, done.stderr
     assert "open files, and this process may have 61" in done.stdout
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
