@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
 from rankpipe.errors import ArtefactError, CommandError, DataError
 from rankpipe.stage import Retriever
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.index import Index
 
 PREBUILT = "prebuilt:"
 GIVEN = ("index", "k", "where")  # what an index is handed beside --set
@@ -90,12 +93,15 @@ def search(
         _compare(opened)
         retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), k=k)
     if where is not None:
-        retriever = _filtered(retriever, opened, where)
+        retriever = retriever.filtered(where)
+        _warn(opened, lambda index: index.told(where))
+    shown = [name.strip() for name in fields.split(",")] if fields else []
+    _warn(opened, lambda index: index.lacking(shown))
     queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
     if not queries:
         raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
     rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
-    rankings_out.tell(rankings, out, fields=[name.strip() for name in fields.split(",")] if fields else ())
+    rankings_out.tell(rankings, out, fields=shown)
 
 
 def _compare(indexes: Sequence[Retriever]) -> None:
@@ -108,16 +114,14 @@ def _compare(indexes: Sequence[Retriever]) -> None:
         show.warn(f"the fused indexes are not of the same documents; how many each has: {told}")
 
 
-def _filtered(retriever: Retriever, opened: Sequence[Retriever], where: str) -> Retriever:
-    """Filter, and tell what is odd about it."""
+def _warn(opened: Sequence[Retriever], odd: Callable[[Index], Sequence[str]]) -> None:
+    """Tell what is odd about what is asked of each index."""
     from rankpipe.retrieve.index import Index
 
-    filtered = retriever.filtered(where)
     for index in opened:
         if isinstance(index, Index):
-            for odd in index.told(where):
-                show.warn(f"{index.folder}: {odd}")
-    return filtered
+            for said in odd(index):
+                show.warn(f"{index.folder}: {said}")
 
 
 def _numbers(weights: str | None) -> list[float] | None:

@@ -243,6 +243,8 @@ def line_of(doc: Doc, number: int) -> bytes:
     for name, value in (("id", doc.id), ("title", doc.title), ("text", doc.text)):
         if not isinstance(value, str):
             raise DataError(f"document {number} ({doc.id!r}): its {name} is a {type(value).__name__}, expected a str")
+    if not doc.id:
+        raise DataError(f"document {number}: its id is empty; every document needs one of its own")
     told = {"_id": doc.id, "title": doc.title, "text": doc.text} | ({"metadata": doc.fields} if doc.fields else {})
     try:
         return json.dumps(told, ensure_ascii=False).encode() + b"\n"

@@ -76,8 +76,7 @@ class Index(Retriever):
         said = []
         for leaf in dict.fromkeys(Filter.of(where).leaves):
             if not (kinds := self._kinds(leaf.field)):
-                others = [name for name in self.field_names() if name != leaf.field]
-                said.append(f"no document has a field {leaf.field!r}{near(leaf.field, others)}")
+                said += self.lacking([leaf.field])
             elif leaf.values:
                 compared = {KINDS[type(value)] for value in leaf.values}
                 for kind, n in kinds.items():
@@ -88,6 +87,11 @@ class Index(Retriever):
                         which = several(n, "document, which does", "documents, which do")
                         said.append(f"{leaf.field!r} is a {kind} in {which} not meet {leaf}")
         return said
+
+    def lacking(self, fields: Sequence[str]) -> list[str]:
+        """Of some fields, those that no document has, each in a sentence."""
+        lost = [name for name in fields if not self.having(name)]
+        return [f"no document has a field {name!r}{near(name, [*{*self.field_names()} - {name}])}" for name in lost]
 
     @property
     def known_fields(self) -> dict[str, dict[str, int]]:

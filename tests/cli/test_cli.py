@@ -360,6 +360,9 @@ def test_filters_and_fields(rankpipe: Rankpipe, tmp_path: Path) -> None:
     hits = json.loads(done.stdout)["rankings"][0]["hits"]
     assert [(h["docid"], h["fields"]) for h in hits] == [("b", {"year": [2020], "lang": []})]
     assert "words: 'year' is a text in 1 document, which does not meet year >= 2000" in done.stderr
+    assert "no document" not in done.stderr
+    done = rankpipe("search", "words", "tea", "--show", "yaer,lang")
+    assert "words: no document has a field 'yaer'; did you mean year?" in done.stderr
     both = ("search", "words", "--with", "more", "tea", "--where", "not exists(yaer) and lang == de")
     done = rankpipe(*both, "--fuse", "minmax", "--weights", "2,1", "--show", "lang")
     assert "en, de" in done.stdout

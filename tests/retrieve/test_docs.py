@@ -22,7 +22,7 @@ ODD = [
     Doc("empty", ""),
     Doc("blank", " \n"),
     Doc("long", "word " * 200_000),
-    Doc("", "no id at all"),
+    Doc(" ", "a blank for an id"),
 ]
 
 
@@ -39,7 +39,7 @@ def test_documents_come_back_as_they_were(tmp_path: Path) -> None:
     assert list(docs) == ODD
     assert list(docs.ids) == [d.id for d in ODD]
     assert docs.find([d.id for d in reversed(ODD)]) == {d.id: place for place, d in enumerate(ODD)}
-    assert docs.find(["", "absent", "half \ud83d"]) == {"": 6}
+    assert docs.find([" ", "", "absent", "half \ud83d"]) == {" ": 6}
     assert draft.facts == {"documents": 7, "empty_texts": 2, "ids_with_white_space": 3}
 
 
@@ -59,6 +59,7 @@ def test_a_document_is_parsed_once_while_there_is_room(tmp_path: Path) -> None:
     [
         ([], "the corpus is empty"),
         ([Doc("a", "1"), Doc("b", "2"), Doc("a", "3")], "document 3: the id 'a' is there twice"),
+        ([Doc("a", "1"), Doc("", "2")], "document 2: its id is empty"),
         ([Doc("a", "1"), Doc("b", "half \ud83d")], r"document 2 \('b'\): '\\ud83d' is half a character"),
     ],
 )

@@ -252,7 +252,7 @@ ODD = [
     Doc("titled", "", "Only a fox title"),
     Doc("control\x00\x01\n", "fox\x00\x01\x1f\x7f\u2028end", "a\ttitle"),
     Doc("long", "needle " + "haystack " * 11_000),
-    Doc("", "fox " + "x" * 100_000),
+    Doc(" ", "fox " + "x" * 100_000),
     Doc("i" * 32_766, "fox"),
 ]
 
