@@ -26,6 +26,7 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
     "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
 }  # fmt: skip
 SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
+OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
 EVERY = 10  # steps between rows of the log
 CLIP = 1.0
 
@@ -56,7 +57,7 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
         if key in said and name in own:
             faults.append(f"{key}: the optimizer says {name}, too; say one of them")
     if optimizer is not None:
-        faults += [f"{key}: the recipe says optimizer" for key in ("optim", "optim_args") if key in said]
+        faults += [f"{key}: the recipe says optimizer; say it there" for key in OPTIM if key in said]
     if faults:
         raise RecipeError(faults)
 
@@ -69,6 +70,7 @@ def made(said: Mapping[str, Any], folder: Path, dev: Dev | None, *, ordered: boo
     """
     kind = need("transformers", name="training", extra="train").TrainingArguments
     usual: dict[str, Any] = {"logging_steps": EVERY, "report_to": "none", "max_grad_norm": CLIP, "save_total_limit": 2}
+    usual |= {"logging_nan_inf_filter": False}
     usual |= {"dataloader_pin_memory": False, "use_cpu": True} if not _accelerated() else {}
     ours: dict[str, Any] = {
         "output_dir": str(folder), "remove_unused_columns": False, "disable_tqdm": True, "save_strategy": "steps",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rankpipe import weights
 from rankpipe.datasets import Dataset
+from rankpipe.errors import several
 from rankpipe.store import Manifest
 
+COSTS = ("peak_bytes", "optimizer_bytes", "tokens_per_s", "skipped")
 UNKNOWN = "unknown: look it up before sharing"
 
 
@@ -21,20 +23,19 @@ def facts_of(trainer: Any, dev: Any) -> dict[str, Any]:
         "lists": len(trainer.train_dataset),
         "trained": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        **{k: costs[-1][k] for k in ("peak_bytes", "optimizer_bytes", "tokens_per_s") if costs},
+        **{k: costs[-1][k] for k in COSTS if costs and k in costs[-1]},
     }
     if dev is None:
         return facts
     measure = dev.measures[0]
     found = [row for row in state.log_history if f"eval_{measure}" in row]
-    best = max((row for row in found if row["step"]), key=lambda row: row[f"eval_{measure}"])
     return {
         **facts,
         "measure": measure,
         "first_stage": trainer.held.before[measure],
         "untrained": next((row[f"eval_{measure}"] for row in found if row["step"] == 0), None),
-        "best": best[f"eval_{measure}"],
-        "best_step": best["step"],
+        "best": state.best_metric,
+        "best_step": state.best_global_step,
         "dev_queries": len(trainer.held.rankings),
     }
 
@@ -54,11 +55,19 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
         f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: "
         + "; ".join(f"{name}: {said}" for name, said in licences.items()) + ".",
         f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps.",
+        *_remarks(facts),
         f"- Recipe {made.recipe_hash}, commit {made.commit[:12]}, {made.created[:10]}.", "",
         *_figures(facts, history), "## Use", "", "```yaml", *_yaml(facts["reranker"]), "```", "", "## Recipe", "",
         "```yaml", *_yaml(tree), "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _remarks(facts: dict[str, Any]) -> Iterator[str]:
+    if "merged" in facts:
+        yield f"- Merged into the base: {facts['merged']}."
+    if skipped := facts.get("skipped"):
+        yield f"- Not made, because gradients were not finite: {several(skipped, 'update')}."
 
 
 def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,20 +31,18 @@ from rankpipe.disk import write
 from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
-from rankpipe.train import arguments, processes
+from rankpipe.train import arguments, calibration, processes
 from rankpipe.train.adapters.adapter import Adapter
+from rankpipe.train.adapters.merging import merge
 from rankpipe.train.adapters.qlora import BITS, loading
 from rankpipe.train.card import card, facts_of
 from rankpipe.train.dev import Held
-from rankpipe.train.examples import Example
 from rankpipe.train.forecast import Forecast, forecast, free, longest
-from rankpipe.train.heads.head import Batch, Head, Numbers, Ranker
+from rankpipe.train.heads.head import Head, Numbers
 from rankpipe.train.lists import Source
 from rankpipe.train.objective import Objective
 
 NEEDED = ("model", "head", "examples", "loss")
-READ = ("input_ids", "attention_mask", "position_ids", "token_type_ids")  # by models, of a batch
-CALIBRATION = 4  # batches
 COMPONENTS = ("head", "examples", "loss", "adapter", "optimizer")
 KEYS = (*NEEDED, "adapter", "optimizer", "training", "dev", "ema", "dtype")
 
@@ -131,6 +128,12 @@ class Tuning:
                 raise RecipeError([f"dtype: {self.dtype} is for heads of language models, not for this one"])
             loading(self.dtype)
         Objective(parts.loss, parts.head)
+        if "ema" in self.tree and parts.adapter and not parts.adapter.averages:
+            raise RecipeError(
+                [f"ema: the mean of {parts.adapter.method_name}'s steps is no such adapter; leave it out"]
+            )
+        args = self._arguments()
+        arguments.optimizer(self.tree.get("optimizer"), args).clipped_to(args.max_grad_norm)
 
     @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
@@ -193,9 +196,8 @@ class Tuning:
             model = ranker.load(self.dtype)
         objective = Objective(parts.loss, parts.head)
         if parts.adapter:
-            seen = _calibration(ranker, objective, examples, args)
             with weights.quiet():
-                model = parts.adapter.apply(model, calibration=seen, steps=_steps(args, len(examples)))
+                model = calibration.adapted(model, parts.adapter, ranker, objective, examples, args)
         from rankpipe.train.loop import Method, RankTrainer
 
         method = Method(
@@ -251,33 +253,14 @@ class Tuning:
             if parts.adapter:
                 facts["report"] = str(parts.adapter.report(model))
                 parts.adapter.save(model, draft.folder / "adapter" if apart else draft.folder)
-                model = model.merge_and_unload() if apart else model
+                if apart:
+                    model, loss = merge(model)
+                    facts["merged"] = str(loss)
             ranker.save(model, draft.folder, whole=apart or not parts.adapter)
             draft.facts |= facts
         lines.write(self.folder / "log.jsonl", history)
         with write(self.folder / "card.md") as f:
             f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collections, history))
-
-
-def _calibration(ranker: Ranker, objective: Objective, examples: Any, args: Any) -> list[Batch]:
-    """What the model is shown of the first lists, for adapters that look at data before they begin."""
-    most = min(args.per_device_train_batch_size, len(examples))
-    made = []
-    for first in range(0, min(CALIBRATION * most, len(examples)), most):
-        rows = examples[first : first + most]
-        lists = [Example.of(dict(zip(rows, row, strict=True))) for row in zip(*rows.values(), strict=True)]
-        batch = ranker.batch(lists, reply=objective.reply, together=objective.together)
-        made.append({k: v for k, v in batch.items() if k in READ})
-    return made
-
-
-def _steps(args: Any, lists: int) -> int:
-    """Of the whole training, by one process."""
-    if args.max_steps > 0:
-        return int(args.max_steps)
-    a_step: int = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps: int = ceil(args.num_train_epochs * ceil(lists / a_step))
-    return steps
 
 
 def _refusal(place: str, call: Callable[[], Any]) -> list[str]:

@@ -18,9 +18,10 @@ pytestmark = [
 ]
 
 from killed import Killed  # noqa: E402
-from tuned import TRAINING  # noqa: E402
+from tuned import GALORE, TRAINING  # noqa: E402
 
 from rankpipe.disk import shown  # noqa: E402
+from rankpipe.errors import ModelError  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
@@ -102,6 +103,41 @@ def test_one_that_goes_on_counts_what_is_left_and_logs_what_it_saw(written: Any)
     for row in rows:
         assert row["loss"] == pytest.approx(row["loss_lm"] + 10 * row["loss_ranknet"], rel=1e-4)
     assert facts["optimizer_bytes"] == weighed.optimizer_bytes > 0
+
+
+class Broken(transformers.TrainerCallback):  # type: ignore[misc]
+    """Has a gradient that is not finite on the third step."""
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        if state.global_step == 2:
+            next(p for p in given["model"].parameters() if p.requires_grad).grad.fill_(float("nan"))
+
+
+def test_what_is_skipped_is_told(written: Any) -> None:
+    folder, heard = written(adapter=None, optimizer=GALORE), Read()
+    with listening(heard):
+        facts = Tuning(folder).run(callbacks=[Broken()])
+    assert [row["skipped"] for row in read_log(folder) if "loss" in row] == [0, 1, 1]
+    assert facts["skipped"] == 1
+    assert "not finite, skipped 1" in heard.texts[-1]
+    assert "Not made, because gradients were not finite: 1 update." in (folder / "card.md").read_text()
+
+
+def test_weights_that_are_lost_end_it(written: Any) -> None:
+    folder = written(optimizer={"use": "adamw", "lr": 1e38})
+    with pytest.raises(ModelError, match=r"step \d: the loss is nan, and .* has no numbers any more; lower the"):
+        Tuning(folder).run()
+
+
+def test_the_norm_of_gradients_is_that_of_weights_that_waited(written: Any) -> None:
+    plain, layers = ({"adapter": None, "optimizer": GALORE | more} for more in ({}, {"layerwise": True}))
+    training, norms = TRAINING | {"max_grad_norm": 0.0}, []
+    for name, how in (("plain", plain), ("layers", layers)):
+        folder = written(name, training=training, **how)
+        Tuning(folder).run()
+        norms.append([row["grad_norm"] for row in read_log(folder) if "loss" in row])
+    assert min(norms[0]) > 0
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
 def test_a_logger_that_is_not_there_is_named(written: Any) -> None:

@@ -21,12 +21,14 @@ for package in ("peft", "accelerate", "datasets"):
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore:The following rank_pattern keys"),  # PEFT of any AdaLoRA; it does use them
 ]
 
 from killed import Killed  # noqa: E402
 from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
+from rankpipe.catalog import CATALOG  # noqa: E402
 from rankpipe.errors import MissingExtra, RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
@@ -95,6 +97,34 @@ def test_encoders_are_made_that_score_as_they_were_evaluated(
     tuning = Tuning(folder)
     facts = tuning.run()
     assert facts["best"] == again(tuning, facts)
+    assert ("rounding is" in facts.get("merged", "")) is (tuning.tree.get("adapter") is not None)
+    assert ("Merged into the base: rounding is" in (folder / "card.md").read_text()) is ("merged" in facts)
+
+
+ADALORA = {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}
+OTHERS = {
+    "adalora": ADALORA, "relora": {"use": "relora", "rank": 2, "every": 2, "stages": 3, "warmup": 0},
+    "periodic-lora": {"use": "periodic-lora", "rank": 2, "every": 2, "stages": 3, "warmup": 0},
+    "randlora": {"use": "randlora", "rank": 4, "alpha": 80}, "eva": {"use": "eva", "rank": 2, "spread": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", sorted(name for name, e in CATALOG.items() if ".train.adapters." in e.target))
+def test_what_is_made_of_the_best_step_is_what_was_best(method: str, written: Any) -> None:
+    """Whatever the adapter did to the model after it, and whatever it needs to see before it begins."""
+    adapter = OTHERS.get(method, {"use": method, "rank": 2})
+    dev = {"share": 0.3, "every": 2, "depth": 8}
+    tuning = Tuning(written(adapter=adapter, dev=dev, head={"use": "pointwise-head"}, loss={"use": "ranknet"}))
+    facts = tuning.run(callbacks=[Favoured()])
+    assert facts["best_step"] == (6 if method == "adalora" else 2)  # before which its ranks are not those asked for
+    assert facts["best"] - (facts["best_step"] == 2) == again(tuning, facts)
+
+
+class Favoured(transformers.TrainerCallback):  # type: ignore[misc]
+    """Makes the second step the best."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **given: Any) -> None:
+        metrics["eval_nDCG@10"] += state.global_step == 2
 
 
 def again(tuning: Tuning, facts: dict[str, Any]) -> Any:
@@ -232,6 +262,31 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
     other = written("other", head={"use": "pointwise-head"})
     with pytest.raises(RecipeError, match="take first-head"):
         Tuning(other).run()
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"adapter": ADALORA, "ema": 0.9}, "ema: the mean of adalora's steps is no such adapter; leave it out"),
+        ({"training": TRAINING | {"adam_beta1": 0.5}}, "training: adam_beta1: the recipe says optimizer; say it there"),
+        ({"optimizer": GALORE | {"layerwise": True}, "adapter": None}, "say max_grad_norm: 0, and clip: 1.0"),
+        (
+            {"optimizer": None, "training": TRAINING | {"optim": "galore_adamw", "optim_args": "rank=abc"}},
+            "rank=abc: expected a number",
+        ),
+    ],
+)
+def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, Any], said: str, written: Any) -> None:
+    [told] = Tuning(written(**how)).check()
+    assert said in told
+
+
+def test_stages_are_warmed_or_refused(written: Any) -> None:
+    training = TRAINING | {"lr_scheduler_type": "reduce_lr_on_plateau"}
+    adapter = {"use": "relora", "rank": 2, "every": 2, "stages": 2}
+    folder = written(adapter=adapter, training=training, dev={"share": 0.3, "every": 2, "depth": 8})
+    with pytest.raises(RecipeError, match="reduce_lr_on_plateau cannot be warmed at each stage"):
+        Tuning(folder).run()
 
 
 @pytest.mark.slow

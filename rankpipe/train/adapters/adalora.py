@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import ModelError
@@ -37,6 +37,8 @@ class AdaLoRA(Adapter):
     every: int = 10
     orthogonality: float = 0.5
 
+    averages: ClassVar[bool] = False  # ranks that are gone would be there again
+
     def callbacks(self) -> list[Callback]:
         """Ranks are taken after each step."""
         return [Allocation()]
@@ -50,6 +52,10 @@ class AdaLoRA(Adapter):
             grams += [a @ a.T, b.T @ b]
         apart = [torch.linalg.norm(gram - torch.eye(len(gram)).to(gram)) for gram in grams]
         return self.orthogonality * torch.stack([d.to(apart[0].device) for d in apart]).mean()
+
+    def may_end(self, model: Any, step: int) -> bool:
+        """Once the ranks are fixed."""
+        return step >= _fixed(model.peft_config[NAME])
 
     def save(self, model: Any, folder: str | Path, *, as_lora: bool = False) -> None:
         """Write the adapter with the ranks that are left."""
@@ -100,6 +106,11 @@ def kept(model: Any) -> dict[str, list[bool]]:
     }
 
 
+def _fixed(config: Any) -> int:
+    """The last step on which ranks are taken."""
+    return int(config.total_step - config.tfinal)
+
+
 def _one(ranks: list[bool]) -> list[bool]:
     """The same, but at least one: PEFT does not load a layer that has none. It is 0, so nothing changes."""
     return ranks if any(ranks) else [True, *ranks[1:]]
@@ -117,7 +128,7 @@ class Allocation(Callback):
         :raises ModelError: If a gradient is gone, or the step that fixed the ranks was not seen.
         """
         inner, allocator, config = model.base_model.model, model.base_model.rankallocator, model.peft_config[NAME]
-        last = config.total_step - config.tfinal
+        last = _fixed(config)
         if step > last:
             if not self.pattern:
                 raise ModelError(

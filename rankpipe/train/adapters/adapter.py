@@ -63,6 +63,8 @@ class Adapter:
 
     only_lora: ClassVar[bool] = False  # cannot be saved but as a LoRA
     on_meta: ClassVar[bool] = False  # has no numbers before _begin makes them
+    by_loss: ClassVar[bool] = False  # calibration is of what the loss takes, not only the model
+    averages: ClassVar[bool] = True  # the mean of its weights after several steps means something
 
     def __post_init__(self) -> None:
         require("peft", name=self.method_name, extra="train")
@@ -135,6 +137,10 @@ class Adapter:
                     optimizer.add_param_group(rest | own)
                 else:
                     group.update(own)
+
+    def may_end(self, model: Any, step: int) -> bool:  # noqa: ARG002
+        """Whether what there is after a step is of the size that was asked for, and may come out of the training."""
+        return True
 
     def report(self, model: Any) -> Report:
         """What is trained: how many numbers of which kind, and of how many."""

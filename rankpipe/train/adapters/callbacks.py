@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,12 @@ class Callback:
     def state(self, model: Any) -> dict[str, Any]:  # noqa: ARG002
         """Tensors by name that, with the adapter's weights, make a resumed run the same as one that went through."""
         return {}
+
+    def rewind(self, model: Any, load: Callable[[], Any]) -> None:
+        """Make the base of a model that was trained what it was at the beginning, before an earlier state is restored.
+
+        :param load: loads the base model anew.
+        """
 
     def restore(self, model: Any, state: dict[str, Any]) -> None:
         """Into a model that was adapted as at the beginning, and then had the checkpoint's weights loaded."""

@@ -30,6 +30,11 @@ def past(layer: Any) -> list[tuple[Any, Any]]:
     return getattr(layer, "past", [])
 
 
+def forget(layer: Any) -> None:
+    """What is remembered, since the base layer has it no more."""
+    layer.past = []
+
+
 def factors(layer: Any) -> tuple[Any, Any]:
     """``(B, A)``, in single precision, whose product is the whole update of a base layer that has nothing of it.
 

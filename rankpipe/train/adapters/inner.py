@@ -52,6 +52,7 @@ class LoRASB(LoRA):
     first: float = 1e-4
 
     only_lora: ClassVar[bool] = True
+    by_loss: ClassVar[bool] = True
 
     def _lacks(self, calibration: Batches | None, steps: int | None) -> Iterator[str]:  # noqa: ARG002
         if calibration is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,7 +10,7 @@ from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.adapter import Batches
 from rankpipe.train.adapters.callbacks import Callback
-from rankpipe.train.adapters.factors import NAME, layers, past, remember
+from rankpipe.train.adapters.factors import NAME, forget, layers, past, remember
 from rankpipe.train.adapters.lora import LoRA
 from rankpipe.train.adapters.merging import MergeLoss, rounded
 
@@ -33,6 +33,7 @@ class ReLoRA(LoRA):
     warmup: int = 20
 
     only_lora: ClassVar[bool] = True
+    averages: ClassVar[bool] = False  # over a base that has part of them
 
     def callbacks(self) -> list[Callback]:
         """Stages end after a step."""
@@ -77,6 +78,16 @@ class Stages(Callback):
             for stage, pair in enumerate(past(layer))
             for kind, t in zip("BA", pair, strict=True)
         }
+
+    def rewind(self, model: Any, load: Callable[[], Any]) -> None:
+        """The base as it was, if stages went into it."""
+        if not (ended := [(path, layer) for path, layer in layers(model) if past(layer)]):
+            return
+        fresh = load()
+        for path, layer in ended:
+            weight = fresh.get_submodule(path.removeprefix("base_model.model.")).weight
+            layer.get_base_layer().weight.data.copy_(weight)
+            forget(layer)
 
     def restore(self, model: Any, state: dict[str, Any]) -> None:
         """Into the base, in the same order and with the same rounding."""

@@ -50,6 +50,8 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             self.standing |= {"loss": f"{logs['loss']:.4f}", "tokens/s": f"{logs['tokens_per_s']:.0f}"}
             self.standing |= {"memory": shown(logs["peak_bytes"]), "optimizer": shown(logs["optimizer_bytes"])}
+        if logs.get("skipped"):
+            self.standing |= {"not finite, skipped": f"{logs['skipped']}"}
         self.standing |= {k.removeprefix("eval_"): f"{v:.4f}" for k, v in logs.items() if k.startswith("eval_")}
         self._say(0)
         if state.is_world_process_zero:
@@ -71,6 +73,7 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
             "tokens_per_s": round(summed(trainer.tokens).item() / seconds, 1),
             "peak_bytes": peak_bytes(),
             "optimizer_bytes": state_bytes(trainer.optimizer),
+            **({"skipped": trainer.ours.skipped} if hasattr(trainer.ours, "skipped") else {}),
             "seconds_left": round(
                 seconds / (state.global_step - self.first) * (state.max_steps - state.global_step), 1
             ),

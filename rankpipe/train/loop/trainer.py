@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import transformers
 from accelerate.utils import gather_object
 
 from rankpipe import disk
+from rankpipe.errors import ModelError, RecipeError
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.callbacks import keep, resume
 from rankpipe.train.dev import Held
@@ -94,11 +96,22 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
                 self.adapter.pace(self.optimizer)
         return self.optimizer
 
+    @property
+    def ours(self) -> Any:
+        """The optimizer that was made, out of what accelerate puts around it."""
+        return getattr(self.optimizer, "optimizer", self.optimizer)
+
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """transformers' own, times what the adapter says."""
         made = super().create_scheduler(num_training_steps, optimizer)
         if self.adapter and isinstance(made, torch.optim.lr_scheduler.LambdaLR):
             made.lr_lambdas = [_warmed(rate, self.adapter) for rate in made.lr_lambdas]
+        elif self.adapter and any(self.adapter.warmth(step + 1) != 1 for step in range(num_training_steps)):
+            fault = (
+                f"lr_scheduler_type: {self.args.lr_scheduler_type.value} cannot be warmed at each stage, as "
+                f"{self.adapter.method_name} wants it; say cosine, or warmup: 0 there"
+            )
+            raise RecipeError([fault])
         return made
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
@@ -138,6 +151,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         """For all who are told, with what it cost."""
         if "loss" in logs:
             logs |= self.told.costs()
+            self._refuse_lost(logs["loss"])
         super().log(logs, start_time)
 
     @contextmanager
@@ -148,6 +162,15 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
             return
         with self.average.lent():
             yield
+
+    def _refuse_lost(self, loss: float) -> None:
+        """:raises ModelError: If weights are no numbers any more."""
+        trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        if not isfinite(loss) and (lost := [n for n, p in trained if not p.detach().isfinite().all()]):
+            raise ModelError(
+                f"step {self.state.global_step}: the loss is {loss}, and {lost[0]} has no numbers any more; lower the "
+                "learning rate, or warm it up for longer (training: {warmup_steps: ...})"
+            )
 
     def _collated(self, rows: Sequence[dict[str, Any]]) -> Batch:
         objective = self.objective
@@ -170,8 +193,23 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._restored(Path(resume_from_checkpoint))
 
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """As ever, of the steps after which the adapter is what was asked for."""
+        if self.adapter and not self.adapter.may_end(self.accelerator.unwrap_model(self.model), self.state.global_step):
+            return False
+        return bool(super()._determine_best_metric(metrics, trial))
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Of all gradients, also of those that are gone, because they were used as they came."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        layers = getattr(self.ours, "layers", None)
+        return norm if layers is None else float((norm**2 + layers.squares) ** 0.5)
+
     def _load_best_model(self) -> None:
         super()._load_best_model()
+        model = self.accelerator.unwrap_model(self.model)
+        for callback in self.between:
+            callback.rewind(model, lambda: self.ranker.load("float32"))
         self._restored(Path(self.state.best_model_checkpoint))
 
     def _restored(self, checkpoint: Path) -> None:

@@ -57,19 +57,22 @@ class GaLore(Settings):
 
     def over(self, model: Any, *, accumulation: int = 1, max_grad_norm: float = 0.0) -> Any:
         """The optimizer; layer-wise, its ``layers`` say the norm of the gradients and can be removed."""
-        optimizer = self._made(model)
+        optimizer = super().over(model, accumulation=accumulation, max_grad_norm=max_grad_norm)
         if self.layerwise:
             from rankpipe.train.optimizers.lowrank import LayerWise
 
-            if max_grad_norm:
-                fault = (
-                    f"layerwise: weights move before the norm of all gradients is known, so that max_grad_norm="
-                    f"{max_grad_norm} cannot be kept; say max_grad_norm: 0, and clip: {max_grad_norm} clips each "
-                    "parameter's gradient by itself"
-                )
-                raise RecipeError([fault])
             optimizer.layers = LayerWise(optimizer, accumulation, self.clip)
         return optimizer
+
+    def clipped_to(self, max_grad_norm: float) -> None:
+        """Layer-wise, gradients are gone before the norm of all is known."""
+        if self.layerwise and max_grad_norm:
+            fault = (
+                f"layerwise: weights move before the norm of all gradients is known, so that max_grad_norm="
+                f"{max_grad_norm} cannot be kept; say max_grad_norm: 0, and clip: {max_grad_norm} clips each "
+                "parameter's gradient by itself"
+            )
+            raise RecipeError([fault])
 
     def report(self, model: Any) -> list[Placed]:
         """Each trainable parameter with its group, and why it is in that one."""

@@ -38,7 +38,14 @@ class Settings:
         :param max_grad_norm: the norm that the trainer clips all gradients to, together; 0 if it does not.
         :raises RecipeError: If it cannot be done with this model, or as the trainer wants it; says why.
         """
+        self.clipped_to(max_grad_norm)
         return self._made(model)
+
+    def clipped_to(self, max_grad_norm: float) -> None:
+        """Refuse a trainer that clips gradients so, if that cannot be.
+
+        :raises RecipeError: Says what can.
+        """
 
     def report(self, model: Any) -> list[Placed]:
         """Each trainable parameter with its group, and why it is in that one."""
@@ -74,6 +81,9 @@ class Settings:
     def _faults(self) -> Sequence[str]:
         hints = get_type_hints(type(self))
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        numbers = {k: v for k, v in values.items() if k in (*NOT_NEGATIVE, *POSITIVE) and v is not None}
+        if words := [f"{k}={v}: expected a number" for k, v in numbers.items() if not isinstance(v, int | float)]:
+            return words
         found = [
             f"{k}={v}: must be 0 or more" for k, v in values.items() if k in NOT_NEGATIVE and v is not None and v < 0
         ]

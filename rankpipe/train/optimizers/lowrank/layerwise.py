@@ -35,7 +35,7 @@ class LayerWise:
         self.optimizer, self.accumulation, self.clip = optimizer, accumulation, clip
         self.grad_norm = 0.0
         self._arrivals: Counter[Tensor] = Counter()  # since the last step
-        self._squares = 0.0
+        self.squares = 0.0  # of the gradients used since then, summed
         params = [p for group in optimizer.param_groups for p in group["params"]]
         self._hooks = [p.register_post_accumulate_grad_hook(self._arrived) for p in params]
         self._hooks += [optimizer.register_step_pre_hook(self._rest), optimizer.register_step_post_hook(self._ended)]
@@ -58,7 +58,7 @@ class LayerWise:
 
     def _use(self, p: Tensor) -> None:
         norm = self.optimizer.update([p], self.clip)
-        self._squares += norm**2
+        self.squares += norm**2
         p.grad = None
 
     def _rest(self, *_: Any) -> None:
@@ -69,5 +69,5 @@ class LayerWise:
                     self._use(p)
 
     def _ended(self, *_: Any) -> None:
-        self.grad_norm, self._squares = self._squares**0.5, 0.0
+        self.grad_norm, self.squares = self.squares**0.5, 0.0
         self._arrivals.clear()
