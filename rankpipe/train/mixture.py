@@ -30,18 +30,22 @@ class Mixture(Source):
     :param of: the sources.
     :param stages: a curriculum (Bengio et al. 2009): ``[1, 3]`` is lists of the first source, then those of the next
         three, drawn from each by its share of their queries; they are learned from in this order.
+    :param seed: of all lists, in place of their own, and of their order.
     :raises RecipeError: If there are none, two of one collection would not hold out the same queries, or the stages are
         not of all sources.
     """
 
     of: Sequence[Lists]
     stages: Sequence[int] | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         if not self.of:
             raise RecipeError(["of: no lists; expected some, as [{use: lists, ...}, {use: lists, ...}]"])
         if self.stages is not None and (min(self.stages, default=0) < 1 or sum(self.stages) != len(self.of)):
             raise RecipeError([f"stages: {[*self.stages]}; expected numbers that add up to the {len(self.of)} sources"])
+        if self.seed is not None:
+            object.__setattr__(self, "of", [replace(lists, seed=self.seed) for lists in self.of])
         for data, times in Counter(lists.data for lists in self.of).items():
             if len(seeds := {lists.seed for lists in self.of if lists.data == data}) > 1:
                 raise RecipeError([f"of: {data} is there {times} times with seeds {sorted(seeds)}; give all one seed"])
@@ -82,7 +86,7 @@ class Mixture(Source):
         numbered = enumerate(zip(self.of, self._apart(part), strict=True))
         for stage in self.stages or [1] * len(self.of):
             streams = {_called_all(lists.examples(own), n): len(own.run) for n, (lists, own) in islice(numbered, stage)}
-            chance = random.Random(0)
+            chance = random.Random(self.seed or 0)
             while streams:
                 [stream] = chance.choices([*streams], [*streams.values()])
                 if (example := next(stream, None)) is not None:

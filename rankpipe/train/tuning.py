@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -238,7 +238,10 @@ class Tuning:
         def built(key: str) -> Any:
             return recipe.build(self.tree[key], self.root) if self.tree.get(key) else None
 
-        return Parts(built("head"), built("examples"), built("loss"), built("adapter"), built("dev"))
+        adapter = built("adapter")
+        if isinstance(adapter, Adapter) and adapter.seed is None:
+            adapter = replace(adapter, seed=self.tree.get("training", {}).get("seed"))
+        return Parts(built("head"), built("examples"), built("loss"), adapter, built("dev"))
 
     def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""

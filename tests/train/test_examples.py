@@ -205,6 +205,8 @@ def test_a_curriculum_keeps_its_stages(lists: Lists, tmp_path: Path) -> None:
     one, other = ([e.row() for e in made.examples(mine)] for made in (staged, Mixture([easy, hard, more])))
     assert one != other
     assert sorted(map(str, one)) == sorted(map(str, other))
+    assert one == [e.row() for e in Mixture([easy, hard, more], [1, 2], seed=0).examples(mine)]
+    assert one != [e.row() for e in Mixture([easy, hard, more], [1, 2], seed=1).examples(mine)]
     args = arguments.made({}, tmp_path, None, ordered=True)
     assert args.train_sampling_strategy == "sequential"
     assert arguments.made({}, tmp_path, None).train_sampling_strategy == "random"

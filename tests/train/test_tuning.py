@@ -281,6 +281,17 @@ def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, 
     assert said in told
 
 
+def test_a_seed_is_of_the_adapter_too_unless_that_has_its_own(written: Any) -> None:
+    def begin(name: str, seed: int | None = None, **own: int) -> Any:
+        training = TRAINING if seed is None else TRAINING | {"seed": seed}
+        tuning = Tuning(written(name, training=training, adapter={"use": "lora", "rank": 2, **own}))
+        return next(p for n, p in tuning.trainer().model.named_parameters() if "lora_A" in n)
+
+    one, two, own = begin("one", 1), begin("two", 2), begin("own", 1, seed=2)
+    assert not torch.equal(one, two)
+    assert torch.equal(two, own)
+
+
 def test_stages_are_warmed_or_refused(written: Any) -> None:
     training = TRAINING | {"lr_scheduler_type": "reduce_lr_on_plateau"}
     adapter = {"use": "relora", "rank": 2, "every": 2, "stages": 2}

@@ -50,7 +50,7 @@ class Adapter:
     :param targets: ``all-linear``, or linear layers by the exact name of a module (q_proj) or its whole path, in which
         ``*`` is any one part (model.layers.*.mlp.up_proj). Never the score head, which is trained and saved in full.
     :param dropout: of what goes into the adapter.
-    :param seed: of what is random at the beginning.
+    :param seed: of what is random at the beginning; None is that of ``training`` in a recipe, and 0 elsewhere.
     :raises RecipeError: If a number is out of its range.
     :raises MissingExtra: If peft is not installed.
     """
@@ -59,7 +59,7 @@ class Adapter:
     alpha: float = 32
     targets: str | Sequence[str] = ALL
     dropout: float = 0.0
-    seed: int = 0
+    seed: int | None = None
 
     only_lora: ClassVar[bool] = False  # cannot be saved but as a LoRA
     on_meta: ClassVar[bool] = False  # has no numbers before _begin makes them
@@ -92,7 +92,7 @@ class Adapter:
         where = spread(model, self.targets, self.method_name)
         _prepare(peft, model)
         ready = self._before(model, where, calibration, loss)
-        with _seeded(self.seed):
+        with _seeded(self.seed or 0):
             made = peft.get_peft_model(model, self._config(peft, where, steps), low_cpu_mem_usage=self.on_meta)
             self._begin(made, ready, calibration)
         return made

@@ -26,7 +26,7 @@ class RandLoRA(Adapter):
         return peft.RandLoraConfig(
             r=self.rank,
             randlora_alpha=self.alpha,
-            projection_prng_key=self.seed,
+            projection_prng_key=self.seed or 0,
             save_projection=True,
             randlora_dropout=self.dropout,
             target_modules=[*where.names],

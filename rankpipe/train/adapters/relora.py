@@ -37,7 +37,7 @@ class ReLoRA(LoRA):
 
     def callbacks(self) -> list[Callback]:
         """Stages end after a step."""
-        return [Stages(self.every, self.stages, self.seed)]
+        return [Stages(self.every, self.stages, self.seed or 0)]
 
     def warmth(self, step: int) -> float:
         """From near 0 to 1 in each stage but the first, which the trainer's own schedule warms."""
