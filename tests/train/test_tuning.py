@@ -282,9 +282,8 @@ def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, 
 
 
 def test_a_seed_is_of_the_adapter_too_unless_that_has_its_own(written: Any) -> None:
-    def begin(name: str, seed: int | None = None, **own: int) -> Any:
-        training = TRAINING if seed is None else TRAINING | {"seed": seed}
-        tuning = Tuning(written(name, training=training, adapter={"use": "lora", "rank": 2, **own}))
+    def begin(name: str, trained: int, **own: int) -> Any:
+        tuning = Tuning(written(name, training=TRAINING | {"seed": trained}, adapter={"use": "lora", "rank": 2, **own}))
         return next(p for n, p in tuning.trainer().model.named_parameters() if "lora_A" in n)
 
     one, two, own = begin("one", 1), begin("two", 2), begin("own", 1, seed=2)
