@@ -27,7 +27,7 @@ from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Engine
 from rankpipe.errors import Fault, MissingExtra, RankpipeError, placed, refuse
 from rankpipe.journal import Kept
-from rankpipe.measure.identity import identity
+from rankpipe.measure.identity import builds, identity
 from rankpipe.measure.misshapen import DEFAULT_MEASURES, misshapen, pipelines
 from rankpipe.measure.ranking import Evaluation, evaluate, parse
 from rankpipe.measure.results import Result, SystemResult, compared
@@ -202,7 +202,7 @@ class Experiment:
         against = compared(whole, self.data.qrels, self.measures, self.baseline, average)
         recipes = [self.tree, *(store.read_manifest(index).recipe for index in self.indexes)]
         given = (self.name, recipe.digest(recipes), self.data.data, SEED, systems)
-        return Result(*given, self.baseline, against, self._commit), made
+        return Result(*given, self.baseline, against, builds(self.tree, self.root), self._commit), made
 
     def _sample(self, system: System) -> frozenset[str]:
         """The queries a system runs on: all, or the same few whatever the system."""

@@ -6,7 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from rankpipe import disk, recipe, weights
+from rankpipe import disk, recipe, store, weights
 from rankpipe.catalog import find
 from rankpipe.errors import DataError
 from rankpipe.provenance import versions
@@ -25,6 +25,15 @@ def identity(node: dict[str, Any], root: Path) -> str:
         if isinstance(part.get("model"), str) and "url" not in inspect.signature(call).parameters:  # else on a server
             parts.append(weights.identity(weights.resolve(part["model"])))
     return recipe.digest(parts)
+
+
+def builds(tree: Any, root: Path) -> dict[str, str]:
+    """Of each artefact that a recipe names, indexes and models, by its folder: which build of it was there."""
+    named = {
+        value for _, part in recipe.walk(tree) for value in part.values()
+        if isinstance(value, str) and (root / value / "manifest.json").exists()
+    }  # fmt: skip
+    return {folder: store.read_manifest(root / folder).build for folder in sorted(named)}
 
 
 def _code(source: Path) -> list[str]:

@@ -108,6 +108,7 @@ class Result:
     systems: dict[str, SystemResult]
     baseline: str | None = None
     against: dict[str, dict[str, Against]] = field(default_factory=dict)  # the baseline, by system and measure
+    builds: dict[str, str] = field(default_factory=dict)  # of artefacts, by folder
     commit: str = field(default_factory=commit)
     versions: dict[str, str] = field(default_factory=versions)
     machine: dict[str, str | int] = field(default_factory=lambda: machine())

@@ -15,7 +15,7 @@ from rankpipe.journal import Kept
 from rankpipe.measure.compare import compare
 from rankpipe.measure.experiment import Experiment
 from rankpipe.measure.identity import _code
-from rankpipe.measure.results import expected, file, read
+from rankpipe.measure.results import Result, expected, file, read
 from rankpipe.rerank.prompts import TEMPLATES
 from tests.engines import Others
 from tests.lm.server import say, serving
@@ -191,13 +191,16 @@ def test_a_second_run_does_no_reranking(house: Path) -> None:
 
 
 def test_an_index_made_otherwise_is_another_recipe(house: Path) -> None:
-    def hashed() -> str:
+    def measured() -> Result:
         made = Experiment(house / "eval" / "mine")
-        return made.measure(made.run())[0].recipe_hash
+        return made.measure(made.run())[0]
 
-    before = hashed()
+    before = measured()
     (house / "indexes" / "words" / "recipe.yaml").write_text("data: mine\nindex: {use: bm25, k1: 1.2}\n")
-    assert hashed() != before
+    after = measured()
+    assert after.recipe_hash != before.recipe_hash
+    assert {*before.builds} == {*after.builds} == {"indexes/words"}
+    assert after.builds == {"indexes/words": store.read_manifest(house / "indexes" / "words").build} != before.builds
 
 
 def test_another_prompt_in_the_same_file_is_asked_anew(house: Path) -> None:
