@@ -125,7 +125,7 @@ CATALOG: dict[str, Entry] = {
     ),
     # optimizers; with underscores, by transformers' names
     "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
-    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),
+    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "relora: periodic, no momentum", extra="train"),
     "adamw_torch": Entry("rankpipe.train.optimizers.adamw:AdamWTorch", "AdamW, not fused", extra="train"),
     "adafactor": Entry("rankpipe.train.optimizers.adafactor:Adafactor", "one number a row and a column", extra="train"),
     "adam8bit": Entry("rankpipe.train.optimizers.adam8bit:Adam8bit", "AdamW, moments in eight bits", extra="train"),
