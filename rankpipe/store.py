@@ -190,7 +190,7 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.exists() and any((folder / "made").glob("[!.]*")):
         raise ArtefactError(f"{path} is missing, though something was built here; {cure(folder)}")
     if not path.exists() and any((folder / "made").glob(".work-*")):
-        raise ArtefactError(f"{folder}: its build was interrupted; the same command again goes on with it")
+        raise ArtefactError(f"{folder}: a build of it has not come to its end; the same command again goes on")
     if not path.exists():
         there = (folder / "recipe.yaml").exists()
         hint = f"build it with: rankpipe index build {folder}" if there else "is the path right?"

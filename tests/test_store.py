@@ -103,7 +103,7 @@ def test_an_interrupted_build_is_not_removed_without_a_word(tmp_path: Path) -> N
         return work
 
     assert begin("a") == begin("a") == []
-    with pytest.raises(ArtefactError, match="its build was interrupted; the same command again goes on with it"):
+    with pytest.raises(ArtefactError, match="has not come to its end; the same command again goes on"):
         read_manifest(tmp_path)
     for how in ({"recipe": "b"}, {"recipe": "b", "data": "xyz"}, {"recipe": "b", "data": "xyz", "resume": "2GB"}):
         before = left()

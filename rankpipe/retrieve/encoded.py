@@ -104,9 +104,9 @@ class Encoded(Living, Generic[E]):
         return recipe
 
     @classmethod
-    def decided(cls, recipe: dict[str, Any]) -> dict[str, Any]:
-        """The recipe, with what is chosen here where it leaves a choice."""
-        return cls.settled(recipe, cls.load(recipe).facts)
+    def decided(cls, recipe: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
+        """The recipe, with what is chosen here where it leaves a choice: what was before, if this machine can do it."""
+        return cls.settled(recipe, cls._as_before(recipe, facts).facts)
 
     @classmethod
     def load(cls, recipe: dict[str, Any]) -> Model[E]:

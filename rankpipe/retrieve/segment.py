@@ -22,6 +22,7 @@ from rankpipe.retrieve.passages import Passages, heads
 from rankpipe.where import Filter
 
 FILES = 20  # that an opened one holds, at most
+REUSED = "reused_vectors"  # a count of segments that have it
 MASKS = 32  # filters of a segment that are remembered, a byte a document each
 
 
@@ -108,13 +109,14 @@ def runs(segments: Iterable[Segment], memory: int) -> Iterator[list[Segment]]:
 
 
 def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int) -> dict[str, Any]:
-    """What is worth knowing of an index: ``counts`` summed over the segments, recall as the mean of its documents, all
-    else as the last one says.
+    """What is worth knowing of an index: ``counts`` and vectors taken over summed over the segments, recall as the mean
+    of its documents, all else as the last one says.
     """
     whole = [made for made in folders(folder) if (made / "facts.json").exists()]
     told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
     segments = [Segment(made) for made in whole]
-    found = {k: v for one in told for k, v in one.items()} | {k: sum(one[k] for one in told) for k in counts}
+    summed = [*counts, *({REUSED} & {k for one in told for k in one})]
+    found = {k: v for one in told for k, v in one.items()} | {k: sum(one.get(k, 0) for one in told) for k in summed}
     found |= _recall(told, segments)
     found |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
     found |= {"memory_bytes": memory} if memory < ANY else {}

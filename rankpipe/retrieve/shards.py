@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Self
@@ -66,11 +66,13 @@ def build(
         done = {int(made.name) for made in folders(draft.folder)}
         (mark := draft.folder / TRIED / uuid4().hex).mkdir(parents=True)
         engine.sees(mark)
-        older = Part(draft.folder, home=folder, first=True).older() if kind.reuses else ()
+        before = Part(draft.folder, home=folder, first=True)
+        older = before.older() if kind.reuses else ()
         made_by = recipe
         if issubclass(kind, Encoded) and kind.undecided(recipe):
+            decided = partial(kind.decided, facts=before.replaced(recipe, kind.ways))
             told = facts(draft.folder, kind.counts, cut, memory)
-            made_by = kind.settled(recipe, told) if done else next(iter(engine.map(kind.decided, [recipe])))
+            made_by = kind.settled(recipe, told) if done else next(iter(engine.map(decided, [recipe])))
         make = Make(kind, draft.folder, older, made_by, cut, memory)
         jobs = ((number, docs) for number, docs in enumerate(dealt(data, shard)) if number not in done)
         total = -(-data.count // shard) - len(done) if data.count else None

@@ -210,7 +210,7 @@ def test_refusals(tmp_path: Path) -> None:
         Dense.build(data, tmp_path, model=FAKE + "Loud", store="float16")
     with pytest.raises(ModelError, match="the vector of document 'b' is not finite"):
         Dense.build(Dataset.of([Doc("a", "x"), Doc("b", "bad")]), tmp_path, model=FAKE + "Broken")
-    with pytest.raises(ArtefactError, match="nothing built here"):
+    with pytest.raises(ArtefactError, match="has not come to its end"):
         Dense(tmp_path)
 
 
