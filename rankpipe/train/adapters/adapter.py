@@ -12,8 +12,9 @@ from rankpipe.catalog import need, require
 from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.callbacks import Callback
 from rankpipe.train.adapters.factors import save_as_lora
-from rankpipe.train.adapters.targets import ALL, Spread, is_head, spread
+from rankpipe.train.adapters.targets import ALL, Spread, spread
 from rankpipe.train.optimizers.adamw import AdamW
+from rankpipe.train.optimizers.groups import is_head
 
 Batches = Iterable[Mapping[str, Any]]
 Loss = Callable[[Any, Mapping[str, Any]], Any]
