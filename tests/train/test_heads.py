@@ -14,8 +14,9 @@ pytest.importorskip("peft")
 from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train.examples import Example  # noqa: E402
-from rankpipe.train.heads.head import Head  # noqa: E402
+from rankpipe.train.heads.head import Head, Outputs  # noqa: E402
 from rankpipe.train.heads.points import PointwiseHead  # noqa: E402
+from rankpipe.train.heads.vectors import BiEncoderHead  # noqa: E402
 from rankpipe.train.heads.windows import FirstHead, ListwiseHead  # noqa: E402
 from rankpipe.train.losses import InBatch, PermutationLM, RankNet, Sum, first_loss  # noqa: E402
 from rankpipe.train.objective import Objective  # noqa: E402
@@ -95,6 +96,18 @@ def test_parts_of_a_step_add_up_to_the_loss_of_all(tiny_chat: Path) -> None:
     out = ranker.forward(model, whole)
     at_once = loss(out.scores, whole["labels"], whole["mask"], out.logits, whole["tokens"])
     assert summed.item() == pytest.approx(at_once.item(), rel=1e-5)
+
+
+def test_bug_a_margin_makes_a_sum_of_a_mean() -> None:
+    """With scores alike, by which lists once were counted, a margin below 0 leaves out all negatives."""
+    pytest.importorskip("sentence_transformers")
+    loss, labels, mask = InBatch(margin=-0.1), torch.eye(3), torch.ones(3, 3, dtype=torch.bool)
+    batch, objective = {"labels": labels, "mask": mask}, Objective(loss, BiEncoderHead())
+    counts = objective.counts([batch])
+    assert counts.tolist() == [3]
+    total, _ = objective(Outputs(5 * labels), batch, counts)
+    assert total == loss(5 * labels, labels, mask) > 0
+    assert loss.total(0 * labels, labels, mask)[1] == 3
 
 
 @pytest.mark.parametrize(

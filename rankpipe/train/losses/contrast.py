@@ -70,10 +70,9 @@ class InBatch(InfoNCE):
     margin: float | None = None
 
     def total(self, scores: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As of all lists, once the false negatives are masked."""
-        if self.margin is not None:
-            mask = without_false_negatives(scores, labels, mask, self.margin)
-        return super().total(scores, labels, mask)
+        """As of all lists, once the false negatives are masked; a list that they leave no negative counts as before."""
+        kept = mask if self.margin is None else without_false_negatives(scores, labels, mask, self.margin)
+        return super().total(scores, labels, kept)[0], self.count(labels, mask)
 
 
 def without_false_negatives(scores: Tensor, labels: Tensor, mask: Tensor, margin: float) -> Tensor:
