@@ -26,7 +26,7 @@ from rankpipe.train.negatives import Negatives
 from rankpipe.train.split import apart, relevant, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
-KIND = "lists"  # of artefacts
+KIND, FORMAT = "lists", 2  # of artefacts; the first had no column of what is relevant
 FILE = "lists.arrow"
 MANY = 64  # queries that a teacher is asked about together
 
@@ -85,11 +85,11 @@ class Source(ABC):
         data = store.Data(
             " + ".join(dict.fromkeys(c.name for c in self.collections)), hashlib.sha256(said.encode()).hexdigest()
         )
-        if store.staleness(folder, kind=KIND, recipe=node, data=data):
-            with store.publish(folder, kind=KIND, recipe=node, data=data) as draft:
+        if store.staleness(folder, kind=KIND, format=FORMAT, recipe=node, data=data):
+            with store.publish(folder, kind=KIND, format=FORMAT, recipe=node, data=data) as draft:
                 draft.facts["lists"] = self._write(draft.folder, part)
         datasets = need("datasets", name="lists", extra="train")
-        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND).path / FILE))
+        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND, format=FORMAT).path / FILE))
 
     def _write(self, folder: Path, part: Part) -> int:
         """As Arrow files; how many lists."""
@@ -100,6 +100,7 @@ class Source(ABC):
             query=text,
             docs=many({"id": text, "title": text, "text": text}),
             labels=many(datasets.Value("float64")),
+            relevant=many(text),
         )
         with datasets.arrow_writer.ArrowWriter(path=str(folder / FILE), features=features) as writer:
             for example in self.examples(part):
@@ -203,11 +204,12 @@ class Lists(Source):
         for block in track(blocks, "labels: blocks of queries"):
             grades = [part.qrels[r.query.id] for r in block]
             doubtful = self.negatives.false(block, grades)
-            for ranking, said, false in zip(block, self.labels.of(block, grades), doubtful, strict=True):
+            labelled = self.labels.of(block, grades)
+            for ranking, of_query, said, false in zip(block, grades, labelled, doubtful, strict=True):
                 docs = tuple(h.doc for h in ranking.hits if h.doc.id in said and h.doc.id not in false)
                 labels = tuple(said[d.id] for d in docs)
                 if len(set(labels)) > 1:
-                    yield Example(ranking.query, docs, labels)
+                    yield Example(ranking.query, docs, labels, tuple(d for d, grade in of_query.items() if grade > 0))
 
     def _pool(self, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]) -> dict[str, float]:
         """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.train import arguments
@@ -100,6 +101,7 @@ def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> Non
         grades = lists.collection.qrels[e.query.id]
         assert e.labels == tuple(grades.get(d.id, 0) for d in e.docs)
         assert max(e.labels) == max(grades.values())
+        assert {*e.relevant} == relevant({"": grades})
 
 
 def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
@@ -112,6 +114,9 @@ def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
     before = (tmp_path / "manifest.json").read_bytes()
     lists.ensure(tmp_path, node, part)
     assert (tmp_path / "manifest.json").read_bytes() == before
+    with store.publish(tmp_path, kind="lists", recipe=node, data=store.read_manifest(tmp_path).data) as draft:
+        (draft.folder / "lists.arrow").write_bytes(b"")  # of a version that wrote other columns
+    assert [Example.of(row) for row in lists.ensure(tmp_path, node, part)] == [*lists.examples(part)]
     lists.ensure(tmp_path, node, held)
     assert (tmp_path / "manifest.json").read_bytes() != before
 
