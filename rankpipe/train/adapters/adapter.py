@@ -178,6 +178,8 @@ class Adapter:
             value = getattr(self, field.name)
             if field.name in POSITIVE and value is not None and not value >= 1:
                 yield f"{field.name}={value}: must be 1 or more"
+            if field.name in ABOVE_ZERO and not value > 0:
+                yield f"{field.name}={value}: must be more than 0"
             if field.name in NOT_NEGATIVE and value < 0:
                 yield f"{field.name}={value}: must be 0 or more"
         if not 0 <= self.dropout < 1:
@@ -185,6 +187,7 @@ class Adapter:
 
 
 POSITIVE = ("rank", "begin_rank", "every", "stages", "ratio", "spread")
+ABOVE_ZERO = ("alpha", "first")
 NOT_NEGATIVE = ("warmup", "deviation", "orthogonality")
 
 
