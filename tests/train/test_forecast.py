@@ -34,10 +34,13 @@ from tests.train.tuned import TRAINING  # noqa: E402
         {"adapter": None, "ema": 0.9},
         {"adapter": None, "optimizer": {"use": "galore", "rank": 4, "lr": 0.01}},
         {"adapter": None, "optimizer": {"use": "adam8bit"}, "dtype": "bfloat16"},
+        {"adapter": {"use": "dora", "rank": 2}},
+        {"adapter": {"use": "randlora", "rank": 2}},
+        {"adapter": {"use": "randlora", "rank": 2}, "dtype": "bfloat16"},
         {"head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
         {"head": {"use": "pointwise-head"}, "loss": {"use": "ranknet"}, "adapter": None},
     ],
-    ids=["lora", "adamw", "galore", "8bit", "listwise", "pointwise"],
+    ids=["lora", "adamw", "galore", "8bit", "dora", "randlora", "randlora-half", "listwise", "pointwise"],
 )
 def test_every_part_is_as_it_is_when_it_is_really_trained(how: dict[str, Any], written: Any) -> None:
     tuning = Tuning(written(training=TRAINING | {"per_device_train_batch_size": 3}, **how))
@@ -66,6 +69,22 @@ def test_every_part_is_as_it_is_when_it_is_really_trained(how: dict[str, Any], w
     assert foretold.weights == sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     assert foretold.average == ("ema" in how) * 4 * sum(p.numel() for p in trained)
     assert foretold.activations == sum(size for _, size in kept.values()) + logits
+
+
+def test_layer_by_layer_gradients_are_held_until_the_last_batch_of_a_step(written: Any) -> None:
+    how: dict[str, Any] = {"adapter": None, "optimizer": {"use": "galore", "rank": 4, "layerwise": True}}
+    one, two = (
+        Tuning(written(str(n), training=TRAINING | {"gradient_accumulation_steps": n, "max_grad_norm": 0}, **how))
+        for n in (1, 2)
+    )
+    trainer = two.trainer()
+    trainer.create_optimizer()
+    batch = trainer._collated([trainer.train_dataset[0]])
+    loss, _ = trainer.objective(trainer.ranker.forward(trainer.model, batch), batch, trainer.objective.counts([batch]))
+    loss.backward()
+    held = [p.grad.nbytes for p in trainer.model.parameters()]
+    assert two.forecast().gradients == sum(held)
+    assert one.forecast().gradients == max(held)
 
 
 @pytest.mark.parametrize("head", ["cross-encoder-head", "bi-encoder-head"])
