@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from heapq import nlargest
 from typing import Any
 
 from rankpipe import weights
@@ -165,6 +166,8 @@ def longest(examples: Any, lists: int) -> list[Example]:
 
     :param examples: a ``datasets.Dataset`` of lists.
     """
-    rows = [Example.of(row) for row in examples]
-    rows.sort(key=lambda e: sum(len(doc.contents) + len(e.query.text) for doc in e.docs), reverse=True)
-    return rows[:lists]
+
+    def size(e: Example) -> int:
+        return sum(len(doc.contents) + len(e.query.text) for doc in e.docs)
+
+    return nlargest(lists, map(Example.of, examples), key=size)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+from rankpipe.data import Doc, Query  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train import tuning as module  # noqa: E402
+from rankpipe.train.examples import Example  # noqa: E402
+from rankpipe.train.forecast import longest  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning  # noqa: E402
 from tests.train.tuned import TRAINING  # noqa: E402
@@ -85,6 +90,19 @@ def test_layer_by_layer_gradients_are_held_until_the_last_batch_of_a_step(writte
     held = [p.grad.nbytes for p in trainer.model.parameters()]
     assert two.forecast().gradients == sum(held)
     assert one.forecast().gradients == max(held)
+
+
+def test_the_longest_lists_are_found_without_holding_the_others() -> None:
+    made = [Example(Query(str(i), "?"), (Doc("d", "x" * (i * 7 % 50)),), (1.0,)) for i in range(50)]
+    rows = [e.row() for e in made]
+    others = sum(type(o) is Example for o in gc.get_objects())
+
+    def passing() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            assert sum(type(o) is Example for o in gc.get_objects()) - others <= 4
+            yield row
+
+    assert longest(passing(), 3) == sorted(made, key=lambda e: -len(e.docs[0].text))[:3]
 
 
 @pytest.mark.parametrize("head", ["cross-encoder-head", "bi-encoder-head"])
