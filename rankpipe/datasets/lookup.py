@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rankpipe.data import Doc, Hit, Ranking
@@ -22,20 +23,22 @@ def rankings(run: Run | Path, data: Dataset) -> list[Ranking]:
     :raises DataError: If the file is malformed, or queries or documents of the run are not in the collection; says how
         many, and some.
     """
-    if isinstance(run, Path):
-        run = read_run(run).run
+    held = streamed(read_run(run).run if isinstance(run, Path) else run, data, lambda docs: {d.id: d for d in docs})
+    return [*held]
+
+
+def streamed(run: Run, data: Dataset, keep: Callable[[Iterable[Doc]], Mapping[str, Doc]]) -> Iterator[Ranking]:
+    """The same one after the other, so that nobody need hold them all.
+
+    :param keep: is given the run's documents as they pass by, and gives them by their ids, wherever their texts lie.
+    """
     asked = {q.id: q for q in data.queries}
     _refuse("queries", [q for q in run if q not in asked], len(run), data.name)
     wanted = {doc for scores in run.values() for doc in scores}
-    found: dict[str, Doc] = {}
-    for doc in track(data.docs(), "looking up texts", data.count):
-        if doc.id in wanted:
-            found[doc.id] = doc
+    found = keep(doc for doc in track(data.docs(), "looking up texts", data.count) if doc.id in wanted)
     _refuse("documents", sorted(wanted - found.keys()), len(wanted), data.name)
-    return [
-        Ranking.scored(asked[query], [Hit(found[d], _finite(single(score))) for d, score in scores.items()])
-        for query, scores in run.items()
-    ]
+    for query, scores in run.items():
+        yield Ranking.scored(asked[query], [Hit(found[d], _finite(single(score))) for d, score in scores.items()])
 
 
 def _finite(score: float) -> float:

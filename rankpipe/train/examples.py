@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rankpipe.data import Doc, Query
@@ -12,11 +12,15 @@ from rankpipe.data import Doc, Query
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One list. Labels are grades, or a teacher's scores: the larger, the better."""
+    """One list. Labels are grades, or a teacher's scores: the larger, the better.
+
+    ``relevant`` are the ids of all documents that are judged so, in the list or not.
+    """
 
     query: Query
     docs: tuple[Doc, ...]
     labels: tuple[float, ...]
+    relevant: tuple[str, ...] = ()
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -26,13 +30,16 @@ class Example:
     def row(self) -> dict[str, Any]:
         """As a row of the data set that is kept."""
         docs = [{"id": d.id, "title": d.title, "text": d.text} for d in self.docs]
-        return {"query_id": self.query.id, "query": self.query.text, "docs": docs, "labels": list(self.labels)}
+        return {
+            "query_id": self.query.id, "query": self.query.text, "docs": docs, "labels": list(self.labels),
+            "relevant": list(self.relevant),
+        }  # fmt: skip
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Example:
         """From such a row."""
         docs = tuple(Doc(d["id"], d["text"], d["title"]) for d in row["docs"])
-        return cls(Query(row["query_id"], row["query"]), docs, tuple(row["labels"]))
+        return cls(Query(row["query_id"], row["query"]), docs, tuple(row["labels"]), tuple(row["relevant"]))
 
 
 def drawn(pool: Example, length: Sequence[int], shuffle: bool, seed: str) -> Example:
@@ -50,4 +57,4 @@ def drawn(pool: Example, length: Sequence[int], shuffle: bool, seed: str) -> Exa
         chance.shuffle(places)
     else:
         places.sort()
-    return Example(pool.query, tuple(pool.docs[i] for i in places), tuple(pool.labels[i] for i in places))
+    return replace(pool, docs=tuple(pool.docs[i] for i in places), labels=tuple(pool.labels[i] for i in places))

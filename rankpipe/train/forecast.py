@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from heapq import nlargest
 from typing import Any
 
 from rankpipe import weights
@@ -17,8 +18,9 @@ from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
 from rankpipe.train.adapters.adapter import Adapter
-from rankpipe.train.adapters.lora import LoRA
+from rankpipe.train.adapters.lora import DoRA, LoRA
 from rankpipe.train.adapters.qlora import spared
+from rankpipe.train.adapters.randlora import RandLoRA
 from rankpipe.train.examples import Example
 from rankpipe.train.heads.head import Batch, Numbers, Ranker
 from rankpipe.train.objective import Objective
@@ -26,7 +28,7 @@ from rankpipe.train.optimizers.settings import Settings
 
 KNOBS = {  # what makes each of them smaller
     "weights": "dtype: bfloat16, or nf4 with an adapter",
-    "gradients": "adapter: lora, or optimizer: {use: galore, layerwise: true}",
+    "gradients": "adapter: lora, or optimizer: {use: galore, layerwise: true} with gradient_accumulation_steps: 1",
     "optimizer": "adapter: lora, or optimizer: adam8bit, adafactor or galore",
     "average": "no ema",
     "activations": "training: {gradient_checkpointing: true}, a smaller per_device_train_batch_size with more "
@@ -39,7 +41,7 @@ class Forecast:
     """Bytes that are held at once at the end of the forward pass of the longest batch, beside Python and torch.
 
     :param weights: of the model and its adapter.
-    :param gradients: of what is trained; layer by layer, the largest one.
+    :param gradients: of what is trained; layer by layer the largest one, unless several batches make a step.
     :param optimizer: its state, once every weight has had a gradient.
     :param average: the weights' moving average, if there is one.
     :param activations: what autograd keeps, and the logits and scores.
@@ -87,7 +89,8 @@ def forecast(
 ) -> Forecast:  # fmt: skip
     """What training takes.
 
-    Adapters other than LoRA are taken for LoRA of the same rank, whose factors no other method's are larger than.
+    Most adapters are taken for LoRA of the same rank, which needs no data to begin. Not counted is what two have beyond
+    it: EVA where data move ranks to larger layers, and AdaLoRA's scores, three for each number that is trained.
 
     :param longest: the batch that takes most.
     :param dtype: of the model's weights.
@@ -99,9 +102,9 @@ def forecast(
     model = ranker.load(dtype, empty=True)
     less = spared(model, dtype)
     if adapter:
-        rank = max(adapter.rank, getattr(adapter, "begin_rank", 0))
         with weights.quiet():
-            model = LoRA(rank=rank, targets=adapter.targets, dropout=adapter.dropout).apply(model)
+            model = _alike(adapter).apply(model)
+    layerwise = getattr(settings, "layerwise", False)
     batch = ranker.batch(longest, reply=objective.reply, together=objective.together)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model = model.to_empty(device="cpu").train()
@@ -112,11 +115,19 @@ def forecast(
         kept = _kept(ranker, model, shapes, args)
         return Forecast(
             weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())) - less,
-            gradients=max(sizes) if getattr(settings, "layerwise", False) else sum(sizes),
+            gradients=max(sizes) if layerwise and args.gradient_accumulation_steps == 1 else sum(sizes),
             optimizer=settings.formula_bytes(model),
             average=4 * sum(p.numel() for p in trained) if ema else 0,
             activations=kept,
         )
+
+
+def _alike(adapter: Adapter) -> Adapter:
+    """What holds as much, and goes onto a model without numbers."""
+    if isinstance(adapter, DoRA | RandLoRA):
+        return adapter
+    rank = max(adapter.rank, getattr(adapter, "begin_rank", 0))
+    return LoRA(rank=rank, targets=adapter.targets, dropout=adapter.dropout)
 
 
 def _kept(ranker: Ranker, model: Any, batch: Batch, args: Any) -> int:
@@ -155,6 +166,8 @@ def longest(examples: Any, lists: int) -> list[Example]:
 
     :param examples: a ``datasets.Dataset`` of lists.
     """
-    rows = [Example.of(row) for row in examples]
-    rows.sort(key=lambda e: sum(len(doc.contents) + len(e.query.text) for doc in e.docs), reverse=True)
-    return rows[:lists]
+
+    def size(e: Example) -> int:
+        return sum(len(doc.contents) + len(e.query.text) for doc in e.docs)
+
+    return nlargest(lists, map(Example.of, examples), key=size)

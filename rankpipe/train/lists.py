@@ -6,19 +6,24 @@ import hashlib
 import json
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
+from itertools import chain, islice
+from math import ceil
 from operator import rshift
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from rankpipe import store
 from rankpipe.catalog import need, require
-from rankpipe.data import Ranking
-from rankpipe.datasets import Dataset, open_dataset, rankings
+from rankpipe.data import Doc, Ranking
+from rankpipe.datasets import Dataset, open_dataset, rankings, streamed
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.progress import track
+from rankpipe.retrieve.docs import Docs, Stored, write_docs
 from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
@@ -26,7 +31,7 @@ from rankpipe.train.negatives import Negatives
 from rankpipe.train.split import apart, relevant, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
-KIND = "lists"  # of artefacts
+KIND, FORMAT = "lists", 2  # of artefacts; the first had no column of what is relevant
 FILE = "lists.arrow"
 MANY = 64  # queries that a teacher is asked about together
 
@@ -81,15 +86,15 @@ class Source(ABC):
 
         :param node: these lists as their recipe has them.
         """
-        said = json.dumps([part.run, part.qrels, *self.checksums], sort_keys=True)
-        data = store.Data(
-            " + ".join(dict.fromkeys(c.name for c in self.collections)), hashlib.sha256(said.encode()).hexdigest()
-        )
-        if store.staleness(folder, kind=KIND, recipe=node, data=data):
-            with store.publish(folder, kind=KIND, recipe=node, data=data) as draft:
+        said = hashlib.sha256()
+        for piece in json.JSONEncoder(sort_keys=True).iterencode([part.run, part.qrels, *self.checksums]):
+            said.update(piece.encode())
+        data = store.Data(" + ".join(dict.fromkeys(c.name for c in self.collections)), said.hexdigest())
+        if store.staleness(folder, kind=KIND, format=FORMAT, recipe=node, data=data):
+            with store.publish(folder, kind=KIND, format=FORMAT, recipe=node, data=data) as draft:
                 draft.facts["lists"] = self._write(draft.folder, part)
         datasets = need("datasets", name="lists", extra="train")
-        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND).path / FILE))
+        return datasets.Dataset.from_file(str(store.open_artefact(folder, kind=KIND, format=FORMAT).path / FILE))
 
     def _write(self, folder: Path, part: Part) -> int:
         """As Arrow files; how many lists."""
@@ -100,6 +105,7 @@ class Source(ABC):
             query=text,
             docs=many({"id": text, "title": text, "text": text}),
             labels=many(datasets.Value("float64")),
+            relevant=many(text),
         )
         with datasets.arrow_writer.ArrowWriter(path=str(folder / FILE), features=features) as writer:
             for example in self.examples(part):
@@ -185,29 +191,33 @@ class Lists(Source):
         return rankings(part.run, self.collection)
 
     def examples(self, part: Part) -> Iterator[Example]:
-        """The lists of a part, one after the other, each copy of all in an order of its own."""
-        pools = [*self._pools(part)]
-        if not pools:
-            raise DataError(f"{self.data}: no query has documents with different labels: nothing to learn from")
-        for copy in range(self.copies):
-            order = random.Random(f"{self.seed} {copy}").sample(pools, len(pools)) if self.shuffle else pools
-            for pool in order:
-                yield drawn(pool, self.length, self.shuffle, f"{self.seed} {copy} {pool.query.id}")
+        """The lists of a part, one after the other, each copy of all in an order of its own. Texts are not held: they
+        lie in a temporary folder meanwhile.
+        """
+        with TemporaryDirectory() as folder:
+            pools = [*self._pools(part, Path(folder))]
+            if not pools:
+                raise DataError(f"{self.data}: no query has documents with different labels: nothing to learn from")
+            for copy in range(self.copies):
+                order = random.Random(f"{self.seed} {copy}").sample(pools, len(pools)) if self.shuffle else pools
+                for pool in order:
+                    yield drawn(pool, self.length, self.shuffle, f"{self.seed} {copy} {pool.query.id}")
 
-    def _pools(self, part: Part) -> Iterator[Example]:
-        """Of each query all labelled documents."""
+    def _pools(self, part: Part, folder: Path) -> Iterator[Example]:
+        """Of each query all labelled documents, whose texts lie in a folder."""
         ids = self._drawable(part.qrels) if self.negatives.random else []
         pools = {q: self._pool(scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
-        found = self.rankings(Part(pools, {}))
-        blocks = [found[i : i + MANY] for i in range(0, len(found), MANY)]
-        for block in track(blocks, "labels: blocks of queries"):
+        found = streamed(pools, self.collection, partial(_stored, folder))
+        blocks = iter(lambda: [*islice(found, MANY)], [])
+        for block in track(blocks, "labels: blocks of queries", ceil(len(pools) / MANY)):
             grades = [part.qrels[r.query.id] for r in block]
             doubtful = self.negatives.false(block, grades)
-            for ranking, said, false in zip(block, self.labels.of(block, grades), doubtful, strict=True):
+            labelled = self.labels.of(block, grades)
+            for ranking, of_query, said, false in zip(block, grades, labelled, doubtful, strict=True):
                 docs = tuple(h.doc for h in ranking.hits if h.doc.id in said and h.doc.id not in false)
                 labels = tuple(said[d.id] for d in docs)
                 if len(set(labels)) > 1:
-                    yield Example(ranking.query, docs, labels)
+                    yield Example(ranking.query, docs, labels, tuple(d for d, grade in of_query.items() if grade > 0))
 
     def _pool(self, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]) -> dict[str, float]:
         """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""
@@ -230,3 +240,13 @@ class Lists(Source):
         if isinstance(self.run, Path):
             return read_run(self.run).run
         return to_run(reduce(rshift, self.run)(q for q in self.collection.queries if q.id in judged))
+
+
+def _stored(folder: Path, docs: Iterable[Doc]) -> dict[str, Doc]:
+    """Documents by their ids; the texts lie in the folder and are read when they are asked for."""
+    docs = iter(docs)
+    if (first := next(docs, None)) is None:
+        return {}
+    deque(write_docs(chain([first], docs), store.Draft(folder)), maxlen=0)
+    kept = Docs(folder)
+    return {id: Stored(id, kept, place) for place, id in enumerate(kept.ids)}

@@ -63,5 +63,5 @@ class Objective:
 def _count(loss: ListLoss | PermutationLM, batch: Batch) -> int:
     """What a loss counts, whatever the model says."""
     if isinstance(loss, PermutationLM):
-        return int((batch["tokens"][:, 1:] >= 0).sum())
-    return int(loss.total(batch["labels"] * 0, batch["labels"], batch["mask"])[1])
+        return int(loss.count(batch["tokens"]))
+    return int(loss.count(batch["labels"], batch["mask"]))

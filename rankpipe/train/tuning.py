@@ -246,7 +246,7 @@ class Tuning:
     def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""
         parts, history = self._parts, trainer.state.log_history
-        data = store.open_artefact(self.folder / "kept" / "lists", kind="lists").data
+        data = store.read_manifest(self.folder / "kept" / "lists").data
         place = str(self.folder.resolve().relative_to(self.root.resolve()))
         half = trainer.args.bf16 or self.dtype != "float32"
         node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if half else "float32")

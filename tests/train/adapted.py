@@ -56,6 +56,16 @@ def bert(dtype: str = "float32") -> Any:
     return seeded(transformers.BertForSequenceClassification, config).to(getattr(torch, dtype)).eval()
 
 
+def gpt2() -> Any:
+    import transformers
+
+    config = transformers.GPT2Config(
+        vocab_size=WORDS, n_embd=16, n_inner=24, n_layer=2, n_head=2, bos_token_id=1, eos_token_id=2,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+    )  # fmt: skip
+    return seeded(transformers.GPT2LMHeadModel, config).eval()
+
+
 def seeded(kind: Any, config: Any) -> Any:
     import torch
 

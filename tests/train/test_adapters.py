@@ -24,7 +24,18 @@ from rankpipe.train.adapters.factors import layers  # noqa: E402
 from rankpipe.train.adapters.lora import LoRA  # noqa: E402
 from rankpipe.train.adapters.merging import merge, merge_loss  # noqa: E402
 from rankpipe.train.adapters.targets import spread  # noqa: E402
-from tests.train.adapted import METHODS, adapted, apart, batches, bert, llama, outputs, seeded, train  # noqa: E402
+from tests.train.adapted import (  # noqa: E402
+    METHODS,
+    adapted,
+    apart,
+    batches,
+    bert,
+    gpt2,
+    llama,
+    outputs,
+    seeded,
+    train,
+)
 
 EACH = pytest.mark.parametrize("adapter", METHODS.values(), ids=METHODS)
 BF16 = 2.0**-8  # half of the distance of two numbers in bfloat16, relative
@@ -90,6 +101,18 @@ def test_plain_peft_loads_what_is_saved(adapter: Adapter, tmp_path: Path) -> Non
     trained = outputs(model.eval())
     assert apart(outputs(loaded.eval()), trained) < 1e-5 * float(trained.abs().max())
     assert apart(outputs(llama(head=True)), trained) > 1e-3
+
+
+@EACH
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # PEFT sets it right by itself
+def test_gpt2_whose_weights_lie_the_other_way_round_is_adapted(adapter: Adapter, tmp_path: Path) -> None:
+    model = adapted(adapter, gpt2())
+    train(adapter, model)
+    adapter.save(model, tmp_path)
+    trained = outputs(model.eval())
+    assert apart(outputs(peft.PeftModel.from_pretrained(gpt2(), str(tmp_path)).eval()), trained) < 1e-5
+    assert apart(outputs(merge(model)[0]), trained) < 1e-5
+    assert apart(outputs(gpt2()), trained) > 1e-3
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n not in ("dora", "randlora")])
@@ -217,6 +240,9 @@ def test_an_adapted_model_is_not_adapted_again() -> None:
         ("lora", {"dropout": 1.0}, "dropout=1.0"),
         ("adalora", {"rank": 8, "begin_rank": 8}, "begin_rank=8: must be more than rank=8"),
         ("adalora", {"warm": 0.6, "settle": 0.6}, "together below 1"),
+        ("lora", {"alpha": 0}, "alpha=0: must be more than 0"),
+        ("lora", {"alpha": -32}, "alpha=-32: must be more than 0"),
+        ("lora-sb", {"first": -1}, "first=-1: must be more than 0"),
         ("relora", {"every": 0}, "every=0"),
         ("eva", {"spread": 0.5}, "spread=0.5"),
     ],

@@ -37,6 +37,7 @@ from tests.train.adapted import (  # noqa: E402
     apart,
     batches,
     bert,
+    gpt2,
     llama,
     outputs,
     scattered,
@@ -312,6 +313,20 @@ def test_lora_sb_begins_after_the_best_step_of_its_rank() -> None:
     assert all(p.grad is None for p in made.parameters())
     before = sum(float(scattered(llama(), batch).detach()) for batch in data)
     assert sum(float(scattered(made, batch).detach()) for batch in data) < before
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # PEFT sets it right by itself
+def test_gpt2_has_its_directions_the_right_way_round() -> None:
+    """Where a layer is square, the wrong one would show by nothing but what it learns."""
+    model = LoRAXS(rank=4, alpha=4, deviation=0.0).apply(gpt2())
+    for _, layer in layers(model):
+        v = layer.lora_A[NAME].parametrizations.weight[0].v
+        assert apart(layer.lora_B[NAME].weight.detach() @ v, best(layer.get_base_layer().weight.detach().T, 4)) < 1e-5
+    whole, data = gpt2(), batches(3)
+    sum(scattered(whole, batch) for batch in data).backward()
+    for path, layer in layers(LoRASB(rank=4, first=1e-2).apply(gpt2(), calibration=data, loss=scattered)):
+        step = -1e-2 * whole.get_submodule(path.removeprefix("base_model.model.")).weight.grad.sign()
+        assert apart(update(layer), best(step.T, 4)) < 1e-6
 
 
 # stages

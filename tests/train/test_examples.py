@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import ref
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError
 from rankpipe.train import arguments
 from rankpipe.train.examples import Example, drawn
-from rankpipe.train.labels import Recorded, Said, Teacher
-from rankpipe.train.lists import Lists, Part
+from rankpipe.train.labels import Judged, Recorded, Said, Teacher
+from rankpipe.train.lists import MANY, Lists, Part
 from rankpipe.train.mixture import Mixture
 from rankpipe.train.negatives import Negatives
 from rankpipe.train.split import apart, relevant, some, split
@@ -100,6 +104,7 @@ def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> Non
         grades = lists.collection.qrels[e.query.id]
         assert e.labels == tuple(grades.get(d.id, 0) for d in e.docs)
         assert max(e.labels) == max(grades.values())
+        assert {*e.relevant} == relevant({"": grades})
 
 
 def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
@@ -112,8 +117,52 @@ def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
     before = (tmp_path / "manifest.json").read_bytes()
     lists.ensure(tmp_path, node, part)
     assert (tmp_path / "manifest.json").read_bytes() == before
+    with store.publish(tmp_path, kind="lists", recipe=node, data=store.read_manifest(tmp_path).data) as draft:
+        (draft.folder / "lists.arrow").write_bytes(b"")  # of a version that wrote other columns
+    assert [Example.of(row) for row in lists.ensure(tmp_path, node, part)] == [*lists.examples(part)]
     lists.ensure(tmp_path, node, held)
     assert (tmp_path / "manifest.json").read_bytes() != before
+
+
+class Passing(Doc):
+    """A document of which it can be told when it is gone."""
+
+
+class Telling:
+    """A corpus that knows how many of its documents are held, and a labeller that counts rankings."""
+
+    place, path, count = "telling", None, 4 * MANY
+
+    def __init__(self) -> None:
+        self.given: list[ref[Doc]] = []
+        self.rankings: list[int] = []
+
+    def docs(self) -> Iterator[Doc]:
+        for i in range(self.count):
+            doc = Passing(f"d{i}", f"text {i}", "a title")
+            self.given.append(ref(doc))
+            yield doc
+
+    def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
+        self.rankings.append(rankings_held())
+        return Judged().of(rankings, grades)
+
+
+def rankings_held() -> int:
+    """How many there are."""
+    return sum(type(o) is Ranking for o in gc.get_objects())
+
+
+def test_neither_texts_nor_rankings_are_held_while_lists_are_drawn(lists: Lists) -> None:
+    corpus, names = Telling(), [f"q{i}" for i in range(4 * MANY)]
+    many = replace(lists, labels=corpus, copies=1)
+    many.__dict__["collection"] = Dataset("telling", corpus, tuple(Query(q, "?") for q in names))
+    run = {q: {f"d{i}": 1.0, f"d{(i + 1) % corpus.count}": 0.5} for i, q in enumerate(names)}
+    part = Part(run, {q: {f"d{i}": 1} for i, q in enumerate(names)})
+    made, before = many.examples(part), rankings_held()
+    assert {d.contents for e in made for d in e.docs} == {f"a title text {i}" for i in range(corpus.count)}
+    assert max(corpus.rankings) <= before + MANY + 1  # of a block, and the last one before it
+    assert [sum(doc() is not None for doc in corpus.given) for _ in many.examples(part)] == [0] * len(names)
 
 
 def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -> None:

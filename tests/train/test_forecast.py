@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,11 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+from rankpipe.data import Doc, Query  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train import tuning as module  # noqa: E402
+from rankpipe.train.examples import Example  # noqa: E402
+from rankpipe.train.forecast import longest  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning  # noqa: E402
 from tests.train.tuned import TRAINING  # noqa: E402
@@ -34,10 +39,13 @@ from tests.train.tuned import TRAINING  # noqa: E402
         {"adapter": None, "ema": 0.9},
         {"adapter": None, "optimizer": {"use": "galore", "rank": 4, "lr": 0.01}},
         {"adapter": None, "optimizer": {"use": "adam8bit"}, "dtype": "bfloat16"},
+        {"adapter": {"use": "dora", "rank": 2}},
+        {"adapter": {"use": "randlora", "rank": 2}},
+        {"adapter": {"use": "randlora", "rank": 2}, "dtype": "bfloat16"},
         {"head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
         {"head": {"use": "pointwise-head"}, "loss": {"use": "ranknet"}, "adapter": None},
     ],
-    ids=["lora", "adamw", "galore", "8bit", "listwise", "pointwise"],
+    ids=["lora", "adamw", "galore", "8bit", "dora", "randlora", "randlora-half", "listwise", "pointwise"],
 )
 def test_every_part_is_as_it_is_when_it_is_really_trained(how: dict[str, Any], written: Any) -> None:
     tuning = Tuning(written(training=TRAINING | {"per_device_train_batch_size": 3}, **how))
@@ -66,6 +74,35 @@ def test_every_part_is_as_it_is_when_it_is_really_trained(how: dict[str, Any], w
     assert foretold.weights == sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     assert foretold.average == ("ema" in how) * 4 * sum(p.numel() for p in trained)
     assert foretold.activations == sum(size for _, size in kept.values()) + logits
+
+
+def test_layer_by_layer_gradients_are_held_until_the_last_batch_of_a_step(written: Any) -> None:
+    how: dict[str, Any] = {"adapter": None, "optimizer": {"use": "galore", "rank": 4, "layerwise": True}}
+    one, two = (
+        Tuning(written(str(n), training=TRAINING | {"gradient_accumulation_steps": n, "max_grad_norm": 0}, **how))
+        for n in (1, 2)
+    )
+    trainer = two.trainer()
+    trainer.create_optimizer()
+    batch = trainer._collated([trainer.train_dataset[0]])
+    loss, _ = trainer.objective(trainer.ranker.forward(trainer.model, batch), batch, trainer.objective.counts([batch]))
+    loss.backward()
+    held = [p.grad.nbytes for p in trainer.model.parameters()]
+    assert two.forecast().gradients == sum(held)
+    assert one.forecast().gradients == max(held)
+
+
+def test_the_longest_lists_are_found_without_holding_the_others() -> None:
+    made = [Example(Query(str(i), "?"), (Doc("d", "x" * (i * 7 % 50)),), (1.0,)) for i in range(50)]
+    rows = [e.row() for e in made]
+    others = sum(type(o) is Example for o in gc.get_objects())
+
+    def passing() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            assert sum(type(o) is Example for o in gc.get_objects()) - others <= 4
+            yield row
+
+    assert longest(passing(), 3) == sorted(made, key=lambda e: -len(e.docs[0].text))[:3]
 
 
 @pytest.mark.parametrize("head", ["cross-encoder-head", "bi-encoder-head"])

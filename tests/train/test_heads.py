@@ -14,8 +14,9 @@ pytest.importorskip("peft")
 from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train.examples import Example  # noqa: E402
-from rankpipe.train.heads.head import Head  # noqa: E402
+from rankpipe.train.heads.head import Head, Outputs  # noqa: E402
 from rankpipe.train.heads.points import PointwiseHead  # noqa: E402
+from rankpipe.train.heads.vectors import BiEncoderHead  # noqa: E402
 from rankpipe.train.heads.windows import FirstHead, ListwiseHead  # noqa: E402
 from rankpipe.train.losses import InBatch, PermutationLM, RankNet, Sum, first_loss  # noqa: E402
 from rankpipe.train.objective import Objective  # noqa: E402
@@ -95,6 +96,51 @@ def test_parts_of_a_step_add_up_to_the_loss_of_all(tiny_chat: Path) -> None:
     out = ranker.forward(model, whole)
     at_once = loss(out.scores, whole["labels"], whole["mask"], out.logits, whole["tokens"])
     assert summed.item() == pytest.approx(at_once.item(), rel=1e-5)
+
+
+DOCS = [Doc("7", "the moon pulls the sea"), Doc("8", "yeast makes bread rise"), Doc("9", "cats sleep all day")]
+
+
+def test_bug_one_id_is_one_document(tiny_bert: Path) -> None:
+    """Of two collections it is two; one text is one, whatever it is called, with the best label that it has."""
+    other = Doc("7", "flour, water, salt")
+    cats = (Doc("b", DOCS[2].text), Doc("c", DOCS[2].text))
+    lists = [
+        Example(Query("0:a", "tides?"), (DOCS[0], DOCS[2]), (1, 0), ("7",)),
+        Example(Query("1:b", "bread?"), (other, *cats), (1, 1, 0), ("7", "b")),
+    ]
+    ranker = BiEncoderHead().over(str(tiny_bert))
+    batch = ranker.batch(lists, together=True)
+    assert batch["labels"].tolist() == [[1, 0, 0], [0, 1, 1]]
+    assert batch["mask"].tolist() == [[True, True, False], [False, True, True]]  # what the other collection calls "7"
+    with ranker.stage(ranker.load("float32"), 10) as stage:
+        both = stage.run([ranking(e) for e in lists])
+        alone = [stage.run([ranking(e)])[0] for e in lists]
+    for one, two in zip(both, alone, strict=True):
+        assert [(h.doc, h.score) for h in one.hits] == [(h.doc, pytest.approx(h.score)) for h in two.hits]
+
+
+def test_bug_what_is_known_to_be_relevant_is_a_negative(tiny_bert: Path) -> None:
+    """That it was not drawn into the query's list makes it none."""
+    lists = [
+        Example(Query("a", "tides?"), (DOCS[0], DOCS[2]), (1, 0), ("7", "8")),
+        Example(Query("b", "bread?"), (DOCS[1], DOCS[2]), (1, 0), ("8",)),
+    ]
+    batch = BiEncoderHead().over(str(tiny_bert)).batch(lists, together=True)
+    assert batch["labels"].tolist() == [[1, 0, 0], [0, 0, 1]]
+    assert batch["mask"].tolist() == [[True, True, False], [True, True, True]]
+
+
+def test_bug_a_margin_makes_a_sum_of_a_mean() -> None:
+    """With scores alike, by which lists once were counted, a margin below 0 leaves out all negatives."""
+    pytest.importorskip("sentence_transformers")
+    loss, labels, mask = InBatch(margin=-0.1), torch.eye(3), torch.ones(3, 3, dtype=torch.bool)
+    batch, objective = {"labels": labels, "mask": mask}, Objective(loss, BiEncoderHead())
+    counts = objective.counts([batch])
+    assert counts.tolist() == [3]
+    total, _ = objective(Outputs(5 * labels), batch, counts)
+    assert total == loss(5 * labels, labels, mask) > 0
+    assert loss.total(0 * labels, labels, mask)[1] == 3
 
 
 @pytest.mark.parametrize(

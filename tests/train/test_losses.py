@@ -90,6 +90,15 @@ def test_parts_of_a_batch_add_up(name: str) -> None:
 
 
 @every
+def test_lists_are_counted_before_there_are_scores(name: str) -> None:
+    """So that a step is divided by what all its batches count."""
+    for seed in SEEDS:
+        scores, labels, mask = lists(seed, ties=True)
+        mask[2] = False
+        assert LOSSES[name].total(scores, labels, mask)[1] == LOSSES[name].count(labels, mask) == 2
+
+
+@every
 def test_a_list_with_nothing_to_say_is_silent(name: str) -> None:
     scores, labels, mask = lists(4, ties=True, rows=1)
     scores, labels, mask = (torch.cat([t] * 5) for t in (scores, labels, mask))

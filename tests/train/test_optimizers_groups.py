@@ -77,6 +77,18 @@ def test_a_head_of_several_layers_is_a_head() -> None:
     assert not any(p.projected for p in placed if p.head)
 
 
+def test_bug_a_layer_of_the_head_is_projected() -> None:
+    """DistilBERT's ``pre_classifier`` is drawn anew and saved in full, as adapters have it."""
+    config = transformers.DistilBertConfig(vocab_size=20, n_layers=1, n_heads=2, dim=8, hidden_dim=8)
+    model = transformers.DistilBertForSequenceClassification(config)
+    head = {f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in ("weight", "bias")}
+    assert {p.name for p in GaLore().report(model) if p.head} == head
+    groups = GaLore(lr=1e-5, head_lr=1e-3).over(model).param_groups
+    assert {name for g in groups if g["lr"] == 1e-3 for name in g["names"]} == head
+    with pytest.raises(RecipeError, match="targets: pre_classifier is never projected: score head"):
+        GaLore(targets=["pre_classifier"]).report(model)
+
+
 def test_bug_targets_match_substrings() -> None:
     model = bert()
     assert len(projected(GaLore(targets=["query", "value"]).report(model))) == 4

@@ -73,6 +73,7 @@ def test_a_recipe_says_galore() -> None:
         ({"use": "galore", "lr": -1.0}, "lr=-1.0: must be 0 or more"),
         ({"use": "galore", "betas": [0.9, 1.0]}, "betas=.*two numbers"),
         ({"use": "galore", "clip": 1.0}, "clip is of layerwise"),
+        ({"use": "galore", "layerwise": True, "clip": 0.0}, "clip=0.0: must be more than 0, or nothing moves"),
     ],
 )
 def test_faults_are_told_before_anything_is_loaded(node: dict[str, Any], said: str) -> None:

@@ -12,8 +12,9 @@ from rankpipe.catalog import need, require
 from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.callbacks import Callback
 from rankpipe.train.adapters.factors import save_as_lora
-from rankpipe.train.adapters.targets import ALL, Spread, is_head, spread
+from rankpipe.train.adapters.targets import ALL, Spread, spread
 from rankpipe.train.optimizers.adamw import AdamW
+from rankpipe.train.optimizers.groups import is_head
 
 Batches = Iterable[Mapping[str, Any]]
 Loss = Callable[[Any, Mapping[str, Any]], Any]
@@ -183,6 +184,8 @@ class Adapter:
             value = getattr(self, field.name)
             if field.name in POSITIVE and value is not None and not value >= 1:
                 yield f"{field.name}={value}: must be 1 or more"
+            if field.name in ABOVE_ZERO and not value > 0:
+                yield f"{field.name}={value}: must be more than 0"
             if field.name in NOT_NEGATIVE and value < 0:
                 yield f"{field.name}={value}: must be 0 or more"
         if not 0 <= self.dropout < 1:
@@ -190,6 +193,7 @@ class Adapter:
 
 
 POSITIVE = ("rank", "begin_rank", "every", "stages", "ratio", "spread")
+ABOVE_ZERO = ("alpha", "first")
 NOT_NEGATIVE = ("warmup", "deviation", "orthogonality")
 
 

@@ -39,7 +39,7 @@ class Eva(LoRA):
     def _before(self, model: Any, where: Spread, calibration: Batches | None, loss: Loss | None) -> Any:  # noqa: ARG002
         """The batches, if PEFT's loop over them would end."""
         batches, most = [dict(batch) for batch in calibration or ()], round(self.rank * self.spread)
-        narrow = [path for path in where.layers if model.get_submodule(path).in_features < most]
+        narrow = [path for path in where.layers if _inputs(model.get_submodule(path)) < most]
         if narrow or not batches:
             said = f"{narrow[0]} has fewer inputs than spread * rank = {most}" if narrow else "calibration is empty"
             raise RecipeError([f"eva: {said}"])
@@ -53,6 +53,11 @@ class Eva(LoRA):
             layer.lora_A.float(), layer.lora_B.float()
         config = model.peft_config[NAME]  # of a LoRA from here on, for whoever loads it
         config.init_lora_weights, config.eva_config = True, None
+
+
+def _inputs(layer: Any) -> int:
+    """How many a linear layer has; GPT-2's calls them ``nx``."""
+    return int(layer.nx if hasattr(layer, "nx") else layer.in_features)
 
 
 def _seen(least: int, given: Any, places: Any, path: str) -> Any:

@@ -35,7 +35,7 @@ class LoRAXS(LoRA):
     def _begin(self, model: Any, ready: Any, calibration: Batches | None) -> None:  # noqa: ARG002
         torch = need("torch", name=self.method_name, extra="train")
         for path, layer in layers(model):
-            u, s, v = _svd(layer.get_base_layer().weight, self.rank, path)
+            u, s, v = _svd(layer, layer.get_base_layer().weight, self.rank, path)
             _put(layer, u * s, torch.randn(self.rank, self.rank) * self.deviation, v)
 
 
@@ -69,16 +69,20 @@ class LoRASB(LoRA):
         torch = need("torch", name=self.method_name, extra="train")
         for path, layer in layers(model):
             total = ready[path.removeprefix("base_model.model.")]
-            u, s, v = _svd(-self.first * total.sign(), self.rank, path)
+            u, s, v = _svd(layer, -self.first * total.sign(), self.rank, path)
             _put(layer, u, torch.diag(s / layer.scaling[NAME]), v)
 
 
-def _svd(matrix: Any, rank: int, path: str) -> tuple[Any, Any, Any]:
-    """The largest singular values and vectors, in single precision, whatever the weights are in."""
+def _svd(layer: Any, matrix: Any, rank: int, path: str) -> tuple[Any, Any, Any]:
+    """The largest singular values and vectors, in single precision, whatever the weights are in.
+
+    :param matrix: the layer's weight or its like; GPT-2's (inputs, outputs) is turned round.
+    """
     torch = need("torch", name="an adapter", extra="train")
     if not matrix.is_floating_point():
         integrations = need("peft.utils.integrations", name="an adapter", extra="train")
         matrix = integrations.dequantize_bnb_weight(matrix)
+    matrix = matrix.T if layer.fan_in_fan_out else matrix
     if min(matrix.shape) < rank:
         raise RecipeError([f"rank: {path} is {tuple(matrix.shape)}, of less than rank {rank}"])
     u, s, v = torch.linalg.svd(matrix.detach().float(), full_matrices=False)

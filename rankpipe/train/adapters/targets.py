@@ -1,4 +1,4 @@
-"""Which layers of a model are adapted, and which are its score head: told by kinds of modules and exact names."""
+"""Which layers of a model are adapted, and which are its score head: told by kinds of modules and their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
-from rankpipe.train.optimizers.groups import HEADS, chosen
+from rankpipe.train.optimizers.groups import HEADS, chosen, is_head
 
 ALL = "all-linear"
 
@@ -45,11 +45,6 @@ def spread(model: Any, targets: str | Sequence[str], method: str) -> Spread:
         raise RecipeError([f"{method}: no linear layer to adapt"])
     heads = sorted({name for path in modules for name in HEADS if path.endswith(name)})
     return Spread(layers, _short(layers, modules), tuple(heads), _task(model, heads))
-
-
-def is_head(path: str) -> bool:
-    """Whether this is the score head or a part of it, by PEFT's rule: a name that *ends* so (pre_classifier) is one."""
-    return any(part.endswith(tuple(HEADS)) for part in path.split("."))
 
 
 def _kept_out(path: str, module: Any, model: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import Any, ClassVar
@@ -54,14 +55,14 @@ class BiEncoder(ByScore):
     def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
         """All texts of the rankings together, each once."""
         start = perf_counter()
-        docs = {h.doc.id: h.doc.contents for r in batch for h in r.hits[: self.depth]}
-        places = {doc: i for i, doc in enumerate(docs)}
+        texts = list(dict.fromkeys(h.doc.contents for r in batch for h in r.hits[: self.depth]))
+        places = {text: i for i, text in enumerate(texts)}
         queries = self.encoder.encode_queries([r.query.text for r in batch])  # (Q, D)
-        vectors = self.encoder.encode_docs(list(docs.values()))  # (N, D)
+        vectors = self.encoder.encode_docs(texts)  # (N, D)
         step = Step(self.name, seconds=(perf_counter() - start) / max(len(batch), 1))
         made = []
         for ranking, query in zip(batch, queries, strict=True):
-            rows = vectors[[places[h.doc.id] for h in ranking.hits[: self.depth]]]
+            rows = vectors[[places[h.doc.contents] for h in ranking.hits[: self.depth]]]
             made.append(rescored(ranking, (rows @ query).tolist(), self.model).noting(step))
         return made
 
@@ -72,7 +73,8 @@ class BiEncoderHead(Head):
 
     Over any encoder of sentence-transformers, with its prompts and pooling. What is made is a whole model; an adapter
     is merged into it, and kept beside it. Cosines are small numbers: losses of scores want a ``temperature`` such as
-    0.05. ``in-batch`` takes the documents of all queries of a batch.
+    0.05. ``in-batch`` takes the documents of all queries of a batch, but for a query those that are judged relevant to
+    it and not in its list.
 
     :param max_length: tokens of a text; the model's own limit if None.
     :raises MissingExtra: If sentence-transformers is not installed.
@@ -190,15 +192,20 @@ class _Lent:
 
 
 def _together(examples: Sequence[Example]) -> tuple[list[str], Batch]:
-    """The documents of all examples, each once, and every query's label of each: 0 where it has none."""
+    """The texts of all examples, each once, and every query's label of each: the best it has for it, or else 0.
+
+    What a query's list has not, though it is relevant to it, is masked. That goes by ids, so that a text which is
+    called so in another collection is masked, too: one negative less.
+    """
     torch = need("torch", name="bi-encoder-head", extra="train")
-    docs = {doc.id: doc.contents for e in examples for doc in e.docs}
-    labels = [
-        [dict(zip((d.id for d in e.docs), e.labels, strict=True)).get(doc, 0.0) for doc in docs] for e in examples
-    ]
+    ids: dict[str, set[str]] = {}  # by text
+    for e in examples:
+        for doc in e.docs:
+            ids.setdefault(doc.contents, set()).add(doc.id)
+    labels, mask = [], []
+    for e in examples:
+        own = dict(sorted(zip((d.contents for d in e.docs), e.labels, strict=True), key=itemgetter(1)))  # the best last
+        labels.append([own.get(text, 0.0) for text in ids])
+        mask.append([text in own or called.isdisjoint(e.relevant) for text, called in ids.items()])
     made = torch.tensor(labels, dtype=torch.float32)
-    return list(docs.values()), {
-        "labels": made,
-        "mask": made.new_ones(made.shape, dtype=torch.bool),
-        "together": made.new_ones(1),
-    }
+    return [*ids], {"labels": made, "mask": torch.tensor(mask), "together": made.new_ones(1)}

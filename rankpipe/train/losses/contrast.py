@@ -58,8 +58,8 @@ class InfoNCE(SoftmaxCE):
 class InBatch(InfoNCE):
     """InfoNCE over all documents of a batch: of Q queries and D documents, scores, labels and mask are (Q, D).
 
-    What other queries brought along is a negative for this one, unless its label says otherwise; documents that
-    came twice are masked by the caller, for else they would be their own negatives.
+    What other queries brought along is a negative for this one, unless its label says otherwise. The caller gives each
+    document once, for else it would be its own negative, and masks what is known to be relevant and has no label.
 
     :param margin: a negative that scores more than this above the query's best relevant document is taken for a
         relevant one that nobody judged, and left out (Qwen3 Embedding, arXiv 2506.05176: 0.1, of cosines);
@@ -70,10 +70,9 @@ class InBatch(InfoNCE):
     margin: float | None = None
 
     def total(self, scores: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """As of all lists, once the false negatives are masked."""
-        if self.margin is not None:
-            mask = without_false_negatives(scores, labels, mask, self.margin)
-        return super().total(scores, labels, mask)
+        """As of all lists, once the false negatives are masked; a list that they leave no negative counts as before."""
+        kept = mask if self.margin is None else without_false_negatives(scores, labels, mask, self.margin)
+        return super().total(scores, labels, kept)[0], self.count(labels, mask)
 
 
 def without_false_negatives(scores: Tensor, labels: Tensor, mask: Tensor, margin: float) -> Tensor:

@@ -53,6 +53,10 @@ class ListLoss(ABC):
             s = s.masked_fill(~(mask & says[:, None]), 0.0)
             return self._each(s, y, mask).masked_fill(~says, 0.0).sum(), says.sum()
 
+    def count(self, labels: Tensor, mask: Tensor) -> Tensor:
+        """How many lists it counts, whatever their scores."""
+        return self._says(wide(labels.detach()).masked_fill(~mask, 0.0), mask).sum()
+
     def _says(self, y: Tensor, mask: Tensor) -> Tensor:
         """Which lists have something to say, (B,)."""
         return y.masked_fill(~mask, -float("inf")).amax(1) > y.masked_fill(~mask, float("inf")).amin(1)

@@ -51,6 +51,10 @@ class PermutationLM:
             rows = wide(logits[:, :-1][learned])  # (M, V)
             return cross_entropy(rows, tokens[:, 1:][learned], reduction="sum"), learned.sum()
 
+    def count(self, tokens: Tensor) -> Tensor:
+        """How many tokens are learned."""
+        return (tokens[:, 1:] != IGNORED).sum()
+
 
 @dataclass(frozen=True)
 class Sum:

@@ -98,8 +98,12 @@ class GaLore(Settings):
         return {"proj": self.proj, "scale": self.scale} if projected else {"proj": "identity", "scale": 1.0}
 
     def _faults(self) -> Sequence[str]:
-        alone = ["clip is of layerwise: true; else say max_grad_norm"] if self.clip and not self.layerwise else []
-        return [*super()._faults(), *alone]
+        found = [*super()._faults()]
+        if self.clip is not None and not self.layerwise:
+            found += ["clip is of layerwise: true; else say max_grad_norm"]
+        elif self.clip is not None and not self.clip > 0:
+            found += [f"clip={self.clip}: must be more than 0, or nothing moves; leave it out to clip nothing"]
+        return found
 
 
 @dataclass(frozen=True)

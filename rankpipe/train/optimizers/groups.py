@@ -1,4 +1,4 @@
-"""Which parameter is projected, decayed, or a head: told by the kinds of modules and their exact names."""
+"""Which parameter is projected, decayed, or a head: told by the kinds of modules and their names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
 
-HEADS = {"score", "classifier", "classification_head"}  # parts of a path: all below them is the score head
+HEADS = ("score", "classifier", "classification_head")  # how a part of a path ends: all below it is the score head
 Kind = Literal["target", "linear", "embedding or logits", "score head", "other"]
 Owners = dict[int, list[tuple[str, Any, str]]]  # of a parameter's id: paths, modules, names in them; several if tied
 
@@ -57,7 +57,7 @@ def sort(model: Any, targets: Sequence[str] | None = (), method: str = "this opt
         its = owners[id(p)]
         if any(isinstance(module, nn.Embedding) or any(module is end for end in ends) for _, module, _ in its):
             return "embedding or logits"
-        if any(part in HEADS for path, _, _ in its for part in path.split(".")):
+        if any(is_head(path) for path, _, _ in its):
             return "score head"
         if not all(isinstance(module, nn.Linear) and own == "weight" for _, module, own in its):
             return "other"
@@ -81,6 +81,11 @@ def sort(model: Any, targets: Sequence[str] | None = (), method: str = "this opt
     if faults:
         raise RecipeError(faults)
     return placed
+
+
+def is_head(path: str) -> bool:
+    """Whether this is the score head or a part of it, by PEFT's rule: a name that *ends* so (pre_classifier) is one."""
+    return any(part.endswith(HEADS) for part in path.split("."))
 
 
 def _owners(model: Any) -> Owners:

@@ -97,5 +97,5 @@ class Settings:
         return found
 
 
-NOT_NEGATIVE = ("lr", "weight_decay", "head_lr", "eps", "scale", "clip")
+NOT_NEGATIVE = ("lr", "weight_decay", "head_lr", "eps", "scale")
 POSITIVE = ("rank", "gap")
