@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +18,7 @@ from rankpipe.errors import ArtefactError, DiskError
 
 REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_SAID = re.compile(r" written$|\(os error 28\)|file write failed")  # of a full disk, by numpy, safetensors, torch
 SPARE_FILES = 64  # for all that a program opens beside
 
 
@@ -150,11 +152,11 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turn the operating system's refusals to write into a DiskError that names the place."""
     try:
         yield
-    except OSError as error:
-        cut_short = error.errno is None and str(error).endswith(" written")  # all that numpy says of a full disk
-        if error.errno in FULL or cut_short:
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in FULL or (number is None and FULL_SAID.search(str(error))):
             raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error
-        if error.errno in REFUSED:
+        if number in REFUSED and isinstance(error, OSError):
             raise DiskError(f"{error.filename or path}: cannot be written ({error.strerror})") from error
         raise
 

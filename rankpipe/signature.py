@@ -10,6 +10,8 @@ from typing import Any, get_args, get_type_hints
 
 from rankpipe.catalog import find, near
 
+EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # a number, but in YAML, which wants a point in it
+
 
 def misfits(call: Callable[..., Any], arguments: dict[str, Any], given: Sequence[str]) -> list[str]:
     """Every argument that a component does not take, or not so, or lacks.
@@ -87,4 +89,6 @@ def _wrong_kind(annotation: str, value: Any) -> list[str]:
         isinstance(value, kinds[part]) and (not isinstance(value, bool) or part == "bool")  # type: ignore[arg-type]
         for part in parts
     )
-    return [] if fits else [f"{value!r} is a {type(value).__name__}, expected {annotation}"]
+    cure = "; YAML takes it for a text: write it with a point, as 1.0e-4"
+    meant = isinstance(value, str) and "float" in parts and EXPONENT.fullmatch(value)
+    return [] if fits else [f"{value!r} is a {type(value).__name__}, expected {annotation}{cure if meant else ''}"]

@@ -13,6 +13,7 @@ import typer
 
 from rankpipe import recipe
 from rankpipe.errors import CommandError, RecipeError, refuse
+from rankpipe.signature import EXPONENT
 
 if TYPE_CHECKING:
     from rankpipe.datasets import Dataset
@@ -172,7 +173,7 @@ def merged(node: dict[str, Any], settings: list[str] | None) -> dict[str, Any]:
             if not isinstance(inside, dict):
                 raise RecipeError([f"--set {one}: {name} has no arguments to set"])
         try:
-            inside[key] = yaml.safe_load(value)
+            inside[key] = float(value) if EXPONENT.fullmatch(value) else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise RecipeError([f"--set {one}: the value is no YAML: {error}".replace("\n", " ")]) from None
         node = recipe.meant(node)

@@ -10,7 +10,7 @@ import typer
 from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
-from rankpipe.errors import CommandError
+from rankpipe.errors import CommandError, RecipeError
 
 DEPTH = 50  # hits that are labelled
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the models shelf.")]
@@ -19,7 +19,7 @@ RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder o
 @show.verb(app, "train", recipe=True)
 def train(
     recipe: RecipePath,
-    force: Annotated[bool, typer.Option("--force", help="Forget the checkpoints of earlier runs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Tune again, and forget earlier checkpoints.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell the memory, and refuse too much.")] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="Change the recipe: KEY=VALUE, as training.seed=1.")
@@ -63,8 +63,14 @@ def train(
     told = {"folder": str(tuning.folder), **facts}
 
     def human() -> None:
-        show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in facts.items() if k != "reranker"})
-        show.remark(f"{tuning.folder / 'card.md'} says more; rankpipe rerank RUN --use {facts['reranker']['use']} ...")
+        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
+        show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in rounded.items() if k != "reranker"})
+        if "best" in facts and facts["best"] <= max(facts["first_stage"], facts["untrained"] or 0):
+            show.warn(
+                f"{facts['measure']} of the development queries is {facts['best']:.4f}; without this model it is "
+                f"{facts['first_stage']:.4f}, untrained {facts['untrained']:.4f}: nothing is gained yet"
+            )
+        show.remark(f"{tuning.folder / 'card.md'} says more; to use it: rankpipe rerank RUN --model {tuning.folder}")
 
     show.emit(told, human)
 
@@ -72,7 +78,8 @@ def train(
 def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
     """The folder with the recipe as ``--set`` changes it.
 
-    :raises CommandError: If it is not said where, or another recipe is there.
+    :raises CommandError: If it is not said where, or something else is there.
+    :raises RecipeError: If the recipe has faults; then it is not written.
     """
     import yaml
 
@@ -84,11 +91,21 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
         raise CommandError(
             ["--set and --out go together: what is changed in the recipe, and the folder of the new one"]
         )
-    tree = options.merged(Tuning(recipe).tree, settings)
-    if (out / "recipe.yaml").exists() and load(out) != tree:
-        raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
-    with disk.write(out / "recipe.yaml") as f:
+    tree, path = options.merged(Tuning(recipe).tree, settings), out / "recipe.yaml"
+    if path.exists():
+        if load(out) != tree:
+            raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
+        return out
+    if out.exists() and any(out.iterdir()):
+        raise CommandError([f"{out}: is no folder of a model, and not empty; name a new one"])
+    new = not out.exists()
+    with disk.write(path) as f:
         yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
+    if faults := Tuning(out).check():
+        path.unlink()
+        if new:
+            out.rmdir()
+        raise RecipeError(faults)
     return out
 
 

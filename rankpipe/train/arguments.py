@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
 }  # fmt: skip
 SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
+COUNTS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+POSITIVE = ("num_train_epochs", "logging_steps", "save_steps", "learning_rate")
 EVERY = 10  # steps between rows of the log
 CLIP = 1.0
 
@@ -45,6 +47,9 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     faults += [f"{key}: is said by {OURS[key]}" for key in said if key in OURS]
     if said.get("save_total_limit") == 1:
         faults.append("save_total_limit: 1 would remove a checkpoint before the next one is whole; say 2 or more")
+    faults += [fault for f in fields(kind) if f.name in said for fault in _wrong(f.name, said[f.name], f.default)]
+    if said.get("fp16") and not _accelerated():
+        faults.append("fp16: is for GPUs; a processor has bf16: true")
     faults += _loggers(said.get("report_to"))
     faults += [
         f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "
@@ -99,6 +104,18 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     usual = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     built: Settings = recipe.build({**usual, **node}, Path())
     return built
+
+
+def _wrong(key: str, value: Any, usual: Any) -> Iterator[str]:
+    """What is wrong with a number, where that is what there is usually."""
+    if isinstance(usual, bool) or not isinstance(usual, int | float):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        yield f"{key}: {value!r} is a {type(value).__name__}, expected a number"
+    elif key in COUNTS and not (value >= 1 and value == int(value)):
+        yield f"{key}: {value}; expected a whole number, 1 or more"
+    elif key in POSITIVE and not value > 0:
+        yield f"{key}: {value}; expected more than 0"
 
 
 def _loggers(named: Any) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rankpipe import trec
 from rankpipe.data import Ranking
-from rankpipe.datasets import open_dataset, rankings
+from rankpipe.datasets import Dataset, open_dataset, rankings
 from rankpipe.errors import RecipeError
 from rankpipe.measure.ranking import evaluate, parse
 from rankpipe.stage import Stage
@@ -52,7 +52,8 @@ class Dev:
     :param every: steps between evaluations, and checkpoints.
     :param share: of the examples' judged queries that is held out for it: none shares a relevant document with what is
         learned from.
-    :param data: a collection of its own in place of a share, with its split, as ``beir/nfcorpus/dev``.
+    :param data: a collection of its own in place of a share, as ``beir/nfcorpus/dev`` or a folder.
+    :param split: whose judgements; a name that says its split needs none.
     :param run: over that, a TREC run or a pipeline.
     :param measures: what is measured; the first one decides.
     :param depth: hits that are reranked.
@@ -69,6 +70,7 @@ class Dev:
     depth: int = 20
     queries: int | None = None
     patience: int | None = None
+    split: str = "test"
 
     def __post_init__(self) -> None:
         faults = [f"{k}: {v}; expected 1 or more" for k in ("every", "depth", "queries", "patience")
@@ -88,16 +90,15 @@ class Dev:
         :param part: of the examples, that is held out for a share.
         """
         if self.data:
-            own = open_dataset(self.data)
+            own = open_dataset(self.data, self.split)
             judged = {q.id for q in own.queries if relevant({q.id: own.qrels.get(q.id, {})})}
-            found, qrels = self._own(judged), own.qrels
+            found, qrels = self._own(own, judged), own.qrels
         else:
             found, qrels = lists.rankings(part), part.qrels
         taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if qrels.get(r.query.id))[: self.queries]
         return Held(taken, {r.query.id: qrels[r.query.id] for r in taken}, tuple(self.measures), self.depth)
 
-    def _own(self, judged: set[str]) -> list[Ranking]:
-        own = open_dataset(str(self.data))
+    def _own(self, own: Dataset, judged: set[str]) -> list[Ranking]:
         if isinstance(self.run, Path):
             run = trec.read_run(self.run).run
             return rankings({q: hits for q, hits in run.items() if q in judged}, own)

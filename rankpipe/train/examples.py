@@ -43,7 +43,7 @@ class Example:
 
 
 def drawn(pool: Example, length: Sequence[int], shuffle: bool, seed: str) -> Example:
-    """A list of a random length, of random documents of a pool, of which the best one is always there.
+    """A list of a random length, of random documents of a pool. The best one is always there, and one of another label.
 
     :param length: the least and the most documents; all there are, where that is less.
     :param shuffle: show them in random order; else in the pool's.
@@ -53,6 +53,8 @@ def drawn(pool: Example, length: Sequence[int], shuffle: bool, seed: str) -> Exa
     size = min(chance.randint(*length), len(pool.docs))
     best, *others = pool.order
     places = [best, *chance.sample(sorted(others), size - 1)]
+    if len({pool.labels[i] for i in places}) == 1:
+        places[-1] = chance.choice([i for i in sorted(others) if pool.labels[i] != pool.labels[best]])
     if shuffle:
         chance.shuffle(places)
     else:

@@ -21,8 +21,8 @@ from rankpipe import store
 from rankpipe.catalog import need, require
 from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset, open_dataset, rankings, streamed
-from rankpipe.errors import DataError, RecipeError
-from rankpipe.progress import track
+from rankpipe.errors import DataError, RecipeError, several
+from rankpipe.progress import notice, track
 from rankpipe.retrieve.docs import Docs, Stored, write_docs
 from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
@@ -178,12 +178,19 @@ class Lists(Source):
         """By the judgements; what is relevant in collections that lists shall be ``apart`` from is left out."""
         asked = {q.id for q in self.collection.queries}
         judged = some({q: g for q, g in self.collection.qrels.items() if q in asked}, self.queries)
+        if not judged:
+            raise DataError(
+                f"{self.collection.name}: has no query with a relevant document; is split: {self.split} right?"
+            )
         others = [open_dataset(name).qrels for name in self.apart]
         run = self._run(judged)
         mine, theirs = split(judged, share, self.seed) if share else (judged, {})
         made = Part(*apart(run, mine, [theirs, *others]))
         if not made.run:
-            raise DataError(f"{self.data}: no judged query with hits is left of {len(judged)}: nothing to learn from")
+            raise DataError(
+                f"{self.data}: no judged query with hits is left of {len(judged)}: nothing to learn from; is the run "
+                "of these queries, and does apart leave any?"
+            )
         return made, Part(*apart(run, theirs, [mine])) if theirs else Part({}, {})
 
     def rankings(self, part: Part) -> list[Ranking]:
@@ -198,6 +205,8 @@ class Lists(Source):
             pools = [*self._pools(part, Path(folder))]
             if not pools:
                 raise DataError(f"{self.data}: no query has documents with different labels: nothing to learn from")
+            if lost := len(part.run) - len(pools):
+                notice(f"{self.data}: {several(lost, 'query makes', 'queries make')} no list, without two labels")
             for copy in range(self.copies):
                 order = random.Random(f"{self.seed} {copy}").sample(pools, len(pools)) if self.shuffle else pools
                 for pool in order:

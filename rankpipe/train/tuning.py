@@ -11,8 +11,8 @@
     ema: 0.999                                            # the weights' moving average
     dtype: bfloat16                                       # of the model's weights; float32 by default; nf4 is QLoRA
 
-What is made lies under ``made/``: the adapter in PEFT's layout, or the whole model. ``log.jsonl`` and ``card.md`` say
-how it came about.
+What is made lies under ``made/``: the adapter in PEFT's layout, or the whole model (encoders have
+both). ``log.jsonl`` and ``card.md`` say how it came about.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, get_args
 
 from rankpipe import lines, recipe, store, weights
 from rankpipe.catalog import near, need
-from rankpipe.disk import write
+from rankpipe.disk import disk_errors, write
 from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
@@ -137,9 +137,10 @@ class Tuning:
 
     @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
-        """Make the examples, tune, evaluate, and publish the best model; goes on where a killed run stopped.
+        """Make the examples, tune, evaluate, and publish the best model; goes on where a killed run stopped. A model of
+        this recipe and these lists that is there already stays.
 
-        :param force: forget what is kept of earlier runs.
+        :param force: tune again, and forget what is kept of earlier runs.
         :param callbacks: ``transformers.TrainerCallback``, told of what happens.
         :return: the facts of what was made.
         :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
@@ -147,7 +148,12 @@ class Tuning:
         """
         refuse(self.check())
         store.refuse_other(self.folder, weights.TUNED)
-        trainer = self.trainer()
+        args = self._arguments()
+        examples, held = self._data(args)
+        if not force and self._is_there():
+            notice(f"{self.folder} is current; --force tunes it again")
+            return store.read_manifest(self.folder).facts
+        trainer = self._trainer(args, examples, held)
         from rankpipe.train.loop import last_whole
 
         for callback in callbacks:
@@ -159,12 +165,12 @@ class Tuning:
         if begun:
             notice(f"going on from {begun}")
             trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
-        with weights.quiet():
+        with weights.quiet(), disk_errors(self.folder):
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-        if trainer.average:
-            trainer.average.put()
-        if trainer.is_world_process_zero():
-            self._publish(trainer)
+            if trainer.average:
+                trainer.average.put()
+            if trainer.is_world_process_zero():
+                self._publish(trainer)
         trainer.accelerator.wait_for_everyone()
         return store.read_manifest(self.folder).facts
 
@@ -187,9 +193,15 @@ class Tuning:
 
     def trainer(self) -> Any:
         """transformers' Trainer, ready to train."""
-        transformers, parts = need("transformers", name="training", extra="train"), self._parts
         args = self._arguments()
-        examples, held = self._data(args)
+        return self._trainer(args, *self._data(args))
+
+    def _is_there(self) -> bool:
+        lists = store.read_manifest(self.folder / "kept" / "lists").data
+        return store.staleness(self.folder, kind=weights.TUNED, recipe=self.tree, data=lists) is None
+
+    def _trainer(self, args: Any, examples: Any, held: Held | None) -> Any:
+        transformers, parts = need("transformers", name="training", extra="train"), self._parts
         transformers.set_seed(args.seed)  # a new score head is drawn
         ranker = parts.head.over(str(self.tree["model"]))
         with working(f"{self.tree['model']}: loading"):

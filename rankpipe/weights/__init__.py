@@ -137,9 +137,10 @@ def _repo(name: str, model: Model | None) -> str:
         raise MissingWeights(f"{name}: no such folder")
     if not hub.is_id(name):
         aliases = [m.alias for m in known()]
+        tuned = Path("models") / name
+        meant = f"; did you mean {tuned}?" if tuned.exists() else near(name, aliases)
         raise MissingWeights(
-            f"no model {name!r}{near(name, aliases) or '.'} Name a folder, a hub id (owner/name) or one of "
-            + ", ".join(aliases)
+            f"no model {name!r}{meant or '.'} Name a folder, a hub id (owner/name) or one of " + ", ".join(aliases)
         )
     return name
 

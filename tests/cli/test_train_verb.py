@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     assert "no faults" in rankpipe("check", folder).stdout
     told = rankpipe("train", folder)
     assert "2 steps" in (folder / "card.md").read_text()
-    assert "rankpipe rerank RUN --use first" in " ".join(told.stderr.split())
+    assert "rankpipe rerank RUN --model models/it" in " ".join(told.stderr.split())
     other = Path("models/other")
     rankpipe("train", folder, "--set", "training.seed=1", "--set", "adapter.rank=2", "--out", other)
     made = store.read_manifest(other).recipe
@@ -81,6 +82,15 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
         {"use": "ranknet"},
     )
     assert "has another recipe" in rankpipe("train", folder, "--set", "training.seed=2", "--out", other, code=2).output
+    new = Path("models/new")
+    assert "no argument 'sed'" in rankpipe("train", folder, "--set", "training.sed=2", "--out", new, code=3).output
+    assert not new.exists()
+    told = ("optimizer={use: adamw}", "optimizer.lr=1e-4", "training={max_steps: 2, use_cpu: true}")
+    rankpipe("train", folder, *chain.from_iterable(("--set", one) for one in told), "--out", new, "--dry-run")
+    assert "lr: 0.0001" in (new / "recipe.yaml").read_text()
+    (Path("data") / "x").mkdir(parents=True)
+    other = rankpipe("train", folder, "--set", "training.seed=2", "--out", "data", code=2)
+    assert "is no folder of a model" in other.output
     assert "go together" in rankpipe("train", folder, "--set", "training.seed=2", code=2).output
     (folder / "recipe.yaml").write_text("model: x\nhead: first-head\n")
     assert "examples is missing" in rankpipe("check", folder, code=3).output

@@ -241,6 +241,15 @@ def test_negatives_can_be_drawn_from_the_collection(lists: Lists) -> None:
             Negatives(**wrong)
 
 
+def test_a_list_has_two_labels() -> None:
+    docs = tuple(Doc(str(i), "x") for i in range(6))
+    pool = Example(Query("q", "x"), docs, (1.0, 1.0, 1.0, 1.0, 1.0, 0.0))
+    for seed in range(50):
+        made = drawn(pool, (2, 2), True, str(seed))
+        assert {*made.labels} == {0.0, 1.0}
+        assert len({d.id for d in made.docs}) == 2
+
+
 def test_a_curriculum_keeps_its_stages(lists: Lists, tmp_path: Path) -> None:
     easy, hard, more = (replace(lists, length=length) for length in ((2, 2), (3, 3), (4, 4)))
     mine, _ = Mixture([easy, hard, more]).parts()

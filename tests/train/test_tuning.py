@@ -29,9 +29,11 @@ from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
 from rankpipe.catalog import CATALOG  # noqa: E402
-from rankpipe.errors import MissingExtra, RecipeError  # noqa: E402
+from rankpipe.errors import DiskError, MissingExtra, RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
+from rankpipe.progress import listening  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
+from tests.heard import Heard  # noqa: E402
 
 
 def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
@@ -269,6 +271,10 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
     [
         ({"adapter": ADALORA, "ema": 0.9}, "ema: the mean of adalora's steps is no such adapter; leave it out"),
         ({"training": TRAINING | {"adam_beta1": 0.5}}, "training: adam_beta1: the recipe says optimizer; say it there"),
+        ({"training": TRAINING | {"max_steps": "many"}}, "training: max_steps: 'many' is a str, expected a number"),
+        ({"training": TRAINING | {"per_device_train_batch_size": 2.5}}, "2.5; expected a whole number, 1 or more"),
+        ({"training": TRAINING | {"num_train_epochs": 0}}, "training: num_train_epochs: 0; expected more than 0"),
+        ({"optimizer": {"use": "adamw", "lr": "1e-4"}}, "a text: write it with a point, as 1.0e-4"),
         ({"optimizer": GALORE | {"layerwise": True}, "adapter": None}, "say max_grad_norm: 0, and clip: 1.0"),
         (
             {"optimizer": None, "training": TRAINING | {"optim": "galore_adamw", "optim_args": "rank=abc"}},
@@ -314,6 +320,42 @@ def test_killed_for_good_it_goes_on(written: Any) -> None:
     done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
     assert json.loads(done.stdout)["steps"] == 6
     assert all(torch.equal(v, tensors(killed)[k]) for k, v in tensors(whole).items())
+
+
+@pytest.mark.parametrize("how", [{}, {"dev": {"share": 0.3, "every": 2, "depth": 8, "patience": 1}, "ema": 0.5}])
+def test_no_step_is_made_after_the_last(how: dict[str, Any], written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of a model that is there, nor of one that was killed before it was published."""
+    whole, killed = written("whole", **how), written("killed", **how)
+    facts = Tuning(whole).run()
+    made, seen = store.read_manifest(whole), Watched()
+    with listening(heard := Heard()):
+        assert Tuning(whole).run(callbacks=[seen]) == store.read_manifest(whole).facts
+    assert (store.read_manifest(whole).build, seen.seen) == (made.build, [])
+    assert heard.notices == [f"{whole} is current; --force tunes it again"]
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(Tuning, "_publish", lambda *_: raised(KeyboardInterrupt()))
+        Tuning(killed).run()
+    again = Tuning(killed).run(callbacks=[seen])
+    assert seen.seen == []
+    one, other = tensors(whole), tensors(killed)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+    kept = ("steps", "best", "best_step", "optimizer_bytes")
+    assert [again.get(k) for k in kept] == [facts.get(k) for k in kept]
+    assert Tuning(whole).run(force=True, callbacks=[seen])["steps"] == facts["steps"]
+    assert len(seen.seen) == facts["steps"] + 1
+
+
+def raised(error: BaseException) -> None:
+    raise error
+
+
+def test_a_full_disk_is_no_bug(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors import SafetensorError
+
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    monkeypatch.setattr(transformers.Trainer, "_save_checkpoint", lambda *_: raised(SafetensorError(said)))
+    with pytest.raises(DiskError, match="no space left"):
+        Tuning(written()).run()
 
 
 def test_a_teacher_that_says_other_things_is_learned_from_anew(

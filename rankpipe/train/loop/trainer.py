@@ -79,10 +79,25 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
         self.parts = torch.zeros(len(self.objective.losses), device=self.args.device)
 
-    def train(self, *said: Any, **named: Any) -> Any:
-        """As ever; whatever ends it, nothing is shown any more."""
+    def train(self, resume_from_checkpoint: str | None = None) -> None:
+        """As ever, but that no step is made after the last one; whatever ends it, nothing is shown any more."""
+        if resume_from_checkpoint and self._is_over(Path(resume_from_checkpoint)):
+            return
         with self.told.shown:
-            return super().train(*said, **named)
+            super().train(resume_from_checkpoint=resume_from_checkpoint)
+
+    def _is_over(self, checkpoint: Path) -> bool:
+        """Take up a training that was killed after its last step; False if there are more."""
+        state = transformers.TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+        stopped = state.stateful_callbacks.get("TrainerControl", {}).get("args", {}).get("should_training_stop")
+        if state.global_step < state.max_steps and not stopped:
+            return False
+        self.state = state
+        if state.best_model_checkpoint:
+            self._load_best_model()
+        else:
+            self._load_from_checkpoint(str(checkpoint))
+        return True
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Ours, with the adapter's learning rates."""

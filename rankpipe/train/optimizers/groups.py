@@ -101,14 +101,16 @@ def chosen(modules: dict[str, Any], targets: Sequence[str] | None, linear: type 
 
     :raises RecipeError: If one names none, or something else.
     """
+    linears = [path for path, module in modules.items() if isinstance(module, linear)]
     if targets is None:
-        return {path for path, module in modules.items() if isinstance(module, linear)}
+        return {*linears}
+    there = "; linear layers are " + ", ".join(dict.fromkeys(path.rpartition(".")[2] for path in linears))
     picked: set[str] = set()
     faults = []
     for target in targets:
         found = [path for path in modules if _is(path, target)]
         known = [*modules] if "." in target else [path.rpartition(".")[2] for path in modules]
-        faults += [] if found else [f"targets: no module is called exactly {target!r}{near(target, known)}"]
+        faults += [] if found else [f"targets: no module is called exactly {target!r}{near(target, known) or there}"]
         other = [path for path in found if not isinstance(modules[path], linear)]
         faults += [f"targets: {path} is a {type(modules[path]).__name__}, no linear layer" for path in other[:1]]
         picked |= {*found}
