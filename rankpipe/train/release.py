@@ -68,7 +68,9 @@ def exported(made: Manifest, out: Path, *, as_lora: bool = False) -> None:
 def _adapted(made: Manifest, dtype: Dtype) -> Any:
     """The language model under its adapter."""
     if not rankers.has_adapter(made):
-        raise RecipeError([f"{made.folder}: is whole, its adapter merged into it; export it with --format safetensors"])
+        raise RecipeError(
+            [f"{made.folder}: a whole model, with any adapter merged; export it with --format safetensors"]
+        )
     torch, transformers, peft = (need(m, name="models", extra="train") for m in ("torch", "transformers", "peft"))
     base = made.recipe["model"]
     with working(f"{base}: loading"):
