@@ -62,7 +62,7 @@ bench-train: .venv-train/.made
 # what models/listwise-* learn from: a cross-encoder's scores of BM25's hits, of so many queries
 teachers: .venv/.lm
 	mkdir -p models/teachers
-	for of in beir/scifact:150 pubmedqa-l:100 hotpotqa-train-100:60 medquad:200; do \
+	for of in beir/scifact:200 pubmedqa-l:200 hotpotqa-train-100:100 medquad:350; do \
 	  data=$${of%:*}; name=models/teachers/$${data##*/}; \
 	  $(BIN)/rankpipe index build indexes/$${data##*/}-bm25 && \
 	  $(BIN)/rankpipe search indexes/$${data##*/}-bm25 --data $$data/train -k 20 --out $$name.trec && \
