@@ -148,11 +148,14 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into a DiskError that names the place."""
+def disk_errors(path: Path, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn the operating system's refusals to write into a DiskError that names the place.
+
+    :param also: what libraries raise that do not say it by an OSError.
+    """
     try:
         yield
-    except Exception as error:
+    except (OSError, *also) as error:  # type: ignore[misc]  # of classes
         number = error.errno if isinstance(error, OSError) else None
         if number in FULL or (number is None and FULL_SAID.search(str(error))):
             raise DiskError(f"{path}: no space left; nothing was changed. Free some space and try again") from error

@@ -165,7 +165,8 @@ class Tuning:
         if begun:
             notice(f"going on from {begun}")
             trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
-        with weights.quiet(), disk_errors(self.folder):
+        unsaved = need("safetensors", name="training", extra="train").SafetensorError
+        with weights.quiet(), disk_errors(self.folder, (RuntimeError, unsaved)):
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
             if trainer.average:
                 trainer.average.put()
