@@ -125,7 +125,7 @@ CATALOG: dict[str, Entry] = {
     ),
     # optimizers; with underscores, by transformers' names
     "adamw": Entry("rankpipe.train.optimizers.adamw:AdamW", "AdamW, fused (torch)", extra="train"),
-    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "relora: periodic, no momentum", extra="train"),
+    "adamw_torch_fused": Entry("rankpipe.train.optimizers.adamw:AdamW", "the same", extra="train"),
     "adamw_torch": Entry("rankpipe.train.optimizers.adamw:AdamWTorch", "AdamW, not fused", extra="train"),
     "adafactor": Entry("rankpipe.train.optimizers.adafactor:Adafactor", "one number a row and a column", extra="train"),
     "adam8bit": Entry("rankpipe.train.optimizers.adam8bit:Adam8bit", "AdamW, moments in eight bits", extra="train"),
@@ -164,7 +164,7 @@ CATALOG: dict[str, Entry] = {
     "lora-xs": Entry("rankpipe.train.adapters.inner:LoRAXS", "rank * rank numbers a layer", extra="train"),
     "lora-sb": Entry("rankpipe.train.adapters.inner:LoRASB", "lora-xs along the first full step", extra="train"),
     "relora": Entry("rankpipe.train.adapters.relora:ReLoRA", "LoRA in stages whose ranks add up", extra="train"),
-    "periodic-lora": Entry("rankpipe.train.adapters.relora:ReLoRA", "the same", extra="train"),
+    "periodic-lora": Entry("rankpipe.train.adapters.relora:ReLoRA", "relora, without momentum", extra="train"),
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages

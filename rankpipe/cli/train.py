@@ -65,10 +65,11 @@ def train(
     def human() -> None:
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
         show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in rounded.items() if k != "reranker"})
-        if "best" in facts and facts["best"] <= max(facts["first_stage"], facts["untrained"] or 0):
+        before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
+        if "best" in facts and facts["best"] <= max(before):
+            told = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
             show.warn(
-                f"{facts['measure']} of the development queries is {facts['best']:.4f}; without this model it is "
-                f"{facts['first_stage']:.4f}, untrained {facts['untrained']:.4f}: nothing is gained yet"
+                f"{facts['measure']} of the development queries, with and without tuning: {told}; nothing is gained"
             )
         show.remark(f"{tuning.folder / 'card.md'} says more; to use it: rankpipe rerank RUN --model {tuning.folder}")
 

@@ -77,7 +77,7 @@ def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[s
         key = f"eval_{facts['measure']}"
         rows = [(row["step"], row[key]) for row in history if key in row]
         made += [
-            f"{facts['measure']} of {facts['dev_queries']} development queries; first stage {facts['first_stage']:.4f}",
+            f"{facts['measure']} of {facts['dev_queries']} queries held out; first stage: {facts['first_stage']:.4f}.",
             "They chose the step, so that the best of these is no estimate for other queries.", "",
             f"| step | {facts['measure']} |", "| ---: | ---: |",
             *(f"| {step} | {value:.4f}{' (taken)' if step == facts['best_step'] else ''} |"
