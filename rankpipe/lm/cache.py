@@ -16,10 +16,11 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood, prepare
 from rankpipe.lm.book import Book, Row
+from rankpipe.lm.orders import Form
 
 A = TypeVar("A", Completion, Choice, Likelihood)
 Told = Callable[[int, Any], None]  # (which chat, its answer)
-ANSWERS = ("complete", "choose", "likelihood")
+ANSWERS = ("complete", "arrange", "choose", "likelihood")
 SHOWN = 200  # characters of a chat that is missing
 LATE = " late"  # after the key of an answer that was not there in time
 
@@ -139,6 +140,18 @@ class Cached:
             return lm.complete([chats[i] for i in places], max_tokens=max_tokens)
 
         return self._answers(Completion, "complete", [[list(chat), max_tokens] for chat in chats], ask)
+
+    def arrange(self, chats: Sequence[Chat], form: Form) -> Sequence[Completion]:
+        """The order that the model writes for each chat; it is asked for those that are not known.
+
+        :raises ModelError: If there are some, offline.
+        """
+
+        def ask(lm: Any, places: Sequence[int]) -> Sequence[Completion]:
+            answers: Sequence[Completion] = lm.arrange([chats[i] for i in places], form)
+            return answers
+
+        return self._answers(Completion, "arrange", [[list(chat), asdict(form)] for chat in chats], ask)
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """How likely each choice is after each chat; the model is asked for those that are not known.

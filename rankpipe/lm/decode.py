@@ -1,4 +1,4 @@
-"""Greedy decoding that reads prompts a few at a time and writes their replies together.
+"""Decoding that reads prompts a few at a time and writes their replies together.
 
 On a CPU a batch of long prompts is read more slowly than one after the other (padding is computed as well, and a mask
 keeps attention off its fast path), but replies are written much faster together: each step moves all weights once.
@@ -13,45 +13,68 @@ from rankpipe.catalog import need
 
 KeysValues = list[tuple[Any, Any]]  # of each layer, (1, heads, tokens, size of a head) both
 Read = Callable[[Sequence[int]], tuple[list[KeysValues], Any]]
+Pick = Callable[[Sequence[int], Any], list[list[int]]]
 
 
-def greedy(
-    model: Any, read: Read, lengths: Sequence[int], reading: Sequence[Sequence[int]], most: int, stops: Collection[int]
-) -> list[list[int]]:
-    """The likeliest next tokens after each prompt, until a stop token (which is given) or so many.
+class Greedy:
+    """The likeliest token, until a stop token (which is given) or so many. A :data:`Pick`.
 
-    :param read: some prompts' keys and values, without padding, and the likeliest token after each, (prompts,).
+    :param rows: how many replies.
+    :param most: tokens of a reply.
+    """
+
+    def __init__(self, rows: int, most: int, stops: Collection[int]) -> None:
+        self.most, self.stops = most, stops
+        self.written: list[list[int]] = [[] for _ in range(rows)]
+
+    def __call__(self, rows: Sequence[int], logits: Any) -> list[list[int]]:
+        """What each of them goes on with."""
+        tokens = logits.argmax(-1).tolist()
+        for i, token in zip(rows, tokens, strict=True):
+            self.written[i].append(token)
+        return [[] if self._over(self.written[i]) else [token] for i, token in zip(rows, tokens, strict=True)]
+
+    def _over(self, written: Sequence[int]) -> bool:
+        return written[-1] in self.stops or len(written) == self.most
+
+
+def decode(model: Any, read: Read, lengths: Sequence[int], reading: Sequence[Sequence[int]], pick: Pick) -> None:
+    """Ask ``pick`` for the next tokens of each prompt's reply, until it has no more for any.
+
+    :param read: some prompts' keys and values, without padding, and the logits after each, (prompts, vocabulary).
     :param lengths: of the prompts, in tokens.
     :param reading: which prompts are read together; each is in one part.
-    :param most: tokens of a reply.
+    :param pick: given some prompts and the logits behind each, (prompts, vocabulary), it says which tokens come next:
+        several are read in one pass; none, and the reply is over.
     """
     torch = need("torch", name="hf", extra="lm")
     rows: list[KeysValues] = [[] for _ in lengths]
-    first: dict[int, int] = {}
+    new: dict[int, list[int]] = {}
     for part in reading:
-        made, tokens = read(part)
-        first.update(zip(part, tokens.tolist(), strict=True))
+        made, logits = read(part)
+        new.update(zip(part, pick(part, logits), strict=True))
         for i, row in zip(part, made, strict=True):
             rows[i] = row
     width = max(lengths)
     past = need("transformers", name="hf", extra="lm").DynamicCache(_stacked(rows, width))
     mask = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=model.device)
-    written = [[first[i]] for i in range(len(lengths))]
     going = list(range(len(lengths)))
-    for _ in range(most - 1):
-        kept = [row for row, i in enumerate(going) if written[i][-1] not in stops]
-        if not kept:
-            break
+    while kept := [row for row, i in enumerate(going) if new[i]]:
         if len(kept) < len(going):
             going, mask = [going[row] for row in kept], mask[kept]
             past.batch_select_indices(torch.tensor(kept, device=model.device))
-        mask = torch.cat([mask, mask.new_ones(len(going), 1)], dim=1)
-        last = torch.tensor([[written[i][-1]] for i in going], device=model.device)
-        places = mask.sum(1, keepdim=True) - 1
-        out = model(input_ids=last, attention_mask=mask, position_ids=places, past_key_values=past, use_cache=True)
-        for i, token in zip(going, out.logits[:, -1].argmax(-1).tolist(), strict=True):
-            written[i].append(token)
-    return written
+        wide = max(len(new[i]) for i in going)
+        gaps = [wide - len(new[i]) for i in going]
+        mask = torch.cat([mask, mask.new_tensor([[0] * gap + [1] * (wide - gap) for gap in gaps])], dim=1)
+        out = model(
+            input_ids=mask.new_tensor([[0] * gap + new[i] for gap, i in zip(gaps, going, strict=True)]),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1)[:, -wide:] - 1).clamp(min=0),
+            past_key_values=past,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        new.update(zip(going, pick(going, out.logits[:, -1]), strict=True))
 
 
 def _stacked(rows: Sequence[KeysValues], width: int) -> KeysValues:

@@ -13,9 +13,11 @@ from rankpipe.device import default_device
 from rankpipe.errors import RecipeError
 from rankpipe.lm import Chat, Choice, Completion, Likelihood
 from rankpipe.lm.attention import Looks, attention_to
-from rankpipe.lm.decode import KeysValues, greedy
+from rankpipe.lm.decode import Greedy, Pick, decode
+from rankpipe.lm.forward import forward, generated, read
 from rankpipe.lm.held import Held, hold
 from rankpipe.lm.local import FEWEST, PASS, batched, in_batches, whole
+from rankpipe.lm.orders import Arranged, Form, Spelling, Writing
 from rankpipe.lm.prefix import Past, shared, sharing
 from rankpipe.lm.templated import Templated
 from rankpipe.progress import working
@@ -93,6 +95,27 @@ class HF(Templated):
 
         return self._batches(prompts, room, write, [p[:-1] for p in prompts], writing=True)
 
+    def arrange(self, chats: Sequence[Chat], form: Form) -> Sequence[Completion]:
+        """For each chat the reply that greedy decoding makes of those that the form allows: every item once
+        (:class:`~rankpipe.lm.orders.Arranged`).
+
+        :raises ModelError: If a chat is too long for the context, the model would think first, or an order cannot be
+            written item by item.
+        """
+        stop = min(self._held.bare.generation_config.eos_token_id)
+        spelling = Spelling.of(form, self._tokens, stop, self.model)
+        prompts = [[*start, *spelling.begin] for start in self._starts(chats)]
+        self._refuse_long(prompts, spelling.room - len(spelling.begin))
+
+        def write(batch: Sequence[int], past: Past) -> list[Completion]:
+            before = len(spelling.begin)
+            return [
+                Completion(form.text(w.order), len(prompts[i]) - before, before + len(w.written))
+                for i, w in zip(batch, self._ordered([prompts[i] for i in batch], spelling, past), strict=True)
+            ]
+
+        return self._batches(prompts, spelling.room, write, [p[:-1] for p in prompts], writing=True)
+
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """The log-probabilities of ``choices`` as the next token, from one forward pass for each chat.
 
@@ -102,11 +125,11 @@ class HF(Templated):
         prompts = self._starts(chats, begin)
         self._refuse_long(prompts, 1)
 
-        def forward(batch: Sequence[int], past: Past) -> list[Choice]:
+        def rate(batch: Sequence[int], past: Past) -> list[Choice]:
             logprobs = self._logprobs([prompts[i] for i in batch], 1, past)[:, -1, wanted].tolist()  # (B, choices)
             return [Choice(tuple(row), len(prompts[i])) for i, row in zip(batch, logprobs, strict=True)]
 
-        return self._batches(prompts, 1, forward, [p[:-1] for p in prompts])
+        return self._batches(prompts, 1, rate, [p[:-1] for p in prompts])
 
     def likelihood(self, chats: Sequence[Chat], replies: Sequence[str]) -> Sequence[Likelihood]:
         """The log-probability of each reply after its chat, from one forward pass.
@@ -118,7 +141,7 @@ class HF(Templated):
         prompts = [start + reply for start, reply in zip(self._starts(chats), said, strict=True)]
         self._refuse_long(prompts, 0)
 
-        def forward(batch: Sequence[int], past: Past) -> list[Likelihood]:
+        def rate(batch: Sequence[int], past: Past) -> list[Likelihood]:
             keep = max(len(said[i]) for i in batch) + 1
             logprobs = self._logprobs([prompts[i] for i in batch], keep, past)  # (B, keep, vocabulary)
             rows = []
@@ -129,7 +152,7 @@ class HF(Templated):
                 rows.append(Likelihood(total, n, len(prompts[i]) - n))
             return rows
 
-        return self._batches(prompts, 0, forward, [p[: -len(r) - 1] for p, r in zip(prompts, said, strict=True)])
+        return self._batches(prompts, 0, rate, [p[: -len(r) - 1] for p, r in zip(prompts, said, strict=True)])
 
     def attention(self, start: Sequence[int], ends: Sequence[Sequence[int]]) -> list[Looks]:
         """How much each token of ``start`` is looked at from each of ``ends``: see :func:`attention_to`.
@@ -165,72 +188,46 @@ class HF(Templated):
             depths = {i: depth for depth, rows in groups for i in rows}
             past = lru_cache(maxsize=1)(lambda tokens: Past(model, tokens))  # a group's batches follow each other
 
-            def forward(batch: Sequence[int]) -> list[T]:
+            def one(batch: Sequence[int]) -> list[T]:
                 first = batch[0]
                 return work(batch, past(tuple(prompts[first][: depths[first]])))
 
             limit, a_pass = (self.batch_tokens, FEWEST) if writing else self._reading
-            return in_batches(prompts, forward, limit, self.model, more, [rows for _, rows in groups], a_pass)
+            return in_batches(prompts, one, limit, self.model, more, [rows for _, rows in groups], a_pass)
 
     def _generate(self, prompts: Sequence[list[int]], max_tokens: int, past: Past) -> list[Completion]:
-        model, stops = self._model, self._model.generation_config.eos_token_id
-        if not sharing(model):
-            ids, mask = self._padded(prompts, past)  # (B, T)
-            out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=max_tokens)
-            return [self._completion(p, new) for p, new in zip(prompts, out[:, ids.shape[1] :].tolist(), strict=True)]
-        lengths = [len(p) for p in prompts]
-        written = greedy(
-            model,
-            lambda part: self._read([prompts[i] for i in part], past),
-            lengths,
-            batched([n - len(past.tokens) for n in lengths], 0, *self._reading),
-            max_tokens,
-            stops,
-        )
+        if sharing(self._model):
+            pick = Greedy(len(prompts), max_tokens, self._model.generation_config.eos_token_id)
+            self._decode(prompts, past, pick)
+            written = pick.written
+        else:
+            written = generated(self._model, prompts, past, max_new_tokens=max_tokens)
         return [self._completion(p, new) for p, new in zip(prompts, written, strict=True)]
 
-    def _read(self, prompts: Sequence[list[int]], past: Past) -> tuple[list[KeysValues], Any]:
-        """Keys and values of each prompt, without padding, and the likeliest next tokens, (B,)."""
-        cache, before = past.cache(len(prompts)), len(past.tokens)
-        if cache is None:
-            cache = self._need("transformers").DynamicCache()
-        last = self._forward(prompts, 1, past, cache)[:, -1].argmax(-1)
-        rows: list[KeysValues] = []
-        for i, prompt in enumerate(prompts):
-            padding = max(map(len, prompts)) - len(prompt)
-            kept = [*range(before), *range(before + padding, len(prompt) + padding)]
-            rows.append([(layer.keys[i : i + 1, :, kept], layer.values[i : i + 1, :, kept]) for layer in cache.layers])
-        return rows, last
+    def _ordered(self, prompts: Sequence[list[int]], spelling: Spelling, past: Past) -> list[Writing]:
+        if sharing(self._model):
+            pick = Arranged(len(prompts), spelling)
+            self._decode(prompts, past, pick)
+            return pick.replies
+        start = max(map(len, prompts))
+
+        def allowed(_: int, ids: Any) -> list[int]:
+            return Writing(spelling, ids[start:].tolist()).choices or [spelling.stop]
+
+        most = spelling.room + 1
+        written = generated(self._model, prompts, past, max_new_tokens=most, prefix_allowed_tokens_fn=allowed)
+        return [Writing(spelling, new) for new in written]
+
+    def _decode(self, prompts: Sequence[list[int]], past: Past, pick: Pick) -> None:
+        lengths = [len(p) for p in prompts]
+        reading = batched([n - len(past.tokens) for n in lengths], 0, *self._reading)
+        decode(self._model, lambda part: read(self._model, [prompts[i] for i in part], past), lengths, reading, pick)
 
     def _logprobs(self, prompts: Sequence[list[int]], keep: int, past: Past) -> Any:
         """Of every token at the last ``keep`` places: (B, keep, vocabulary), float32. What is computed and thrown
         away is the rest's vocabulary, which is the larger part of a small model's memory.
         """
-        return self._forward(prompts, keep, past, past.cache(len(prompts))).float().log_softmax(-1)
-
-    def _forward(self, prompts: Sequence[list[int]], keep: int, past: Past, cache: Any) -> Any:
-        """The logits at the last ``keep`` places, (B, keep, vocabulary)."""
-        ids, mask = self._padded(prompts, past)
-        places = (mask.cumsum(-1) - 1).clamp(min=0)
-        new = slice(len(past.tokens), None)
-        return self._model(
-            input_ids=ids[:, new],
-            attention_mask=mask,
-            position_ids=places[:, new],
-            past_key_values=cache,
-            use_cache=cache is not None,
-            logits_to_keep=keep,
-        ).logits
-
-    def _padded(self, prompts: Sequence[list[int]], past: Past) -> tuple[Any, Any]:
-        """Token ids and the mask of what is not padding, both (B, T); padded on the left, but behind what is past."""
-        torch = self._need("torch")
-        model, before = self._model, len(past.tokens)
-        width, pad = max(map(len, prompts)), model.generation_config.pad_token_id
-        gaps = [width - len(p) for p in prompts]
-        ids = [p[:before] + [pad] * gap + p[before:] for p, gap in zip(prompts, gaps, strict=True)]
-        mask = [[1] * before + [0] * gap + [1] * (width - before - gap) for gap in gaps]
-        return torch.tensor(ids, device=model.device), torch.tensor(mask, device=model.device)
+        return forward(self._model, prompts, keep, past, past.cache(len(prompts))).float().log_softmax(-1)
 
     @cached_property
     def _reading(self) -> tuple[int, int]:

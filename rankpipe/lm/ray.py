@@ -12,6 +12,7 @@ from rankpipe.catalog import need, require
 from rankpipe.engine import Failure, answered, connected
 from rankpipe.errors import ModelError, RecipeError
 from rankpipe.lm import AT_ONCE, LM, Chat, Choice, Completion, Likelihood, prepare
+from rankpipe.lm.orders import Form
 
 
 class Ray:
@@ -83,6 +84,13 @@ class Ray:
         :raises ModelError: As the model does, or if workers die again and again.
         """
         return self._dealt("complete", [chats], {"max_tokens": max_tokens})
+
+    def arrange(self, chats: Sequence[Chat], form: Form) -> Sequence[Completion]:
+        """The order that the model writes for each chat.
+
+        :raises ModelError: As the model does, or if workers die again and again.
+        """
+        return self._dealt("arrange", [chats], {"form": form})
 
     def choose(self, chats: Sequence[Chat], choices: Sequence[str], *, begin: str = "") -> Sequence[Choice]:
         """How likely each choice is after each chat.

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from rankpipe.errors import RecipeError
 from rankpipe.lm import LM, Completion
+from rankpipe.lm.cache import Absent
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.fit import Fitted, written_tokens
 from rankpipe.rerank.plans import Planner, Sliding
@@ -23,6 +24,13 @@ class Listwise(Windowed):
     A prompt that asks for the best passage only (setwise, pairwise) goes with plans that need no more. A prompt for
     orders goes with every plan, for a model may know no other.
 
+    What a model may write is not bounded in those papers: a reply that names a passage twice, or none, is completed,
+    and counted. With ``constrained`` it may write nothing but an order (constrained decoding: at each place the
+    likeliest of the labels that are left). A reply that would have been an order is the same; any other one is what the
+    model meant as far as it went right. The brackets need no passes of their own, so that it takes fewer.
+
+    :param constrained: for ``hf``, of which the logits are at hand.
+
     See :class:`~rankpipe.rerank.windowed.Windowed` for the arguments and what is counted.
     """
 
@@ -34,25 +42,36 @@ class Listwise(Windowed):
         max_words: int = 300,
         depth: int = 100,
         budget: Budget = Budget(),  # noqa: B008  frozen
+        constrained: bool = False,
     ) -> None:
         super().__init__(lm, plan, prompt, max_words, depth, budget)
         if self.prompt.answer == "best" and not plan.best_only:
             fault = f"prompt {self.prompt.name!r} asks for the best passage only, but {plan} needs whole orders"
             raise RecipeError([f"{fault}; take a setwise or pairwise plan, or a prompt for orders (rank_zephyr)"])
+        if constrained and not (hasattr(inner := _innermost(lm), "arrange") or isinstance(inner, Absent)):
+            raise RecipeError([f"constrained: a {type(inner).__name__} writes what it will; expected hf"])
+        self.constrained = constrained
         self._lengths: dict[int, int] = {}
 
     def ask(self, windows: Sequence[Fitted]) -> Sequence[Said]:
         """One batch for each length of reply, of which there are few: no reply depends on what else is asked."""
         written: dict[int, Completion] = {}
-        for limit in dict.fromkeys(w.max_tokens for w in windows):
-            places = [i for i, w in enumerate(windows) if w.max_tokens == limit]
-            replies = self.lm.complete([windows[i].chat for i in places], max_tokens=limit)
-            written.update(zip(places, replies, strict=True))
+        for size in dict.fromkeys(w.size for w in windows):
+            places = [i for i, w in enumerate(windows) if w.size == size]
+            written.update(zip(places, self._write([windows[i] for i in places]), strict=True))
         said = (written[i] for i in range(len(windows)))
         return [
             Said(self.prompt.read(c.text, w.size), c.text, c.tokens_in, c.tokens_out, c.seconds)
             for w, c in zip(windows, said, strict=True)
         ]
+
+    def _write(self, windows: Sequence[Fitted]) -> Sequence[Completion]:
+        """Replies to windows of one size."""
+        chats = [w.chat for w in windows]
+        if self.constrained:
+            written: Sequence[Completion] = self.lm.arrange(chats, self.prompt.form(windows[0].size))  # type: ignore[attr-defined]  # checked
+            return written
+        return self.lm.complete(chats, max_tokens=windows[0].max_tokens)
 
     def cost(self, prompt: Fitted) -> int:
         """Thoughts included."""
@@ -70,3 +89,10 @@ class Listwise(Windowed):
     @cached_property
     def _thinking(self) -> int:
         return int(getattr(self.lm, "thinking", 0))
+
+
+def _innermost(lm: object) -> object:
+    """Who answers in the end: not a cache, not the one that deals chats out."""
+    while hasattr(lm, "lm"):
+        lm = lm.lm
+    return lm

@@ -44,6 +44,7 @@ from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.lm import Chat, Message
+from rankpipe.lm.orders import Form
 from rankpipe.rerank.clean import clean, harmless, unlabelled
 from rankpipe.rerank.mojibake import repaired
 from rankpipe.rerank.parse import Answer, Labels, Reply, any_label, names, parse
@@ -135,8 +136,13 @@ class Prompt(Wording):
 
         :param n: passages of the window; as many as the order has if None.
         """
-        labels = self.names(n or len(order))
-        return self.reply.format(order=self.between.join(self.item.format(label=labels[i]) for i in order))
+        return self.form(n or len(order)).text(order)
+
+    def form(self, n: int) -> Form:
+        """How a reply for ``n`` passages is written."""
+        before, _, after = self.reply.format(order="\0").partition("\0")
+        items = tuple(self.item.format(label=label) for label in self.names(n))
+        return Form(items, self.between, before, after, self.answer == "best")
 
     @property
     def begin(self) -> str:

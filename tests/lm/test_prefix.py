@@ -16,6 +16,7 @@ from rankpipe.lm import Chat
 from rankpipe.lm.hf import HF
 from rankpipe.lm.local import PASS
 from rankpipe.lm.prefix import gain, shared, sharing
+from tests.lm.tiny import mistral
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -118,14 +119,7 @@ def test_a_batch_does_not_hold_more_for_it(tiny_lm: Path) -> None:
 
 
 def test_layers_with_a_window_share_nothing(tiny_lm: Path, tmp_path: Path) -> None:
-    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
-
-    AutoTokenizer.from_pretrained(tiny_lm).save_pretrained(tmp_path)
-    shape = {"vocab_size": 258, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": 257}
-    MistralForCausalLM(MistralConfig(**shape, **heads, sliding_window=16, initializer_range=0.3)).save_pretrained(
-        tmp_path
-    )
+    mistral(tiny_lm, tmp_path)
     lm, asked = exact(tmp_path), [ask(LONG + t) for t in texts(5)]
     assert not sharing(lm._model)
     assert sharing(exact(tiny_lm)._model)

@@ -43,6 +43,20 @@ def llama(folder: Path) -> None:
     model.save_pretrained(folder)
 
 
+def mistral(base: Path, folder: Path) -> None:
+    """A Mistral of two layers that see a window, with the tokenizer of ``base``."""
+    import torch
+    from transformers import AutoTokenizer, MistralConfig, MistralForCausalLM
+
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    shape = {"vocab_size": SIZE, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "eos_token_id": EOS}
+    torch.manual_seed(9)
+    MistralForCausalLM(MistralConfig(**shape, **heads, sliding_window=16, initializer_range=0.3)).save_pretrained(
+        folder
+    )
+
+
 def t5(folder: Path) -> None:
     """A T5 of two layers whose tokenizer knows true and false as whole tokens."""
     import torch
