@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from contextlib import chdir
@@ -24,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The following rank_pattern keys"),  # PEFT of any AdaLoRA; it does use them
 ]
 
-from killed import Killed  # noqa: E402
+from killed import Killed, Signalled  # noqa: E402
 from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
@@ -32,6 +33,7 @@ from rankpipe.catalog import CATALOG  # noqa: E402
 from rankpipe.errors import DiskError, MissingExtra, RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
+from rankpipe.train.loop import last_whole  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
 
@@ -79,6 +81,30 @@ def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_loses_nothing(number: signal.Signals, written: Any) -> None:
+    """The step is finished and kept, though no checkpoint is due; the next session ends with the same weights."""
+    before = signal.getsignal(number)
+    whole, ended = written("whole"), written("ended")
+    Tuning(whole).run()
+    notices = Heard()
+    with listening(notices), pytest.raises(KeyboardInterrupt):
+        Tuning(ended).run(callbacks=[Signalled(3, number)])
+    assert signal.getsignal(number) is before
+    assert "it ends when this step is made and kept" in str(notices.notices)
+    assert last_whole(Tuning(ended).work / "checkpoints").name == "checkpoint-3"
+    Tuning(ended).run()
+    one, other = tensors(whole), tensors(ended)
+    assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_interrupted_twice_it_ends_at_once(written: Any) -> None:
+    folder = written("ended")
+    with pytest.raises(KeyboardInterrupt):
+        Tuning(folder).run(callbacks=[Signalled(3, signal.SIGINT, signal.SIGINT)])
+    assert last_whole(Tuning(folder).work / "checkpoints").name == "checkpoint-2"
 
 
 PAIRS = {"head": {"use": "cross-encoder-head", "max_length": 64}, "loss": {"use": "ranknet"}}

@@ -17,6 +17,7 @@ from rankpipe.lm import Chat, Completion
 from rankpipe.lm.cache import Cached
 from rankpipe.lm.fake import Noisy
 from rankpipe.lm.hf import HF
+from rankpipe.lm.orders import Form
 from rankpipe.lm.ray import Ray
 from rankpipe.rerank.listwise import Listwise
 
@@ -142,6 +143,8 @@ def test_smollm2_in_two_processes(hf: HF) -> None:
     spread = Ray(hf, workers=2)
     assert len(spread._recipe) < 10_000
     assert spread.complete(asked, max_tokens=12) == alone
+    form = Form(("[A]", "[B]", "[C]"))
+    assert spread.arrange(asked, form) == hf.arrange(asked, form)
     for ours, theirs in zip(
         hf.choose(asked, ["A", "B"], begin="["), spread.choose(asked, ["A", "B"], begin="["), strict=True
     ):

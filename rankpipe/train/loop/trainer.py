@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -21,6 +21,7 @@ from rankpipe.train.dev import Held
 from rankpipe.train.examples import Example
 from rankpipe.train.heads.head import Batch, Ranker
 from rankpipe.train.loop.average import Average
+from rankpipe.train.loop.ending import Ending
 from rankpipe.train.loop.told import Told
 from rankpipe.train.objective import Objective
 from rankpipe.train.optimizers.settings import Settings
@@ -73,6 +74,8 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
             self.remove_callback(printing)
         self.told = Told(self, folder / "log.jsonl")
         self.add_callback(self.told)
+        self.ending = Ending()
+        self.add_callback(self.ending)
         if method.patience:
             self.add_callback(transformers.EarlyStoppingCallback(method.patience))
         # of this process: read in this session; the losses since they were last logged
@@ -83,7 +86,8 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         """As ever, but that no step is made after the last one; whatever ends it, nothing is shown any more."""
         if resume_from_checkpoint and self._is_over(Path(resume_from_checkpoint)):
             return
-        with self.told.shown:
+        alone = self.args.world_size == 1
+        with self.told.shown, self.ending.heard() if alone else nullcontext():
             super().train(resume_from_checkpoint=resume_from_checkpoint)
 
     def _is_over(self, checkpoint: Path) -> bool:
