@@ -10,7 +10,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import several
 from rankpipe.store import Manifest
 
-COSTS = ("peak_bytes", "optimizer_bytes", "tokens_per_s", "skipped")
+COSTS = ("peak_bytes", "optimizer_bytes", "tokens_per_s", "cut", "skipped")
 UNKNOWN = "unknown: look it up before sharing"
 
 
@@ -66,6 +66,8 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
 def _remarks(facts: dict[str, Any]) -> Iterator[str]:
     if "merged" in facts:
         yield f"- Merged into the base: {facts['merged']}."
+    if cut := facts.get("cut"):
+        yield f"- Texts that were not read to their end (`max_words`, `max_length`, the context): {cut:.1%}."
     if skipped := facts.get("skipped"):
         yield f"- Not made, because gradients were not finite: {several(skipped, 'update')}."
 

@@ -15,6 +15,7 @@ from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train.examples import Example  # noqa: E402
 from rankpipe.train.heads.head import Head, Outputs  # noqa: E402
+from rankpipe.train.heads.pairs import CrossEncoderHead  # noqa: E402
 from rankpipe.train.heads.points import PointwiseHead  # noqa: E402
 from rankpipe.train.heads.vectors import BiEncoderHead  # noqa: E402
 from rankpipe.train.heads.windows import FirstHead, ListwiseHead  # noqa: E402
@@ -96,6 +97,25 @@ def test_parts_of_a_step_add_up_to_the_loss_of_all(tiny_chat: Path) -> None:
     out = ranker.forward(model, whole)
     at_once = loss(out.scores, whole["labels"], whole["mask"], out.logits, whole["tokens"])
     assert summed.item() == pytest.approx(at_once.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("head", [FirstHead(max_words=4), PointwiseHead(max_words=4)], ids=lambda h: type(h).__name__)
+def test_passages_that_are_cut_are_counted(head: Any, tiny_chat: Path) -> None:
+    """Of the first list bread's, of the second, with their title, all."""
+    assert head.over(str(tiny_chat)).batch(LISTS)["cut"].tolist() == [[4, 8]]
+
+
+def test_texts_that_are_cut_are_counted(tiny_bert: Path) -> None:
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(tiny_bert)
+    pairs = [len(tokens(e.query.text, doc.contents)["input_ids"]) for e in LISTS for doc in e.docs]
+    texts = [e.query.text for e in LISTS] + [doc.contents for e in LISTS for doc in e.docs]
+    alone = [len(tokens(text)["input_ids"]) for text in texts]
+    for head, lengths, limit in ((CrossEncoderHead(12), pairs, 12), (BiEncoderHead(6), alone, 6)):
+        full = sum(length >= limit for length in lengths)
+        assert 0 < full < len(lengths)
+        assert head.over(str(tiny_bert)).batch(LISTS)["cut"].tolist() == [[full, len(lengths)]]
 
 
 DOCS = [Doc("7", "the moon pulls the sea"), Doc("8", "yeast makes bread rise"), Doc("9", "cats sleep all day")]

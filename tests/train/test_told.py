@@ -123,6 +123,16 @@ def test_what_is_skipped_is_told(written: Any) -> None:
     assert "Not made, because gradients were not finite: 1 update." in (folder / "card.md").read_text()
 
 
+def test_what_is_cut_is_told(written: Any) -> None:
+    folder, heard = written(head={"use": "first-head", "context": 1024, "max_words": 1}), Read()
+    with listening(heard):
+        facts = Tuning(folder).run()
+    assert [row["cut"] for row in read_log(folder) if "loss" in row] == [1, 1, 1]
+    assert facts["cut"] == 1
+    assert "texts cut 100%" in heard.texts[-1]
+    assert "not read to their end (`max_words`, `max_length`, the context): 100.0%." in (folder / "card.md").read_text()
+
+
 def test_weights_that_are_lost_end_it(written: Any) -> None:
     folder = written(optimizer={"use": "adamw", "lr": 1e38})
     with pytest.raises(ModelError, match=r"step \d: the loss is nan, and .* has no numbers any more; lower the"):

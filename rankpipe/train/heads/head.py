@@ -51,8 +51,8 @@ class Ranker(ABC):
 
     @abstractmethod
     def batch(self, examples: Sequence[Example], *, reply: bool = False, together: bool = False) -> Batch:
-        """Examples as tensors: ``labels`` and ``mask`` (B, N), what the model reads, and with ``reply`` ``tokens``
-        (B, T): those of the written order, -100 elsewhere.
+        """Examples as tensors: ``labels`` and ``mask`` (B, N), what the model reads, how much of it is :func:`cut`, and
+        with ``reply`` ``tokens`` (B, T): those of the written order, -100 elsewhere.
 
         :param together: N are the documents of all examples.
         """
@@ -110,6 +110,11 @@ def targets(examples: Sequence[Example]) -> Batch:
         labels[i, : len(e.labels)] = torch.tensor(e.labels, dtype=torch.float32)
         mask[i, : len(e.labels)] = True
     return {"labels": labels, "mask": mask}
+
+
+def cut(texts: int, of: int) -> Batch:
+    """How many texts a batch shows in part, and how many it has, (1, 2)."""
+    return {"cut": need("torch", name="a head", extra="train").tensor([[texts, of]])}
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:

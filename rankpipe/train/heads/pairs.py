@@ -17,7 +17,7 @@ from rankpipe.progress import notice
 from rankpipe.rerank.cross import CrossEncoder, Loaded, Scored
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, on, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, cut, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -94,8 +94,9 @@ class OfPairs(Ranker):
 
     def batch(self, examples: Sequence[Example], *, reply: bool = False, together: bool = False) -> Batch:  # noqa: ARG002
         """All pairs, one after the other."""
-        pairs = [(e.query.text, doc.contents) for e in examples for doc in e.docs]
-        return targets(examples) | self._padded(self._read(pairs))
+        read = self._read([(e.query.text, doc.contents) for e in examples for doc in e.docs])
+        full = sum(len(row["input_ids"]) >= self.max_length for row in read)
+        return targets(examples) | self._padded(read) | cut(full, len(read))
 
     def forward(self, model: Any, batch: Batch) -> Outputs:
         """The numbers of the pairs."""

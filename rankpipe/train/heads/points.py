@@ -12,7 +12,7 @@ from rankpipe.rerank.fit import fit
 from rankpipe.rerank.pointwise import Pointwise
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, cut, spread, targets
 from rankpipe.train.heads.lm import OfLM, ends
 
 
@@ -56,14 +56,15 @@ class OfPoints(OfLM):
         import torch
 
         prompt, words = self.asks.prompt, self.head.max_words
-        chats = [
-            fit(prompt, self.lm, e.query, [doc], max_words=words, max_tokens=self.asks.room(e.query)).chat
+        fitted = [
+            fit(prompt, self.lm, e.query, [doc], max_words=words, max_tokens=self.asks.room(e.query))
             for e in examples
             for doc in e.docs
         ]
         yes, no = (torch.tensor(self.lm.words(said, prompt.begin))[None] for said in self.asks.words)
-        starts = self.lm.starts(chats, prompt.begin)
-        return targets(examples) | self.padded(starts) | {"yes": yes, "no": no}
+        starts = self.lm.starts([f.chat for f in fitted], prompt.begin)
+        made = targets(examples) | self.padded(starts) | {"yes": yes, "no": no}
+        return made | cut(sum(len(f.cut) for f in fitted), len(fitted))
 
     def forward(self, model: Any, batch: Batch) -> Outputs:
         """Log-odds of yes."""

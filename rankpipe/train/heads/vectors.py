@@ -23,7 +23,7 @@ from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.retrieve.encode import Encoder, Vectors, encoder, prompts
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, on, spread, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, cut, on, spread, targets
 
 BATCH_TOKENS = 16_384  # read at once when it is evaluated
 
@@ -118,7 +118,9 @@ class OfVectors(Ranker):
         else:
             docs, made = [doc.contents for e in examples for doc in e.docs], targets(examples)
         texts = [own.query + e.query.text for e in examples] + [own.document + text for text in docs]
-        return made | self._padded(self._read(texts))
+        read = self._read(texts)
+        full = sum(len(row) >= self.sentence.max_seq_length for row in read)
+        return made | self._padded(read) | cut(full, len(read))
 
     def forward(self, model: Any, batch: Batch) -> Outputs:
         """Inner products."""

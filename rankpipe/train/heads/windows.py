@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 from rankpipe.catalog import require
 from rankpipe.errors import ModelError
 from rankpipe.rerank.first import First
-from rankpipe.rerank.fit import fit
+from rankpipe.rerank.fit import Fitted, fit
 from rankpipe.rerank.listwise import Listwise
 from rankpipe.rerank.plans import Planner, Sliding
 from rankpipe.rerank.windowed import Windowed
 from rankpipe.stage import Reranker
 from rankpipe.train.examples import Example
-from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, targets
+from rankpipe.train.heads.head import Batch, Dtype, Head, Outputs, cut, targets
 from rankpipe.train.heads.lm import OfLM, ends
 
 
@@ -99,8 +99,10 @@ class OfWindows(OfLM):
         """
         replies = [self._reply(e) if reply else [] for e in examples]
         given = "" if reply else self.given  # a reply is learned from its very beginning, as it is written in full
-        starts = [self._start(e, given, len(r)) for e, r in zip(examples, replies, strict=True)]
+        fitted = [self._fitted(e, len(r)) for e, r in zip(examples, replies, strict=True)]
+        starts = self.lm.starts([f.chat for f in fitted], given)
         made = targets(examples) | self.padded(starts, replies if reply else None)
+        made |= cut(sum(len(f.cut) for f in fitted), sum(f.size for f in fitted))
         made["at"] += len(self.lm.tokens(self.given)) if reply else 0
         if self.head.scores:
             import torch
@@ -125,12 +127,9 @@ class OfWindows(OfLM):
         said = {"prompt": self.head.prompt, "max_words": self.head.max_words}
         return {"use": self.head.reranker, "lm": self.asked(folder, adapted, dtype), **said}
 
-    def _start(self, example: Example, given: str, reply: int) -> list[int]:
-        room = max(self.asks.max_tokens(len(example.docs)), reply)
-        fitted = fit(
-            self.asks.prompt, self.lm, example.query, example.docs, max_words=self.head.max_words, max_tokens=room
-        )
-        return self.lm.starts([fitted.chat], given)[0]
+    def _fitted(self, example: Example, reply: int) -> Fitted:
+        room, words = max(self.asks.max_tokens(len(example.docs)), reply), self.head.max_words
+        return fit(self.asks.prompt, self.lm, example.query, example.docs, max_words=words, max_tokens=room)
 
     def _reply(self, example: Example) -> list[int]:
         """The tokens of the order, which begin with those that a model may be given, and the one that ends it."""

@@ -50,6 +50,8 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             self.standing |= {"loss": f"{logs['loss']:.4f}", "tokens/s": f"{logs['tokens_per_s']:.0f}"}
             self.standing |= {"memory": shown(logs["peak_bytes"]), "optimizer": shown(logs["optimizer_bytes"])}
+        if logs.get("cut"):
+            self.standing["texts cut"] = f"{logs['cut']:.0%}"
         if logs.get("skipped"):
             self.standing |= {"not finite, skipped": f"{logs['skipped']}"}
         self.standing |= {k.removeprefix("eval_"): f"{v:.4f}" for k, v in logs.items() if k.startswith("eval_")}
@@ -67,10 +69,12 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         steps = state.global_step - max([self.first, *(r["step"] for r in state.log_history if "loss" in r)])
         parts = (summed(trainer.parts) / steps).tolist()
         trainer.parts.zero_()
+        cut, texts = summed(trainer.cut).tolist()
         named = {f"loss_{name}": v for name, v in zip(trainer.objective.losses, parts, strict=True)}
         return {
             **(named if len(named) > 1 else {}),
             "tokens_per_s": round(summed(trainer.tokens).item() / seconds, 1),
+            "cut": round(cut / texts, 4),
             "peak_bytes": peak_bytes(),
             "optimizer_bytes": state_bytes(trainer.optimizer),
             **({"skipped": trainer.ours.skipped} if hasattr(trainer.ours, "skipped") else {}),

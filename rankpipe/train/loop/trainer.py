@@ -78,8 +78,9 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.add_callback(self.ending)
         if method.patience:
             self.add_callback(transformers.EarlyStoppingCallback(method.patience))
-        # of this process: read in this session; the losses since they were last logged
+        # of this process: read in this session, and how many texts in part; the losses since they were last logged
         self.tokens = torch.zeros((), dtype=torch.int64, device=self.args.device)
+        self.cut = torch.zeros(2, dtype=torch.int64, device=self.args.device)
         self.parts = torch.zeros(len(self.objective.losses), device=self.args.device)
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
@@ -147,6 +148,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         counts = self.objective.counts([inputs]) if num_items_in_batch is None else num_items_in_batch
         loss, parts = self.objective(outputs, inputs, counts)
         self.parts += parts
+        self.cut += inputs["cut"][0]
         if "attention_mask" in inputs:
             self.tokens += inputs["attention_mask"].sum()
         loss = loss * self.accelerator.num_processes  # which gradients are the mean over
