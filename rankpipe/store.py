@@ -29,6 +29,7 @@ from rankpipe.provenance import commit, digest, versions
 
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
+SHOWN = 3  # faults of files
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
@@ -222,10 +223,13 @@ def open_artefact(folder: Path, *, kind: str, format: int = 1, read: Callable[[s
             f"{manifest.versions.get('rankpipe')}); {cure(folder)}"
         )
     faults = seen.damages(folder, manifest.paths, among={manifest.path / name for name in manifest.files if read(name)})
+    if not manifest.path.exists():
+        faults = [f"{manifest.path.relative_to(folder)} is gone, with all that the manifest names"]
     if faults and read_manifest(folder).build != manifest.build:  # replaced meanwhile
         return open_artefact(folder, kind=kind, format=format, read=read)
     if faults:
-        raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {cure(folder, manifest)}")
+        more = [f"and {len(faults) - SHOWN} more"] if len(faults) > SHOWN else []
+        raise ArtefactError(f"{folder}: " + "; ".join([*faults[:SHOWN], *more, cure(folder, manifest)]))
     return manifest
 
 

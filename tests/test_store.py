@@ -392,3 +392,18 @@ def test_commit_names_the_state_of_the_tree(tmp_path: Path, monkeypatch: pytest.
     assert len(clean) == 12
     (tmp_path / "a").write_text("2")
     assert commit() == clean + "+"
+
+
+def test_what_is_said_of_files_that_are_gone(tmp_path: Path) -> None:
+    """A few of them by name; all at once where the whole folder is, as in a clone that has only manifests."""
+    with publish(tmp_path / "it", kind="x", recipe={}, data=DATA) as draft:
+        for i in range(5):
+            (draft.folder / f"{i}").write_text("1")
+    made = open_artefact(tmp_path / "it", kind="x")
+    for i in range(5):
+        (made.path / f"{i}").unlink()
+    with pytest.raises(ArtefactError, match=r"2 is missing; and 2 more; build it again"):
+        open_artefact(tmp_path / "it", kind="x")
+    made.path.rmdir()
+    with pytest.raises(ArtefactError, match=r"it: made/\S+ is gone, with all that the manifest names; build it again"):
+        open_artefact(tmp_path / "it", kind="x")
