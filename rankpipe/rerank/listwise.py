@@ -29,9 +29,9 @@ class Listwise(Windowed):
     likeliest of the labels that are left). A reply that would have been an order is the same; any other one is what the
     model meant as far as it went right. The brackets need no passes of their own, so that it takes fewer.
 
-    :param constrained: for ``hf``, of which the logits are at hand.
+    See :class:`~rankpipe.rerank.windowed.Windowed` for the other arguments and what is counted.
 
-    See :class:`~rankpipe.rerank.windowed.Windowed` for the arguments and what is counted.
+    :param constrained: write nothing but orders; for ``hf``, of which the logits are at hand.
     """
 
     def __init__(
