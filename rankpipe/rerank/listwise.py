@@ -24,10 +24,9 @@ class Listwise(Windowed):
     A prompt that asks for the best passage only (setwise, pairwise) goes with plans that need no more. A prompt for
     orders goes with every plan, for a model may know no other.
 
-    What a model may write is not bounded in those papers: a reply that names a passage twice, or none, is completed,
-    and counted. With ``constrained`` it may write nothing but an order (constrained decoding: at each place the
-    likeliest of the labels that are left). A reply that would have been an order is the same; any other one is what the
-    model meant as far as it went right. The brackets need no passes of their own, so that it takes fewer.
+    There a model may write what it will: a reply that leaves a passage out or names one twice is completed, and
+    counted. With ``constrained`` it writes nothing but orders (constrained decoding: at each place the likeliest of
+    the labels that are left), in fewer passes. A reply that would have been an order anyway is the same.
 
     See :class:`~rankpipe.rerank.windowed.Windowed` for the other arguments and what is counted.
 
