@@ -14,6 +14,7 @@ from rankpipe.catalog import need, require
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.onnx import cores
 
+MANY = 10_000  # hits that are worth more than one thread, which wait for each other at every split
 Matrix = NDArray[np.float64]  # (hits, features)
 Scorer = Callable[[Matrix], NDArray[np.float64]]  # gives (hits,)
 
@@ -83,15 +84,16 @@ class LambdaMART:
         :raises DataError: If no tree splits.
         """
         lightgbm = need("lightgbm", name="LambdaMART", extra="ltr")
+        quiet = {"verbosity": -1, "num_threads": cores() if len(examples.grades) >= MANY else 1}
         options = {
             "objective": "lambdarank", "num_leaves": self.leaves, "learning_rate": self.learning_rate,
             "min_data_in_leaf": self.min_leaf, "lambdarank_truncation_level": self.truncation, "seed": self.seed,
             "label_gain": [2**grade - 1 for grade in range(int(examples.grades.max(initial=0)) + 1)],
-            "deterministic": True, "force_row_wise": True, "num_threads": cores(), "verbosity": -1,
+            "deterministic": True, "force_row_wise": True, **quiet,
         }  # fmt: skip
         data = lightgbm.Dataset(
             examples.matrix, examples.grades, group=list(examples.groups), feature_name=list(examples.features),
-            params={"verbosity": -1},
+            params=quiet,
         )  # fmt: skip
         made = lightgbm.train(options, data, num_boost_round=self.trees)
         path.write_text(made.model_to_string(), "utf-8")

@@ -13,15 +13,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli import forked
+from tests.cli.forked import COMMAND
+
 Run = subprocess.CompletedProcess[str]
 Rankpipe = Callable[..., Run]
-COMMAND = str(Path(sys.executable).parent / "rankpipe")
 
 
 @pytest.fixture
 def rankpipe(tmp_path: Path) -> Rankpipe:
     def run(*words: object, code: int = 0) -> Run:
-        done = subprocess.run([COMMAND, *map(str, words)], cwd=tmp_path, capture_output=True, text=True)
+        done = forked.run([*map(str, words)], tmp_path)
         assert done.returncode == code, (words, done.stdout[-2000:], done.stderr[-2000:])
         assert "Traceback" not in done.stderr
         return done
