@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,12 @@ HERE = Path(__file__).parent
 settings.register_profile("tests", deadline=None)  # a machine with much else to do is no fault
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)  # make mutants
 settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    """Garbage is looked for in what comes later only: transformers' Trainer has it collected often."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
