@@ -16,6 +16,7 @@ from rankpipe.errors import MissingWeights
 from tests.lm import tiny as tiny_models
 
 HERE = Path(__file__).parent
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait for others keep them from the processor
 settings.register_profile("tests", deadline=None)  # a machine with much else to do is no fault
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)  # make mutants
 settings.load_profile("tests")
