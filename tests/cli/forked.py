@@ -35,6 +35,7 @@ def _command(words: Sequence[str], cwd: Path, env: Mapping[str, str], files: Seq
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), number)
     os.environ.clear()
     os.environ.update(env)
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))  # which is read at the start only
     os.chdir(cwd)
     sys.argv = [COMMAND, *words]
     try:
