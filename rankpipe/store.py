@@ -30,6 +30,7 @@ from rankpipe.provenance import commit, digest, versions
 Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
 SHOWN = 3  # faults of files
+TEXTS = "docs.jsonl"  # where an index of segments keeps its documents
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
@@ -256,6 +257,8 @@ def cure(folder: Path, manifest: Manifest | None = None) -> str:
     made = manifest.facts.get("batches", 0) if manifest else 0
     again = several(made, "batch", "batches")
     then = f", then make its {again} of changes again, or bring back a copy" if made else ""
+    if made and manifest and any(path.name == TEXTS for path in manifest.paths):
+        then += f"; what documents it has may be whole: rankpipe index export {folder} --out FILE"
     if (folder / "recipe.yaml").exists():
         verb = MADE_BY.get(manifest.kind if manifest else "", "index build")
         return f"build it again with: rankpipe {verb} {folder} --force{then}"

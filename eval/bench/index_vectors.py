@@ -1,4 +1,4 @@
-"""The half of ``index.py`` that is about vectors: exact search, HNSW and IVF, beside FAISS alone and Milvus Lite."""
+"""The part of ``index.py`` that is about vectors: exact search, HNSW and IVF, beside FAISS alone and Milvus Lite."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from corpora import Static
 from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
+from quick import Vectors
 
 from rankpipe import Dense, Ranking
 from rankpipe.data import Query
@@ -22,7 +22,6 @@ from rankpipe.retrieve.approximate import KNOBS
 
 FAISS, MILVUS = "FAISS", "Milvus Lite"
 RECALL = 0.98  # at 10, that our approximate indexes are set for
-GRAPH_MOST = 100_000  # documents; of more, FAISS is not made to build a graph a second time: it searches ours
 MILVUS_MOST = 10_000  # documents
 BLOCK = 4096  # texts that rivals encode at once
 MESSAGE = 50  # queries that Milvus is asked at once
@@ -35,21 +34,20 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
     truth: Sequence[Ranking] = []
     for kind, factory in {"exact": "Flat", "HNSW": "HNSW32", "IVF": f"IVF{_lists(documents)},Flat"}.items():
         ours, theirs = scratch / kind, scratch / f"FAISS-{kind}"
-        told = {} if kind == "exact" else {"factory": factory, "recall": RECALL}
-        made = {OURS: built(partial(_ours, data, ours, told), ours)}
-        if kind == "exact":
-            less = scratch / "bounded-exact"
-            made[BOUNDED] = built(partial(_ours, data, less, {"memory": MEMORY}), less)
-        if kind != "HNSW" or documents <= GRAPH_MOST:
-            made[FAISS] = built(partial(_faiss, data, theirs, factory), theirs)
+        told: dict[str, Any] = {} if kind == "exact" else {"factory": factory, "recall": RECALL}
+        less = scratch / f"bounded-{kind}"
+        made = {
+            OURS: built(partial(_ours, data, ours, told), ours),
+            BOUNDED: built(partial(_ours, data, less, told | {"memory": MEMORY}), less),
+            FAISS: built(partial(_faiss, data, theirs, factory), theirs),
+        }
         if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:
             made[MILVUS] = built(partial(_milvus, data, scratch / "milvus"), scratch / "milvus")
         yield from builds(kind, made, documents)
         knobs = _turned(ours, queries, truth)
         own = {k: Dense(ours, k, **knobs) for k in KS}
         searches: dict[str, Search] = {OURS: lambda asked, k, own=own: own[k].run(asked)}
-        [segment] = own[KS[0]].segments
-        searches[FAISS] = _FaissAlone(theirs if FAISS in made else segment.folder, knobs).search
+        searches[FAISS] = _FaissAlone(theirs, knobs).search
         if milvus:
             searches[MILVUS] = _MilvusAlone(scratch / "milvus").search
         found = own[KS[0]].run(queries)
@@ -89,13 +87,13 @@ def _shared(found: Ranking, truth: Ranking) -> float:
 
 
 def _ours(data: Dataset, folder: Path, told: dict[str, Any]) -> None:
-    Dense.build(data, folder, model=f"{Static.__module__}:Static", **told)
+    Dense.build(data, folder, model="quick:Vectors", **told)
 
 
 def _blocks(data: Dataset) -> Iterator[tuple[list[str], Any]]:
     """Ids and vectors, as rivals are given them: a corpus that is read line by line, and encoded by the block."""
     assert data.corpus
-    encoder = Static()
+    encoder = Vectors()
     with open(data.corpus.path, encoding="utf-8") as f:
         while block := [json.loads(line) for line in islice(f, BLOCK)]:
             yield [d["_id"] for d in block], encoder.encode_docs([d["text"] for d in block])
@@ -107,7 +105,7 @@ def _faiss(data: Dataset, folder: Path, factory: str) -> None:
     import numpy as np
 
     ids, blocks = list[str](), list[Any]()
-    index = faiss.index_factory(Static().dimension, factory, faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(Vectors().dimension, factory, faiss.METRIC_INNER_PRODUCT)
     for names, block in _blocks(data):
         ids += names
         blocks.append(block)
@@ -126,7 +124,7 @@ class _FaissAlone:
     def __init__(self, folder: Path, knobs: dict[str, int]) -> None:
         import faiss
 
-        self.index, self.encoder = faiss.read_index(str(folder / "faiss.index")), Static()
+        self.index, self.encoder = faiss.read_index(str(folder / "faiss.index")), Vectors()
         for knob, value in knobs.items():
             faiss.ParameterSpace().set_index_parameter(self.index, knob, value)
 
@@ -142,7 +140,7 @@ class _MilvusAlone:
         from pymilvus import MilvusClient
 
         folder.mkdir(exist_ok=True)
-        self.client, self.encoder = MilvusClient(str(folder / "milvus.db")), Static()
+        self.client, self.encoder = MilvusClient(str(folder / "milvus.db")), Vectors()
         if self.client.has_collection("docs"):
             self.client.load_collection("docs")
 

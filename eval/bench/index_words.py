@@ -1,4 +1,4 @@
-"""The half of ``index.py`` that is about words: BM25 beside bm25s and Pyserini."""
+"""The part of ``index.py`` that is about words: BM25 beside bm25s and Pyserini."""
 
 from __future__ import annotations
 

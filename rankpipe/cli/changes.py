@@ -74,7 +74,7 @@ def export(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl or .jsonl.gz to write, in BEIR's layout.")],
 ) -> None:
-    """Write the documents of an index as a corpus that it could be built from.
+    """Write the documents of an index as a corpus that it could be built from; of a damaged one, if they are whole.
 
     rankpipe index export my-index --out corpus.jsonl
     """
@@ -86,13 +86,29 @@ def export(
 
     if out.suffix not in ("", ".jsonl") and not out.name.endswith(".jsonl.gz"):
         raise CommandError([f"--out {out}: a corpus is a .jsonl or a .jsonl.gz"])
-    living = _living(folder)
-    gz = out.suffix == ".gz"
+    documents, count = _documents(folder)
+    gz, written = out.suffix == ".gz", 0
     with write(out, "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if gz else nullcontext(file) as f:
-        documents = track(living.documents(), f"export {folder}", len(living))
-        f.writelines(line_of(doc, number) for number, doc in enumerate(documents, 1))
-    told = {"index": str(folder), "documents": len(living), "out": str(out)}
-    show.emit(told, lambda: show.out.print(f"{several(len(living), 'document')}: {out}", highlight=False))
+        for written, doc in enumerate(track(documents, f"export {folder}", count), 1):
+            f.write(line_of(doc, written))
+    told = {"index": str(folder), "documents": written, "out": str(out)}
+    show.emit(told, lambda: show.out.print(f"{several(written, 'document')}: {out}", highlight=False))
+
+
+def _documents(folder: Path) -> tuple[Iterator[Doc], int | None]:
+    """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too."""
+    from rankpipe.retrieve.rescue import rescued
+
+    try:
+        living = _living(folder)
+    except ArtefactError as error:
+        try:
+            documents = rescued(folder)
+        except ArtefactError as worse:
+            raise error from worse
+        show.warn(f"{error}\nIts documents are whole: they are written.")
+        return documents, None
+    return living.documents(), len(living)
 
 
 def _docs(folder: Path, data: str) -> Iterator[Doc]:

@@ -85,8 +85,7 @@ class Docs:
         return doc
 
     def _parse(self, position: int) -> Doc:
-        line = json.loads(self._lines[self._offsets[position] : self._offsets[position + 1]])
-        return Doc(line["_id"], line["text"], line["title"], line.get("metadata", {}))
+        return parsed(self._lines[self._offsets[position] : self._offsets[position + 1]])
 
 
 class Stored(Doc):
@@ -232,6 +231,12 @@ def _precedence(ids: list[str]) -> NDArray[np.int32]:
     places = np.empty(len(ids), np.int32)
     places[falling] = np.arange(len(ids), dtype=np.int32)
     return places
+
+
+def parsed(line: bytes) -> Doc:
+    """The document that :func:`line_of` made a line of."""
+    told = json.loads(line)
+    return Doc(told["_id"], told["text"], told["title"], told.get("metadata", {}))
 
 
 def line_of(doc: Doc, number: int) -> bytes:

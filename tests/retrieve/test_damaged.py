@@ -5,6 +5,7 @@ There is no log to write ahead: the manifest is the moment of change. The dead a
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,21 +14,25 @@ import pytest
 from typer.testing import CliRunner
 
 from rankpipe import catalog, disk, java, seen, store
-from rankpipe.cli import app
+from rankpipe.cli import app, changes
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
+from rankpipe.datasets.records import Jsonl
 from rankpipe.errors import ArtefactError, MissingExtra
 from rankpipe.retrieve import approximate, late
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.milvus import Milvus
+from rankpipe.retrieve.rescue import rescued
 from rankpipe.retrieve.sparse import SparseIndex
 
 assert verbs.verify  # registers it
+assert changes.export
 DRAWN, VARIED, DIRECTIONS = ("tests.retrieve." + name for name in ("fakes:Drawn", "models:Varied", "models:Directions"))
 KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "bm25": (BM25, {}),
@@ -89,6 +94,7 @@ def test_every_file(index: Index) -> None:
     files = {name: size for name, (size, _) in index.manifest.files.items()}
     assert index.manifest.facts["documents"] == len(index) == 37
     assert len(files) >= 6
+    there = [*index.documents()]
     for name, size in files.items():
         path = index.manifest.path / name
         whole = path.read_bytes()
@@ -100,7 +106,13 @@ def test_every_file(index: Index) -> None:
             with pytest.raises(ArtefactError) as refused:
                 type(index)(index.folder)
             assert str(refused.value) == f"{index.folder}: {fault}; {store.cure(index.folder, index.manifest)}"
-            assert str(refused.value).endswith(f"rankpipe index build {index.folder} {CURE}")
+            assert f"rankpipe index build {index.folder} {CURE}" in str(refused.value)
+            assert ("rankpipe index export" in str(refused.value)) == isinstance(index, Living)
+            if isinstance(index, Living) and path.name not in ("docs.jsonl", "dead.npy"):
+                assert [*rescued(index.folder)] == there
+            else:
+                with pytest.raises(ArtefactError, match="damaged, too: .*" + re.escape(fault) + "|of a whole one only"):
+                    rescued(index.folder)
             path.write_bytes(whole)
     harmed(path, HARMS["is damaged"](whole))
     assert str(path) in verified(index)
@@ -108,6 +120,19 @@ def test_every_file(index: Index) -> None:
     path.write_bytes(whole)
     assert verified(index) == ""
     assert len(type(index)(index.folder)) == 37
+
+
+def test_documents_come_out_of_their_passages(tmp_path: Path) -> None:
+    docs = [Doc(f"d{i}", "one two three. " * (i + 1), f"t{i}", {"n": i}) for i in range(5)]
+    made = BM25.build(Dataset.of(docs[:3]), tmp_path / "index", passages={"max": 4, "overlap": 1})
+    made.add(docs[3:])
+    made.delete(["d1"])
+    for path in made.manifest.path.glob("*/values.npy"):
+        path.unlink()
+    done = CliRunner().invoke(app, ["index", "export", str(made.folder), "--out", str(tmp_path / "kept.jsonl")])
+    assert done.exit_code == 0
+    assert "values.npy is missing" in " ".join(done.stderr.split())
+    assert [*Jsonl(tmp_path / "kept.jsonl").docs()] == [docs[0], *docs[2:]]
 
 
 def test_the_manifest(index: Index) -> None:

@@ -1,0 +1,54 @@
+"""The part of ``index.py`` that is about our other kinds: learned sparse, late interaction, Lucene where it is there.
+
+Models are quick ones (``quick.py``), for what is asked is what an index costs, not its model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, builds, built, changed, searched
+
+from rankpipe.data import Query
+from rankpipe.datasets import Dataset
+from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.lucene import Lucene
+from rankpipe.retrieve.sparse import SparseIndex
+
+TOKENS_MOST = 100_000  # documents; of more, their tokens' vectors take too much of a disk
+
+
+class Kind(NamedTuple):
+    """What is built, and how it is built and searched."""
+
+    made: type[SparseIndex | ColBERT | Lucene]
+    told: dict[str, Any] = {}  # noqa: RUF012  nobody writes into it
+    knobs: dict[str, Any] = {}  # noqa: RUF012
+
+
+def kinds(documents: int) -> Iterator[Kind]:
+    """Those that can be had, of so many documents."""
+    yield Kind(SparseIndex, {"model": "quick:Words"})
+    if documents <= TOKENS_MOST:
+        yield Kind(ColBERT, {"model": "quick:Tokens"}, {"candidates": max(KS)})
+    if find_spec("pyserini"):
+        yield Kind(Lucene)
+
+
+def others(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) -> Rows:
+    """Every kind: built, searched, changed."""
+    assert data.corpus
+    documents = data.corpus.count
+    for made, told, knobs in kinds(documents):
+        build = partial(made.build, data, **told)
+        ours, less = scratch / made.kind, scratch / f"bounded-{made.kind}"
+        rows = {OURS: built(partial(build, ours), ours), BOUNDED: built(partial(build, less, memory=MEMORY), less)}
+        yield from builds(made.kind, rows, documents)
+        own = {k: made(ours, k, **knobs) for k in KS}
+        for k in KS:
+            yield from searched(made.kind, {OURS: lambda asked, k, own=own: own[k].run(asked)}, queries, k, times)
+        yield from changed(made.kind, own[KS[0]], rows[OURS]["seconds"])
