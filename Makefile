@@ -12,7 +12,7 @@ demo: .venv/.lm
 	$(BIN)/rankpipe demo
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: .venv/.dev
 	$(BIN)/python -m pytest -m slow

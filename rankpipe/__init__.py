@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rankpipe.retrieve.bm25 import BM25
     from rankpipe.retrieve.dense import Dense
     from rankpipe.retrieve.fuse import Fuse
+    from rankpipe.retrieve.late import ColBERT
+    from rankpipe.retrieve.lucene import Lucene
+    from rankpipe.retrieve.milvus import Milvus
+    from rankpipe.retrieve.sparse import SparseIndex
     from rankpipe.trec import read_run, to_run, write_run
 
 __version__ = "0.1.0"
@@ -26,13 +30,14 @@ _LAZY = {  # name: the module that is imported when the name is first used
     "Dataset": "datasets", "open_dataset": "datasets", "HF": "lm.hf", "compare": "measure", "evaluate": "measure",
     "CrossEncoder": "rerank.cross", "Listwise": "rerank.listwise", "Single": "rerank.plans",
     "Sliding": "rerank.plans", "Tournament": "rerank.plans", "BM25": "retrieve.bm25", "Dense": "retrieve.dense",
-    "Fuse": "retrieve.fuse", "read_run": "trec", "to_run": "trec", "write_run": "trec",
+    "ColBERT": "retrieve.late", "Fuse": "retrieve.fuse", "Lucene": "retrieve.lucene", "Milvus": "retrieve.milvus",
+    "SparseIndex": "retrieve.sparse", "read_run": "trec", "to_run": "trec", "write_run": "trec",
 }  # fmt: skip
 
 __all__ = [
-    "BM25", "HF", "Answer", "CrossEncoder", "Dataset", "Dense", "Doc", "Fuse", "Hit", "Listwise", "Query", "Ranking",
-    "Single", "Sliding", "Stage", "Step", "Top", "Tournament", "compare", "evaluate", "open_dataset", "read_run",
-    "to_run", "write_run",
+    "BM25", "HF", "Answer", "ColBERT", "CrossEncoder", "Dataset", "Dense", "Doc", "Fuse", "Hit", "Listwise", "Lucene",
+    "Milvus", "Query", "Ranking", "Single", "Sliding", "SparseIndex", "Stage", "Step", "Top", "Tournament", "compare",
+    "evaluate", "open_dataset", "read_run", "to_run", "write_run",
 ]  # fmt: skip
 
 

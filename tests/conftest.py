@@ -17,6 +17,8 @@ from tests.lm import tiny as tiny_models
 
 HERE = Path(__file__).parent
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads that wait for others keep them from the processor
+if "PYTEST_XDIST_WORKER" in os.environ:  # others test beside this process
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("tests", deadline=None)  # a machine with much else to do is no fault
 settings.register_profile("mutants", deadline=None, max_examples=25, derandomize=True, database=None)  # make mutants
 settings.load_profile("tests")

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 
 from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, builds, built, changed, searched
 
+from rankpipe import ColBERT, Lucene, SparseIndex
 from rankpipe.data import Query
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve.late import ColBERT
-from rankpipe.retrieve.lucene import Lucene
-from rankpipe.retrieve.sparse import SparseIndex
 
 TOKENS_MOST = 100_000  # documents; of more, their tokens' vectors take too much of a disk
 
