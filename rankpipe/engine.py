@@ -255,13 +255,7 @@ def connected(address: str | None, timeout_s: float = 60) -> Any:
 class Failure(NamedTuple):
     """An error that was raised in a worker."""
 
-    kind: type[RankpipeError]
-    said: str
-
-    @property
-    def error(self) -> RankpipeError:
-        """The same error here."""
-        return self.kind.__new__(self.kind, self.said)
+    error: RankpipeError
 
 
 def answered(ask: Callable[[], O]) -> O | Failure:
@@ -269,4 +263,4 @@ def answered(ask: Callable[[], O]) -> O | Failure:
     try:
         return ask()
     except RankpipeError as error:
-        return Failure(type(error), str(error))
+        return Failure(error)

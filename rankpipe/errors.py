@@ -25,7 +25,16 @@ class RankpipeError(Exception):
     exit_code: ClassVar[int] = 1
 
 
-class CommandError(RankpipeError):
+class _Faulty(RankpipeError):
+    """One that is made of its faults, in another process, too."""
+
+    faults: list[str]
+
+    def __reduce__(self) -> tuple[type[Self], tuple[list[str]]]:
+        return type(self), (self.faults,)
+
+
+class CommandError(_Faulty):
     """The command line is wrong. ``faults`` holds every fault."""
 
     exit_code = 2
@@ -35,7 +44,7 @@ class CommandError(RankpipeError):
         super().__init__(_listed(self.faults, "in the command line") if len(self.faults) > 1 else self.faults[0])
 
 
-class RecipeError(RankpipeError):
+class RecipeError(_Faulty):
     """A recipe cannot be built. ``faults`` holds every fault, each with its place."""
 
     exit_code = 3

@@ -14,6 +14,7 @@ from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
+from rankpipe.progress import notice
 from rankpipe.retrieve import approximate, embed
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
@@ -286,14 +287,23 @@ class Dense(Encoded[Encoder]):
 
 
 def _index(draft: Part, recipe: dict[str, Any]) -> None:
-    """Have FAISS index a segment, if it is one for FAISS."""
+    """Have FAISS index a segment, if it is one for FAISS: a large one, and the first of a build by a named factory,
+    which tells at once what this cannot make. What it cannot make later is searched exactly.
+    """
     large = draft.facts["documents"] >= LEAST
-    wanted = approximate.asked_for(recipe) and (large or (draft.first and recipe["factory"] != "exact"))
+    named = draft.first and not draft.number and recipe["factory"] != "exact"
+    wanted = approximate.asked_for(recipe) and (large or named)
     told = draft.folder / "faiss.json"
     if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
         field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
         how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
-        approximate.build(field, draft.folder, **how, memory=draft.memory)
-        seal(draft, "faiss.index", "faiss.json")
-    if wanted:
+        try:
+            approximate.build(field, draft.folder, **how, memory=draft.memory)
+        except RecipeError as error:
+            if named:
+                raise
+            notice(f"{error.faults[0]}; they are searched exactly")
+        else:
+            seal(draft, "faiss.index", "faiss.json")
+    if told.exists():
         draft.facts |= json.loads(told.read_text("utf-8"))

@@ -55,6 +55,11 @@ class Part(Draft):
     share: int = 2  # one part in so many of the memory may grow with the documents
 
     @property
+    def number(self) -> int:
+        """Among the segments of its index, as they come."""
+        return int(self.folder.name)
+
+    @property
     def most(self) -> int:
         """Bytes that may grow with the documents: half, for the end of the work takes as much again; of what FAISS
         indexes a quarter (:data:`rankpipe.retrieve.approximate.SHARE`).
@@ -106,11 +111,14 @@ Portion = tuple[Part, Iterator[Doc]]  # a segment, and the documents that are fo
 
 
 @contextmanager
-def new_part(draft: Draft, home: Path, *, first: bool = False, memory: int = ANY) -> Iterator[Part]:
-    """A new segment in a draft, or the one that an interrupted build was making; its facts, kept in it, complete it."""
+def new_part(draft: Draft, home: Path, *, first: bool = False, memory: int = ANY, number: int = 0) -> Iterator[Part]:
+    """A new segment in a draft, or the one that an interrupted build was making; its facts, kept in it, complete it.
+
+    :param number: of the segment, if there is none before it.
+    """
     there = folders(draft.folder)
     if not there or (there[-1] / "facts.json").exists():
-        number = int(there[-1].name) + 1 if there else 0
+        number = int(there[-1].name) + 1 if there else number
         there.append(draft.folder / f"{number:06}")
         there[-1].mkdir()
     made = Part(there[-1], home=home, first=first, memory=memory)

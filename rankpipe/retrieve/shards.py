@@ -112,7 +112,7 @@ class Make:
         number, docs = job
         aside = self.folder / TRIED / uuid4().hex
         aside.mkdir(parents=True)
-        with new_part(Draft(aside), self.folder, first=True, memory=self.memory) as made:
+        with new_part(Draft(aside), self.folder, first=True, memory=self.memory, number=number) as made:
             made.known = self.older
             self.kind.fill(self.cut.split(docs) if self.cut else docs, made, self.recipe)
         place = self.folder / f"{number:06}"

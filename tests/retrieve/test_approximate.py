@@ -15,11 +15,13 @@ from rankpipe import to_run
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingExtra, RecipeError
+from rankpipe.progress import listening
 from rankpipe.retrieve import approximate, dense, living
 from rankpipe.retrieve.approximate import Faiss, build, gpu
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.nearest import Exact, Field
 from rankpipe.retrieve.shards import Search
+from tests.heard import Heard
 from tests.retrieve.fields import drawn, field
 from tests.retrieve.test_dense import FAKE, checksums, collection, ranked
 
@@ -186,6 +188,25 @@ def test_small_segments_are_searched_exactly(
     index.delete(gone)
     assert not {*gone} & {doc for doc, _ in ranked(index.search("w1 w2"))}
     assert len(index.search("w1 w2").hits) == 10
+
+
+def test_what_is_too_little_for_a_factory_is_searched_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left over at the end of a long build, or comes later; only a first segment can be too small at once."""
+    monkeypatch.setattr(dense, "LEAST", 20)
+    monkeypatch.setattr(Dense, "portion", 200)
+    monkeypatch.setattr(Dense, "_settled", lambda self: self)  # memory allows one segment
+    options: dict[str, Any] = {"model": FAKE + "Drawn", "factory": "IVF32,Flat"}
+    heard = Heard()
+    with listening(heard):
+        index = Dense.build(collection(430), tmp_path / "index", **options)
+        index.add([Doc(f"new-{d.id}", d.text) for d in collection(25, seed=1).docs()])
+    assert indexed(index) == [True, True, False, False]
+    assert [said.rpartition("; ")[2] for said in heard.notices] == ["they are searched exactly"] * 2
+    exact = Dense.build(Dataset.of([*index.documents()]), tmp_path / "exact", model=FAKE + "Drawn")
+    index = Dense(tmp_path / "index", 500, nprobe=32)
+    assert ranked(index.search("w1 w2")) == ranked(Dense(exact.folder, 500).search("w1 w2"))
+    with pytest.raises(RecipeError, match="IVF32"):
+        Dense.build(collection(30), tmp_path / "small", **options)
 
 
 def test_a_killed_build_makes_no_index_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
