@@ -52,7 +52,8 @@ bench-rankllm: .venv-rankllm/.made
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
 bench-index: .venv-java/.made .venv-milvus/.made
-	.venv-milvus/bin/python eval/bench/index.py --pyserini .venv-java/bin/python --picture docs/index.svg
+	.venv-milvus/bin/python eval/bench/index.py --kinds index vectors --pyserini .venv-java/bin/python
+	.venv-java/bin/python eval/bench/index.py --kinds others --picture docs/index.svg
 	$(BIN)/rankpipe tables docs/benchmarks.md
 
 bench-train: .venv-train/.made

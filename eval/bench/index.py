@@ -68,16 +68,17 @@ def filed(into: Path) -> dict[str, list[Row]]:
 
 
 def drawn(results: Mapping[str, Sequence[Row]]) -> str:
-    """Seconds of every operation of ours over the documents."""
-    lines: dict[str, list[tuple[float, float]]] = {}
+    """Seconds of every operation of ours over the documents, kind by kind."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for name, rows in results.items():
         for row in rows:
             if told := _operation(name.partition("-")[2], row):
-                lines.setdefault(f"{row['kind']}: {told[0]}", []).append((row["documents"], told[1]))
-    series = [svg.Series(name, points) for name, points in lines.items()]
-    points = [point for one in series for point in one.points]
-    x = svg.spread([n for n, _ in points], "documents")
-    return picture.lines(series, x, svg.spread([s for _, s in points], "seconds"), "what indexes cost")
+                operation, seconds = told
+                found.setdefault(row["kind"], {}).setdefault(operation, []).append((row["documents"], seconds))
+    points = [point for lines in found.values() for line in lines.values() for point in line]
+    titled = {kind: [svg.Series(name, line) for name, line in lines.items()] for kind, lines in found.items()}
+    x, y = svg.spread([n for n, _ in points], "documents"), svg.spread([s for _, s in points], "seconds")
+    return picture.panels(titled, x, y, "what indexes cost")
 
 
 def _operation(table: str, row: Row) -> tuple[str, float] | None:
