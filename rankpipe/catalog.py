@@ -23,7 +23,7 @@ class Entry:
 
 CATALOG: dict[str, Entry] = {
     # retrieve
-    "bm25": Entry("rankpipe.retrieve.bm25:BM25", "BM25 over words (bm25s); no Java"),
+    "bm25": Entry("rankpipe.retrieve.bm25:BM25", "BM25 over words, in an index that lives; no Java"),
     "lucene": Entry("rankpipe.retrieve.lucene:Lucene", "BM25, RM3 and fields by Lucene (Anserini)", extra="java"),
     "anserini": Entry("rankpipe.retrieve.anserini:Anserini", "Anserini's indexes, prebuilt ones by name", extra="java"),
     "dense": Entry("rankpipe.retrieve.dense:Dense", "exact or FAISS search over sentence embeddings"),

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rankpipe import builds, seen
@@ -31,6 +32,7 @@ Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
 SHOWN = 3  # faults of files
 TEXTS = "docs.jsonl"  # where an index of segments keeps its documents
+SPARE = ".manifest.json"  # a copy of the manifest, in the build that it names
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
@@ -158,7 +160,11 @@ class _Known:
         :param sums: of its files, as far as they are known already.
         """
         work, made = draft.folder, folder / "made"
-        files = {str(p.relative_to(work)): p for p in sorted(work.rglob("*")) if p.is_file() and p.name != builds.SUMS}
+        files = {
+            str(p.relative_to(work)): p
+            for p in sorted(work.rglob("*"))
+            if p.is_file() and p.name not in (builds.SUMS, SPARE)
+        }
         fresh = [p for n, p in files.items() if n not in sums]
         with working(f"checksums of {folder}"):
             sums = {n: sums.get(n) or (p.stat().st_size, sha256(p)) for n, p in files.items()}
@@ -170,12 +176,15 @@ class _Known:
             "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
         }  # fmt: skip
         plain = json.loads(json.dumps(manifest, default=str))
-        for path in (*fresh, *(p for p in work.rglob("*") if p.is_dir()), work):
+        told = {**plain, "checksum": digest(plain)}
+        text = json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False)
+        (work / SPARE).write_text(text, "utf-8")
+        for path in (*fresh, work / SPARE, *(p for p in work.rglob("*") if p.is_dir()), work):
             fsync(path)
         os.rename(work, made / build)
         fsync(made)
         with write(folder / "manifest.json") as f:
-            json.dump({**plain, "checksum": digest(plain)}, f, indent=1, sort_keys=True, ensure_ascii=False)
+            f.write(text)
         for noted in (made / build).rglob(builds.SUMS):
             noted.unlink()
         seen.note(folder, {made / build / name: known for name, known in sums.items()})
@@ -190,7 +199,7 @@ def read_manifest(folder: Path) -> Manifest:
     folder = Path(folder)  # a text will do
     path = folder / "manifest.json"
     if not path.exists() and any((folder / "made").glob("[!.]*")):
-        raise ArtefactError(f"{path} is missing, though something was built here; {cure(folder)}")
+        raise ArtefactError(f"{path} is missing, though something was built here; {_brought_back(folder)}")
     if not path.exists() and any((folder / "made").glob(".work-*")):
         raise ArtefactError(f"{folder}: a build of it has not come to its end; the same command again goes on")
     if not path.exists():
@@ -205,7 +214,7 @@ def read_manifest(folder: Path) -> Manifest:
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
     except (ValueError, TypeError, KeyError) as error:
-        raise ArtefactError(f"{path}: damaged manifest ({error}); {cure(folder)}") from None
+        raise ArtefactError(f"{path}: damaged manifest ({error}); {_brought_back(folder)}") from None
 
 
 def open_artefact(folder: Path, *, kind: str, format: int = 1, read: Callable[[str], bool] = bool) -> Manifest:
@@ -257,12 +266,20 @@ def cure(folder: Path, manifest: Manifest | None = None) -> str:
     made = manifest.facts.get("batches", 0) if manifest else 0
     again = several(made, "batch", "batches")
     then = f", then make its {again} of changes again, or bring back a copy" if made else ""
-    if made and manifest and any(path.name == TEXTS for path in manifest.paths):
-        then += f"; what documents it has may be whole: rankpipe index export {folder} --out FILE"
+    if manifest and any(path.name == TEXTS for path in manifest.paths):
+        then += f"; what documents it has may be whole: rankpipe index export {quote(str(folder))} --out FILE"
     if (folder / "recipe.yaml").exists():
         verb = MADE_BY.get(manifest.kind if manifest else "", "index build")
-        return f"build it again with: rankpipe {verb} {folder} --force{then}"
+        return f"build it again with: rankpipe {verb} {quote(str(folder))} --force{then}"
     return f"build it again from its documents{then}"
+
+
+def _brought_back(folder: Path) -> str:
+    """How to get a manifest back: its copy, if there is no doubt which build it was of."""
+    found = [spare for made in (folder / "made").glob("[!.]*") if (spare := made / SPARE).exists()]
+    if len(found) == 1:
+        return f"bring back its copy: cp {quote(str(found[0]))} {quote(str(folder / 'manifest.json'))}"
+    return f"{cure(folder)}; what was changed since it was built, if anything, is lost with it"
 
 
 def _named(folder: Path) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -404,6 +405,6 @@ def test_what_is_said_of_files_that_are_gone(tmp_path: Path) -> None:
         (made.path / f"{i}").unlink()
     with pytest.raises(ArtefactError, match=r"2 is missing; and 2 more; build it again"):
         open_artefact(tmp_path / "it", kind="x")
-    made.path.rmdir()
+    shutil.rmtree(made.path)
     with pytest.raises(ArtefactError, match=r"it: made/\S+ is gone, with all that the manifest names; build it again"):
         open_artefact(tmp_path / "it", kind="x")

@@ -24,6 +24,7 @@ T = TypeVar("T")
 Row = dict[str, Any]  # flat: text, numbers, yes or no
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+DATA = Path(os.environ.get("RANKPIPE_DATA") or ROOT.parent / "shared" / "data")
 OUR_CODE = {**os.environ, "PYTHONPATH": str(ROOT)}  # the environment in which another interpreter can import rankpipe
 
 

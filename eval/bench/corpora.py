@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 
+from common import DATA
+
 from rankpipe import Query, open_dataset
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.records import Jsonl
 
-DATA = Path(os.environ["RANKPIPE_DATA"])
 ASKED = ("scifact", "nfcorpus", "hotpotqa-500")
 QUERIES = 300  # of all
 EDITED = 10  # every so-manieth word

@@ -9,14 +9,13 @@ transformers gives to the two tokens (or labels) at which the engines part.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from common import HERE, Row, file
+from common import DATA, HERE, Row, file
 
 from rankpipe.data import Ranking
 from rankpipe.datasets import open_dataset, rankings
@@ -42,7 +41,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--into", type=Path, default=HERE, help="where the result is filed")
     told = parser.parse_args()
-    given = windows(Path(os.environ["RANKPIPE_DATA"]), told.windows)
+    given = windows(DATA, told.windows)
     rows = []
     for dtype in told.dtypes:
         engines = {"hf": HF("smollm2", dtype=dtype, context=CONTEXT), "vllm": VLLM(dtype=dtype, context=CONTEXT)}

@@ -24,6 +24,7 @@ from index_others import others
 from index_rows import KS, ONE, OURS, Rows
 from index_vectors import vectors
 from index_words import words
+from quick import Quick
 
 from rankpipe.datasets import Dataset
 from rankpipe.measure import svg
@@ -51,7 +52,7 @@ def main() -> None:
         "others": lambda data, scratch: others(data, queries, scratch, told.times),
     }
     for part, size in product(told.kinds, told.sizes):
-        with TemporaryDirectory() as scratch:
+        with TemporaryDirectory() as scratch, Quick.counted():
             for name, row in parts[part](corpora.collection(Path(scratch), size), Path(scratch)):
                 results.setdefault(f"{part}-{name}", []).append({"documents": size, **row})
                 print(size, name, *row.values(), flush=True)

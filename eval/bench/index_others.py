@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, builds, built, changed, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, SINGLE, Rows, builds, built, changed, found, recall, searched
 
 from rankpipe import ColBERT, Lucene, SparseIndex
 from rankpipe.data import Query
@@ -44,9 +44,16 @@ def others(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) -
     for made, told, knobs in kinds(documents):
         build = partial(made.build, data, **told)
         ours, less = scratch / made.kind, scratch / f"bounded-{made.kind}"
-        rows = {OURS: built(partial(build, ours), ours), BOUNDED: built(partial(build, less, memory=MEMORY), less)}
+        rows = {
+            OURS: built(partial(build, ours), ours, partial(found, made, ours, queries, **knobs)),
+            BOUNDED: built(partial(build, less, memory=MEMORY), less, partial(found, made, less, queries, **knobs)),
+        }
         yield from builds(made.kind, rows, documents)
         own = {k: made(ours, k, **knobs) for k in KS}
+        some, exact = queries[:SINGLE], made(ours, KS[0])
+        measured = {"recall_at_10": recall(own[KS[0]].run(some), exact.run(some)) if knobs else None}
         for k in KS:
-            yield from searched(made.kind, {OURS: lambda asked, k, own=own: own[k].run(asked)}, queries, k, times)
+            searches = {OURS: lambda asked, k, own=own: own[k].run(asked)}
+            for name, row in searched(made.kind, searches, queries, k, times):
+                yield name, row | measured
         yield from changed(made.kind, own[KS[0]], rows[OURS]["seconds"])

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from statistics import mean
 from time import perf_counter
 from typing import Any
 
 import corpora
 from common import Row, Runner, Timed, alone, clocked, peak_mb, race, weight
 
-from rankpipe.data import Doc, Query
+from rankpipe.data import Doc, Query, Ranking
 from rankpipe.retrieve.index import Index
 
 OURS, MEMORY = "rankpipe", "1GB"
@@ -25,10 +26,26 @@ Search = Callable[[Sequence[Query], int], Any]  # for so many hits each
 Rows = Iterator[tuple[str, Row]]  # each with the name of its table
 
 
-def built(work: Callable[[], Any], folder: Path) -> Row:
-    """What a build takes, in a process of its own."""
+def built(work: Callable[[], Any], folder: Path, search: Callable[[], Any]) -> Row:
+    """What a build takes, and the memory of opening and searching it, each in a process of its own."""
     seconds, peak = alone(_built, work)
-    return {"seconds": seconds, "bytes": weight(folder), "peak_mb": peak}
+    _, searching = alone(_built, search)
+    return {"seconds": seconds, "bytes": weight(folder), "peak_mb": peak, "search_peak_mb": searching}
+
+
+def found(kind: type[Index], folder: Path, queries: Sequence[Query], k: int = max(KS), **knobs: Any) -> Any:
+    """All that an index finds, from its folder."""
+    return kind(folder, k, **knobs).run(queries)
+
+
+def recall(found: Sequence[Ranking], truth: Sequence[Ranking]) -> float:
+    """The share of the hits that were to be found."""
+    return round(mean(_shared(a, b) for a, b in zip(found, truth, strict=True)), 4)
+
+
+def _shared(found: Ranking, truth: Ranking) -> float:
+    nearest = {h.doc.id for h in truth.hits}
+    return len(nearest & {h.doc.id for h in found.hits}) / len(nearest) if nearest else 1.0
 
 
 def _built(work: Callable[[], Any]) -> tuple[float, int]:
@@ -44,7 +61,8 @@ def builds(kind: str, made: Mapping[str, Row], documents: int) -> Rows:
         yield "build", {
             "kind": kind, "system": name, "seconds": round(row["seconds"], 2),
             "docs_a_second": round(documents / row["seconds"]), "ours_to_it": round(base / row["seconds"], 3),
-            "peak_mb": row["peak_mb"], "bytes_each": round(row["bytes"] / documents),
+            "peak_mb": row["peak_mb"], "search_peak_mb": row.get("search_peak_mb"),
+            "bytes_each": round(row["bytes"] / documents),
         }  # fmt: skip
 
 

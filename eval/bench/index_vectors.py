@@ -9,10 +9,9 @@ from importlib.util import find_spec
 from itertools import islice
 from math import log2, sqrt
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, found, recall, searched
 from quick import Vectors
 
 from rankpipe import Dense, Ranking
@@ -37,12 +36,15 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
         told: dict[str, Any] = {} if kind == "exact" else {"factory": factory, "recall": RECALL}
         less = scratch / f"bounded-{kind}"
         made = {
-            OURS: built(partial(_ours, data, ours, told), ours),
-            BOUNDED: built(partial(_ours, data, less, told | {"memory": MEMORY}), less),
-            FAISS: built(partial(_faiss, data, theirs, factory), theirs),
+            OURS: built(partial(_ours, data, ours, told), ours, partial(found, Dense, ours, queries)),
+            BOUNDED: built(
+                partial(_ours, data, less, told | {"memory": MEMORY}), less, partial(found, Dense, less, queries)
+            ),
+            FAISS: built(partial(_faiss, data, theirs, factory), theirs, partial(_faiss_found, theirs, queries)),
         }
         if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:
-            made[MILVUS] = built(partial(_milvus, data, scratch / "milvus"), scratch / "milvus")
+            at = scratch / "milvus"
+            made[MILVUS] = built(partial(_milvus, data, at), at, partial(_milvus_found, at, queries))
         yield from builds(kind, made, documents)
         knobs = _turned(ours, queries, truth)
         own = {k: Dense(ours, k, **knobs) for k in KS}
@@ -50,9 +52,9 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
         searches[FAISS] = _FaissAlone(theirs, knobs).search
         if milvus:
             searches[MILVUS] = _MilvusAlone(scratch / "milvus").search
-        found = own[KS[0]].run(queries)
-        truth = truth or found
-        measured = {"recall_at_10": _recall(found, truth), "turned_to": ", ".join(f"{k} {v}" for k, v in knobs.items())}
+        hits = own[KS[0]].run(queries)
+        truth = truth or hits
+        measured = {"recall_at_10": recall(hits, truth), "turned_to": ", ".join(f"{k} {v}" for k, v in knobs.items())}
         for k in KS:
             for name, row in searched(kind, searches, queries, k, times):
                 yield name, row | (measured if row["system"] == OURS else {})
@@ -71,19 +73,9 @@ def _turned(folder: Path, queries: Sequence[Query], truth: Sequence[Ranking]) ->
     """
     facts = Dense(folder).manifest.facts
     knobs = {knob: int(facts[knob]) for knob in KNOBS if knob in facts}
-    while knobs and _recall(Dense(folder, KS[0], **knobs).run(queries), truth) < RECALL:
+    while knobs and recall(Dense(folder, KS[0], **knobs).run(queries), truth) < RECALL:
         knobs = {knob: 2 * value for knob, value in knobs.items()}
     return knobs
-
-
-def _recall(found: Sequence[Ranking], truth: Sequence[Ranking]) -> float:
-    """The share of the exact hits that was found."""
-    return round(mean(_shared(a, b) for a, b in zip(found, truth, strict=True)), 4)
-
-
-def _shared(found: Ranking, truth: Ranking) -> float:
-    nearest = {h.doc.id for h in truth.hits}
-    return len(nearest & {h.doc.id for h in found.hits}) / len(nearest)
 
 
 def _ours(data: Dataset, folder: Path, told: dict[str, Any]) -> None:
@@ -133,6 +125,10 @@ class _FaissAlone:
         return self.index.search(self.encoder.encode_queries([q.text for q in queries]), k)
 
 
+def _faiss_found(folder: Path, queries: Sequence[Query]) -> Any:
+    return _FaissAlone(folder, {}).search(queries, max(KS))
+
+
 class _MilvusAlone:
     """Hits with ids, from a file of Milvus Lite."""
 
@@ -150,6 +146,10 @@ class _MilvusAlone:
         how: dict[str, Any] = {"limit": k, "search_params": {"metric_type": "IP"}, "output_fields": ["id"]}
         parts = (vectors[start : start + MESSAGE] for start in range(0, len(vectors), MESSAGE))
         return [hits for part in parts for hits in self.client.search("docs", data=part, **how)]
+
+
+def _milvus_found(folder: Path, queries: Sequence[Query]) -> Any:
+    return _MilvusAlone(folder).search(queries, max(KS))
 
 
 def _milvus(data: Dataset, folder: Path) -> None:

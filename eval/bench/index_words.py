@@ -9,7 +9,7 @@ from typing import Any
 
 import rivals
 from common import Runner, weight
-from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, found, searched
 
 from rankpipe import BM25
 from rankpipe.data import Query
@@ -20,17 +20,22 @@ def _lucene(lucene: rivals.Pyserini | None, k: int, singly: int) -> Mapping[str,
     return lucene.runners("search", k, singly) if lucene else {}
 
 
+def _bm25s_found(folder: Path, queries: Sequence[Query], *, texts: bool) -> Any:
+    return rivals.bm25s_search(rivals.bm25s_load(folder, texts=texts), queries, max(KS))
+
+
 def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path | None, times: int) -> Rows:
     """BM25, beside bm25s as it is (two arrays are found) and with its documents, and Pyserini."""
     assert data.corpus
     corpus, ours = data.corpus.path, scratch / "bm25"
-    bare, whole = scratch / "bm25s", scratch / "bm25s-texts"
+    less, bare, whole = scratch / "bounded", scratch / "bm25s", scratch / "bm25s-texts"
     made = {
-        OURS: built(partial(BM25.build, data, ours), ours),
-        BOUNDED: built(partial(BM25.build, data, scratch / "bounded", memory=MEMORY), scratch / "bounded"),
-        "bm25s, arrays": built(partial(rivals.bm25s_saved, corpus, bare, texts=False), bare),
-        "bm25s, texts": built(partial(rivals.bm25s_saved, corpus, whole, texts=True), whole),
+        OURS: built(partial(BM25.build, data, ours), ours, partial(found, BM25, ours, queries)),
+        BOUNDED: built(partial(BM25.build, data, less, memory=MEMORY), less, partial(found, BM25, less, queries)),
     }
+    for name, folder, texts in (("bm25s, arrays", bare, False), ("bm25s, texts", whole, True)):
+        build = partial(rivals.bm25s_saved, corpus, folder, texts=texts)
+        made[name] = built(build, folder, partial(_bm25s_found, folder, queries, texts=texts))
     with rivals.pyserini(python, scratch / "corpus", queries, scratch) as lucene:
         if lucene:
             for name, build in lucene.runners("index").items():
@@ -38,12 +43,12 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
                 [folder] = scratch.glob(f"lucene-{name.split()[-1]}-*")
                 made[name] = {"seconds": seconds, "bytes": weight(folder), "peak_mb": lucene.peak_mb}
         yield from builds("bm25", made, data.corpus.count)
-        arrays, texts = rivals.bm25s_load(bare, texts=False), rivals.bm25s_load(whole, texts=True)
+        arrays, whole_texts = rivals.bm25s_load(bare, texts=False), rivals.bm25s_load(whole, texts=True)
         own = {k: BM25(ours, k) for k in KS}
         searches: dict[str, Search] = {
             OURS: lambda asked, k: own[k].run(asked),
             "bm25s, arrays": lambda asked, k: rivals.bm25s_search(arrays, asked, k),
-            "bm25s, texts": lambda asked, k: rivals.bm25s_search(texts, asked, k),
+            "bm25s, texts": lambda asked, k: rivals.bm25s_search(whole_texts, asked, k),
         }
         for k in KS:
             yield from searched("bm25", searches, queries, k, times, partial(_lucene, lucene, k))

@@ -5,10 +5,14 @@ All are made of a model's input embeddings and of how rare its tokens are, so th
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import corpora
@@ -24,6 +28,7 @@ MODEL = "minilm"
 SEEN = 5_000  # documents whose words are counted
 TOKENS = 256  # of a text that are read
 WIDTH = 96  # of a token's vector, as colbert-small publishes it
+KEPT = "QUICK_KEPT"  # a variable of the environment: the folder where what takes long to count is kept
 
 
 class Quick:
@@ -46,15 +51,20 @@ class Quick:
     @cached_property
     def _embeddings(self) -> NDArray[np.float32]:
         """Of each token, (tokens, dimension)."""
-        from safetensors.numpy import load_file
+        from safetensors import safe_open
 
-        made: NDArray[np.float32] = load_file(weights.resolve(MODEL) / "model.safetensors")[
-            "embeddings.word_embeddings.weight"
-        ]
+        with safe_open(weights.resolve(MODEL) / "model.safetensors", "numpy") as f:
+            made: NDArray[np.float32] = f.get_tensor("embeddings.word_embeddings.weight")
         return made
 
     @cached_property
     def _weights(self) -> NDArray[np.float32]:
+        if (kept := Path(os.environ[KEPT], "weights.npy")).exists():
+            return np.asarray(np.load(kept), np.float32)
+        np.save(kept, made := self._counted())
+        return made
+
+    def _counted(self) -> NDArray[np.float32]:
         """Rare tokens count more (SIF, Arora et al. 2017, a = 0.001, without the common component), (tokens,)."""
         seen = Counter(i for e in self._read([*islice(corpora.texts(), SEEN)], special=True) for i in e.ids)
         times = np.array([seen[i] for i in range(len(self._embeddings))], np.float32)
@@ -64,6 +74,15 @@ class Quick:
     def identity(self) -> str:
         """The model's weights, and how they are used."""
         return f"{weights.identity(weights.resolve(MODEL))} {self.name} {self.a}"
+
+    @classmethod
+    @contextmanager
+    def counted(cls) -> Iterator[None]:
+        """Inside, also in processes begun there, tokens have been counted: building does not."""
+        with TemporaryDirectory() as kept:
+            os.environ[KEPT] = kept
+            assert len(cls()._weights)
+            yield
 
     def _read(self, texts: Sequence[str], special: bool = False) -> Any:
         return self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=special)

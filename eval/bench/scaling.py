@@ -24,7 +24,7 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from common import HERE, Row, alone, file, peak_mb, weight
+from common import DATA, HERE, Row, alone, file, peak_mb, weight
 
 from rankpipe import BM25, Query, open_dataset
 from rankpipe.catalog import find
@@ -40,7 +40,6 @@ from rankpipe.retrieve.words import Words
 from rankpipe.store import Data, publish
 
 Work = Callable[[], int]  # how many documents or queries were done
-DATA = Path(os.environ["RANKPIPE_DATA"])
 MODEL = "bge-small"
 KINDS: dict[str, dict[str, Any]] = {
     "bm25": {"use": "bm25"},

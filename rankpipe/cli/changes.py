@@ -73,6 +73,9 @@ def compact(folder: Folder) -> None:
 def export(
     folder: Folder,
     out: Annotated[Path, typer.Option("--out", "-o", help="The .jsonl or .jsonl.gz to write, in BEIR's layout.")],
+    force: Annotated[  # noqa: ARG001  guard.py reads it
+        bool, typer.Option("--force", help="Replace a file of documents, such as the last export.")
+    ] = False,
 ) -> None:
     """Write the documents of an index as a corpus that it could be built from; of a damaged one, if they are whole.
 
@@ -84,19 +87,19 @@ def export(
     from rankpipe.progress import track
     from rankpipe.retrieve.docs import line_of
 
-    if out.suffix not in ("", ".jsonl") and not out.name.endswith(".jsonl.gz"):
+    if out.suffix != ".jsonl" and not out.name.endswith(".jsonl.gz"):
         raise CommandError([f"--out {out}: a corpus is a .jsonl or a .jsonl.gz"])
-    documents, count = _documents(folder)
+    documents, count, damage = _documents(folder)
     gz, written = out.suffix == ".gz", 0
     with write(out, "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if gz else nullcontext(file) as f:
         for written, doc in enumerate(track(documents, f"export {folder}", count), 1):
             f.write(line_of(doc, written))
-    told = {"index": str(folder), "documents": written, "out": str(out)}
+    told = {"index": str(folder), "documents": written, "out": str(out), "damage": damage}
     show.emit(told, lambda: show.out.print(f"{several(written, 'document')}: {out}", highlight=False))
 
 
-def _documents(folder: Path) -> tuple[Iterator[Doc], int | None]:
-    """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too."""
+def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
+    """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too, with what is wrong with it."""
     from rankpipe.retrieve.rescue import rescued
 
     try:
@@ -106,9 +109,9 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None]:
             documents = rescued(folder)
         except ArtefactError as worse:
             raise error from worse
-        show.warn(f"{error}\nIts documents are whole: they are written.")
-        return documents, None
-    return living.documents(), len(living)
+        show.warn(f"{error}\nThe files that its documents are in are whole, and are exported.")
+        return documents, None, str(error)
+    return living.documents(), len(living), ""
 
 
 def _docs(folder: Path, data: str) -> Iterator[Doc]:

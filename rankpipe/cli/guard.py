@@ -43,7 +43,7 @@ def spelled() -> Iterator[None]:
     try:
         yield
     except RecipeError as error:
-        raise CommandError(getattr(error, "faults", [str(error)])) from error  # a worker's has none
+        raise CommandError(error.faults) from error
 
 
 def _flat(arguments: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -68,10 +68,10 @@ def _refuse_inputs(options: Mapping[str, Any]) -> None:
             raise CommandError([f"--{name} {out}: this command reads it; name another place"])
         if any((above / "manifest.json").is_file() and (above / "made").is_dir() for above in out.absolute().parents):
             raise CommandError([f"--{name} {out}: lies in a folder that was built; name another place"])
-        if out.is_file() and not _written_by_commands(out):
-            raise CommandError(
-                [f"--{name} {out}: holds something else, such as documents; move it away, or name another place"]
-            )
+        if out.is_file() and not options.get("force") and not _written_by_commands(out):
+            cure = "replace it with --force" if "force" in options else "move it away"
+            fault = f"--{name} {out}: holds something else, such as documents; {cure}, or name another place"
+            raise CommandError([fault])
 
 
 def _written_by_commands(path: Path) -> bool:

@@ -91,7 +91,7 @@ def search(
     retriever = opened[0]
     if how.others:
         _compare(opened)
-        retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), k=k)
+        retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), depth=depth, k=k)
     if where is not None:
         retriever = retriever.filtered(where)
         _warn(opened, lambda index: index.told(where))

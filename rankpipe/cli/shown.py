@@ -29,7 +29,7 @@ FIRST_S, EVERY_S = 10.0, 30.0  # off a terminal: when the first line comes, and 
 
 def screen(*, stderr: bool) -> Console:
     """As wide as the terminal; a log has lines of 120 letters."""
-    return Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120)
+    return Console(stderr=stderr, width=None if Console(stderr=stderr).is_terminal else 120, emoji=False)
 
 
 class Shown:

@@ -191,8 +191,14 @@ class Index(Retriever):
 
     @staticmethod
     def _named(ids: Iterable[str]) -> list[str]:
-        """Each id once, in their order; one alone is one id."""
-        return [ids] if isinstance(ids, str) else [*dict.fromkeys(ids)]
+        """Each id once, in their order; one alone is one id.
+
+        :raises DataError: If one is no text.
+        """
+        named = [ids] if isinstance(ids, str) else [*dict.fromkeys(ids)]
+        for odd in (id for id in named if not isinstance(id, str)):
+            raise DataError(f"the id {odd!r} is a {type(odd).__name__}, expected a str; nothing was deleted")
+        return named
 
     def _there(self, there: Sequence[str], documents: int) -> DataError:
         """The refusal to add documents of which some are there."""

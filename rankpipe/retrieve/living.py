@@ -238,7 +238,8 @@ class Living(Index):
             self._tidy(draft)
         self.refresh()
         if docs is None:
-            return Change(deleted=len(there), absent=tuple(i for i in doomed if i not in set(there)))
+            deleted = {*there}
+            return Change(deleted=len(there), absent=tuple(i for i in doomed if i not in deleted))
         return Change(added=fresh - len(there), replaced=len(there))
 
     @classmethod

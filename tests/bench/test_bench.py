@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 BENCH = Path(__file__).parents[2] / "eval" / "bench"
-PROGRAMS = ("differences", "encode", "install", "layers", "listwise", "mutants", "plans", "scifact", "startup", "train")
+PROGRAMS = (
+    "differences", "encode", "engines", "index", "install", "layers", "listwise", "mutants", "plans", "scaling",
+    "scifact", "startup", "train",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

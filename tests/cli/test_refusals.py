@@ -334,7 +334,11 @@ def test_documents_and_queries_are_not_written_over(rankpipe: Rankpipe) -> None:
     assert "lies in a folder that was built" in inside
     for words in (("index", "export", "words"), ("search", "words", "--data", "mine")):
         assert "or /dev/stdout" in refused(rankpipe, *words, "--out", "-", code=2)
-    assert "a corpus is a .jsonl" in refused(rankpipe, "index", "export", "words", "--out", "x.parquet", code=2)
+    for name in ("x.parquet", "x"):
+        assert "a corpus is a .jsonl" in refused(rankpipe, "index", "export", "words", "--out", name, code=2)
+    rankpipe("index", "export", "words", "--out", "x.jsonl")
+    assert "replace it with --force" in refused(rankpipe, "index", "export", "words", "--out", "x.jsonl", code=2)
+    rankpipe("index", "export", "words", "--out", "x.jsonl", "--force")
 
 
 def test_what_was_changed_is_not_built_over_even_if_its_manifest_is_damaged(rankpipe: Rankpipe) -> None:
@@ -351,6 +355,18 @@ def test_an_exported_corpus_may_be_packed(rankpipe: Rankpipe) -> None:
     rankpipe("index", "export", "words", "--out", "out.jsonl")
     assert gzip.decompress(Path("out.jsonl.gz").read_bytes()) == Path("out.jsonl").read_bytes()
     rankpipe("index", "build", "again", "--data", "out.jsonl.gz")
+
+
+def test_ids_are_no_emoji(rankpipe: Rankpipe) -> None:
+    assert ":tea:" in rankpipe("index", "delete", "words", ":tea:").stderr
+
+
+def test_fused_indexes_give_as_many_hits_as_one(rankpipe: Rankpipe) -> None:
+    Path("many.jsonl").write_text("".join(f'{{"_id": "d{i}", "text": "tea {i}"}}\n' for i in range(1200)))
+    for name in ("one", "two"):
+        rankpipe("index", "build", name, "--data", "many.jsonl")
+    rankpipe("search", "one", "tea", "--with", "two", "-k", 1100, "--out", "a.trec")
+    assert len(Path("a.trec").read_text().splitlines()) == 1100
 
 
 def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:

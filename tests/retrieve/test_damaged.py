@@ -6,6 +6,9 @@ There is no log to write ahead: the manifest is the moment of change. The dead a
 import json
 import random
 import re
+import shutil
+import subprocess
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,6 +138,32 @@ def test_documents_come_out_of_their_passages(tmp_path: Path) -> None:
     assert [*Jsonl(tmp_path / "kept.jsonl").docs()] == [docs[0], *docs[2:]]
 
 
+def test_documents_of_an_earlier_format(tmp_path: Path) -> None:
+    """They lay where an index has its segments now."""
+    made = BM25.build(Dataset.of([Doc("a", "tea"), Doc("b", "wine")]), tmp_path / "index")
+    there, told = made.manifest.path, json.loads((tmp_path / "index" / "manifest.json").read_text())
+    for file in (there / "000000").iterdir():
+        file.rename(there / file.name)
+    files = {name.removeprefix("000000/"): known for name, known in told.pop("files").items()}
+    del told["checksum"]
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps({**told, "format": 1, "files": files}))
+    with pytest.raises(ArtefactError, match="format 1, this version reads 2"):
+        BM25(made.folder)
+    assert [doc.id for doc in rescued(made.folder)] == ["a", "b"]
+    told["facts"]["documents"] = 3
+    (tmp_path / "index" / "manifest.json").write_text(json.dumps({**told, "format": 1, "files": files}))
+    with pytest.raises(ArtefactError, match="2 documents were found, and the manifest says 3"):
+        deque(rescued(made.folder))
+
+
+def test_of_two_builds_no_manifest_is_brought_back(tmp_path: Path) -> None:
+    made = BM25.build(Dataset.of([Doc("a", "tea")]), tmp_path / "index")
+    shutil.copytree(made.manifest.path, made.manifest.path.with_name("other"))
+    (tmp_path / "index" / "manifest.json").unlink()
+    with pytest.raises(ArtefactError, match="what was changed since it was built, if anything, is lost with it"):
+        BM25(made.folder)
+
+
 def test_the_manifest(index: Index) -> None:
     """A bit of it anywhere: what it says is true, or it is not believed."""
     path = index.folder / "manifest.json"
@@ -150,8 +179,11 @@ def test_the_manifest(index: Index) -> None:
         with pytest.raises(ArtefactError) as refused:
             type(index)(index.folder)
         assert f"{path}{':' * (content is not None)} {said}" in str(refused.value)
-        assert str(refused.value).endswith(f"build it again with: rankpipe index build {index.folder} --force")
+        _, _, cure = str(refused.value).partition("bring back its copy: ")
         assert str(path) in verified(index)
+        subprocess.run(cure, shell=True, check=True)
+        assert path.read_bytes() == whole
+        path.unlink()
         path.write_bytes(whole)
     path.write_text(json.dumps({k: v for k, v in json.loads(whole).items() if k != "checksum"}))  # an earlier version's
     assert len(type(index)(index.folder)) == 37

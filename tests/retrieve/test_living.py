@@ -148,6 +148,8 @@ def test_a_failed_batch_changes_nothing(index: Index, tiny: Dataset) -> None:
         index.add(broken())
     with pytest.raises(DataError, match=r"the id 'x(#0)?' is there twice"):
         index.update([Doc("x", "1"), Doc("x", "2")])
+    with pytest.raises(DataError, match="the id 5 is a int, expected a str"):
+        index.delete(["a", 5])  # type: ignore[list-item]
     now = type(index)(index.folder)
     assert (listed(list(now(tiny.queries))), now.manifest.build) == (before, build)
     assert index.add([Doc("new", "fox")]) == Change(added=1)
