@@ -13,7 +13,7 @@ import typer
 from rankpipe.cli import options, show
 from rankpipe.cli.index import Folder, index
 from rankpipe.cli.search import opened_index, search
-from rankpipe.errors import ArtefactError, CommandError, DataError, several
+from rankpipe.errors import ArtefactError, CommandError, DataError, RankpipeError, several
 
 if TYPE_CHECKING:
     from rankpipe.data import Doc
@@ -104,7 +104,7 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
 
     try:
         living = _living(folder)
-    except ArtefactError as error:
+    except RankpipeError as error:  # also what it is searched with may be missing: a GPU
         try:
             documents = rescued(folder)
         except ArtefactError as worse:
