@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from rankpipe.disk import shown
-from rankpipe.errors import ArtefactError, DataError
+from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import notice
 
 SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
-AMENDED = ".work-amended"  # no build's name: none goes on from it
+CHANGED = "amended"  # what builds are called that changes have made of others
+AMENDED = f".work-{CHANGED}"  # no build's name: none goes on from it
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 
 
@@ -55,13 +56,14 @@ def take_up(folder: Path, work: Path, named: str) -> None:
 def working(work: Path, *, goes_on: bool = False) -> Iterator[None]:
     """A folder to work in, which is left behind after an error only for a build that goes on from it.
 
-    :param goes_on: whether one does; never after an error in the data, which another build would meet, too.
+    :param goes_on: whether one does; never after an error in the data or the recipe, which another build would meet,
+        too.
     """
     work.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException as error:
-        if not goes_on or isinstance(error, DataError) or not any(p.is_file() for p in work.rglob("*")):
+        if not goes_on or isinstance(error, DataError | RecipeError) or not any(p.is_file() for p in work.rglob("*")):
             shutil.rmtree(work, ignore_errors=True)
         with suppress(OSError):
             work.parent.rmdir()  # if there is nothing else

@@ -37,7 +37,10 @@ def damages(
         read = {path: not there and (among is None or path in among) for path, there in seen.items()}
         looks = ((path, *told, read[path]) for path, told in files.items())
         faults = [fault for look in looks if (fault := damage(*look))]
-    if not faults:
+    if faults:
+        with suppress(OSError):
+            _place(folder).unlink(missing_ok=True)  # whoever opens it reads all of it again, and sees them, too
+    else:
         note(folder, {path: told for path, told in files.items() if seen[path] or read[path]}, stamps)
     return faults
 

@@ -112,6 +112,8 @@ def refuse_other(folder: Path, kind: str, cure: str = "name another folder", dat
     try:
         there = read_manifest(folder)
     except ArtefactError:
+        if not _replaces.get() and any((folder / "made").glob(f"{builds.CHANGED}-*")):
+            raise  # what is there was changed, and would be lost
         return False
     if there.kind != kind and not _replaces.get():
         raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")

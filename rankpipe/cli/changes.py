@@ -66,7 +66,7 @@ def compact(folder: Folder) -> None:
 
     rankpipe index compact my-index
     """
-    _change(folder, lambda living: living.compact())
+    _change(folder, lambda living: living.compact(), compacts=True)
 
 
 @show.verb(index, "export")
@@ -100,17 +100,16 @@ def export(
 
 def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
     """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too, with what is wrong with it."""
-    from rankpipe.retrieve.rescue import rescued
+    from rankpipe.retrieve.rescue import damaged_texts, rescued
 
     try:
         living = _living(folder)
     except RankpipeError as error:  # also what it is searched with may be missing: a GPU
-        try:
-            documents = rescued(folder)
-        except ArtefactError as worse:
-            raise error from worse
+        documents = rescued(folder, error)
         show.warn(f"{error}\nThe files that its documents are in are whole, and are exported.")
         return documents, None, str(error)
+    if faults := damaged_texts(living.manifest):
+        raise ArtefactError(f"{folder}: its documents are damaged: {'; '.join(faults)}; bring back a copy")
     return living.documents(), len(living), ""
 
 
@@ -123,7 +122,7 @@ def _docs(folder: Path, data: str) -> Iterator[Doc]:
     return open_dataset(data, titles=tree.get("titles")).docs()
 
 
-def _change(folder: Path, change: Callable[[Index], Change]) -> None:
+def _change(folder: Path, change: Callable[[Index], Change], *, compacts: bool = False) -> None:
     living = _living(folder)
     done = change(living)
     facts = living.manifest.facts
@@ -131,8 +130,9 @@ def _change(folder: Path, change: Callable[[Index], Change]) -> None:
             "segments": facts["segments"], "seconds": living.manifest.seconds}  # fmt: skip
 
     def human() -> None:
-        said = ", ".join(f"{n} {what}" for what, n in asdict(done).items() if what != "absent" and n)
-        show.out.print(f"{folder}: {said or 'done'}; {several(len(living), 'document')}", highlight=False)
+        counts = ", ".join(f"{n} {what}" for what, n in asdict(done).items() if what != "absent" and n)
+        said = counts or ("compacted" if compacts else "nothing changed")
+        show.out.print(f"{folder}: {said}; {several(len(living), 'document')}", highlight=False)
         if done.absent:
             some = ", ".join(done.absent[:3])
             were = several(len(done.absent), "was", "were")

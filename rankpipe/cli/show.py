@@ -23,6 +23,7 @@ from rich.markup import escape
 from rankpipe import progress
 from rankpipe.cli.guard import guarded
 from rankpipe.cli.layout import laid
+from rankpipe.cli.once import Once
 from rankpipe.cli.shown import Shown, screen
 from rankpipe.disk import FULL
 from rankpipe.errors import DiskError, RankpipeError
@@ -82,7 +83,7 @@ def verb(app: typer.Typer, name: str, *, bare: bool = False, recipe: bool = Fals
         own = [o for p in signature.parameters.values() for o in _options(p)]
         command.__signature__ = signature.replace(parameters=[*own, *common])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
-        app.command(name, no_args_is_help=not bare)(command)
+        app.command(name, cls=Once, no_args_is_help=not bare)(command)
         return function
 
     return register

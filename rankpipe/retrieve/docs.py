@@ -25,7 +25,7 @@ from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve.fields import terms
 from rankpipe.retrieve.postings import Spill
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
-from rankpipe.store import Draft
+from rankpipe.store import TEXTS, Draft
 
 CACHE_BYTES = 64 << 20
 
@@ -85,7 +85,11 @@ class Docs:
         return doc
 
     def _parse(self, position: int) -> Doc:
-        return parsed(self._lines[self._offsets[position] : self._offsets[position + 1]])
+        try:
+            return parsed(self._lines[self._offsets[position] : self._offsets[position + 1]])
+        except (ValueError, TypeError, KeyError):
+            where = f"{self.folder / TEXTS}:{position + 1}"
+            raise ArtefactError(f"{where}: damaged; rankpipe index verify says what else is, and the cure") from None
 
 
 class Stored(Doc):

@@ -33,7 +33,7 @@ from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, go_on, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
-from rankpipe.retrieve.segment import Segment, facts, of_a_size, room, runs
+from rankpipe.retrieve.segment import DEAD, Segment, facts, of_a_size, refuse_damaged, room, runs
 from rankpipe.retrieve.trial import Trial, Try
 from rankpipe.store import Draft, amend, publish
 
@@ -245,7 +245,7 @@ class Living(Index):
     @classmethod
     def _bury(cls, segment: Segment, places: Iterable[int]) -> None:
         if dead := sorted({*segment.dead.tolist(), *places}):
-            with write(segment.folder / "dead.npy", "wb") as f:
+            with write(segment.folder / DEAD, "wb") as f:
                 np.save(f, np.array(dead, np.int32))
             cls.bury(segment, np.array(dead, np.int32), segment.folder)
 
@@ -261,6 +261,7 @@ class Living(Index):
             self._merge(due[0], draft)
 
     def _merge(self, segments: Sequence[Segment], draft: Draft) -> None:
+        refuse_damaged(segments, self.manifest)
         if any(map(len, segments)):
             with new_part(draft, self.folder, memory=self.memory) as made:
                 self.merge(segments, made, self.manifest.recipe)

@@ -12,16 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.disk import room_for
-from rankpipe.errors import several
+from rankpipe.disk import damage, room_for
+from rankpipe.errors import ArtefactError, several
+from rankpipe.manifest import Manifest
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.fields import Fields, Mask
 from rankpipe.retrieve.memory import ANY, ID, ROW
 from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.passages import Passages, heads
+from rankpipe.store import cure
 from rankpipe.where import Filter
 
 FILES = 20  # that an opened one holds, at most
+DEAD = "dead.npy"  # of a segment: which of its documents are dead, (dead,) places
 REUSED = "reused_vectors"  # a count of segments that have it
 MASKS = 32  # filters of a segment that are remembered, a byte a document each
 
@@ -32,7 +35,7 @@ class Segment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.docs = Docs(folder)
-        dead = folder / "dead.npy"
+        dead = folder / DEAD
         self.dead: NDArray[np.int32] = np.load(dead) if dead.exists() else np.empty(0, np.int32)  # places, rising
         self.alive: NDArray[np.bool_] | None = None
         if len(self.dead):
@@ -78,6 +81,18 @@ class Segment:
         """Where the documents of these ids are, if they are alive."""
         found = self.docs.find(ids)
         return found if self.alive is None else {i: place for i, place in found.items() if self.alive[place]}
+
+
+def refuse_damaged(segments: Iterable[Segment], manifest: Manifest) -> None:
+    """Read all files of segments that are to be merged, which would be whole from then on, as far as anybody could see.
+
+    :raises ArtefactError: If one is not as it was written; says the cure.
+    """
+    for s in segments:
+        for name, known in manifest.files.items():
+            path = s.folder.parent / name
+            if path.parent.is_relative_to(s.folder) and path.name != DEAD and (fault := damage(path, *known, True)):
+                raise ArtefactError(f"{manifest.folder}: {fault}; {cure(manifest.folder, manifest)}")
 
 
 def room(segments: int, folder: Path) -> None:

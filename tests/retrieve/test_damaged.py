@@ -4,6 +4,7 @@ There is no log to write ahead: the manifest is the moment of change. The dead a
 """
 
 import json
+import os
 import random
 import re
 import shutil
@@ -112,10 +113,11 @@ def test_every_file(index: Index) -> None:
             assert f"rankpipe index build {index.folder} {CURE}" in str(refused.value)
             assert ("rankpipe index export" in str(refused.value)) == isinstance(index, Living)
             if isinstance(index, Living) and path.name not in ("docs.jsonl", "dead.npy"):
-                assert [*rescued(index.folder)] == there
+                assert [*rescued(index.folder, refused.value)] == there
             else:
-                with pytest.raises(ArtefactError, match="damaged, too: .*" + re.escape(fault) + "|of a whole one only"):
-                    rescued(index.folder)
+                said = re.escape(f"its documents are damaged: {fault}" if isinstance(index, Living) else fault)
+                with pytest.raises(ArtefactError, match=said):
+                    rescued(index.folder, refused.value)
             path.write_bytes(whole)
     harmed(path, HARMS["is damaged"](whole))
     assert str(path) in verified(index)
@@ -147,13 +149,48 @@ def test_documents_of_an_earlier_format(tmp_path: Path) -> None:
     files = {name.removeprefix("000000/"): known for name, known in told.pop("files").items()}
     del told["checksum"]
     (tmp_path / "index" / "manifest.json").write_text(json.dumps({**told, "format": 1, "files": files}))
-    with pytest.raises(ArtefactError, match="format 1, this version reads 2"):
+    with pytest.raises(ArtefactError, match="format 1, this version reads 2") as refused:
         BM25(made.folder)
-    assert [doc.id for doc in rescued(made.folder)] == ["a", "b"]
+    assert [doc.id for doc in rescued(made.folder, refused.value)] == ["a", "b"]
     told["facts"]["documents"] = 3
     (tmp_path / "index" / "manifest.json").write_text(json.dumps({**told, "format": 1, "files": files}))
     with pytest.raises(ArtefactError, match="2 documents were found, and the manifest says 3"):
-        deque(rescued(made.folder))
+        deque(rescued(made.folder, refused.value))
+
+
+def test_what_lost_a_bit_by_itself_is_not_merged_or_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large index is opened without being read; what rests on its bytes reads them."""
+    monkeypatch.setenv("RANKPIPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(seen, "LARGE", 100)
+    made = BM25.build(Dataset.of([Doc("a", "tea"), Doc("b", "wine")]), tmp_path / "index")
+    made.add([Doc("c", "tea and wine")])
+    path, told = made.manifest.path / "000000" / "docs.jsonl", (made.manifest.path / "000000" / "docs.jsonl").stat()
+    path.write_bytes(path.read_bytes().replace(b"tea", b'te"'))
+    os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+    reader = BM25(made.folder)
+    with pytest.raises(ArtefactError, match=r"000000/docs\.jsonl:1: damaged; rankpipe index verify says"):
+        [hit.doc.text for hit in reader.search("tea").hits]
+    with pytest.raises(ArtefactError, match=r"docs\.jsonl is damaged: .*; build it again"):
+        reader.compact()
+    done = CliRunner().invoke(app, ["index", "export", str(made.folder), "--out", str(tmp_path / "kept.jsonl")])
+    assert (done.exit_code, (tmp_path / "kept.jsonl").exists()) == (6, False)
+    assert "its documents are damaged" in " ".join(done.stderr.split())
+    assert store.damages(made.manifest)
+    with pytest.raises(ArtefactError, match="is damaged"):  # it was seen to be
+        BM25(made.folder)
+
+
+def test_a_changed_index_is_not_built_over_without_its_manifest(tmp_path: Path) -> None:
+    data = Dataset.of([Doc("a", "tea")])
+    made = BM25.build(data, tmp_path / "index")
+    (made.folder / "manifest.json").unlink()
+    made = BM25.build(data, tmp_path / "index")  # nothing would be lost
+    made.add([Doc("b", "wine")])
+    (made.folder / "manifest.json").unlink()
+    with pytest.raises(ArtefactError, match="bring back its copy"):
+        BM25.build(data, tmp_path / "index")
+    with store.replacing():
+        assert len(BM25.build(data, tmp_path / "index")) == 1
 
 
 def test_of_two_builds_no_manifest_is_brought_back(tmp_path: Path) -> None:
@@ -213,7 +250,7 @@ def test_a_large_index_is_read_once(index: Index, monkeypatch: pytest.MonkeyPatc
         path.write_bytes(whole)
     read.clear()
     kind(index.folder)
-    assert read == [path]
+    assert sorted(read) == sorted(index.manifest.path / name for name in files)  # once damaged, all are looked at
     read.clear()
     index.delete(["d2"])  # what a change leaves as it was need not be read again
     kind(index.folder)
