@@ -16,7 +16,7 @@ from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError, DataError, RecipeError, several
 from rankpipe.retrieve.fields import OTHER, SECTIONS
 from rankpipe.stage import FILTERS, Retriever
-from rankpipe.store import Draft, amend, open_artefact, read_manifest
+from rankpipe.store import Draft, amend, open_artefact, read_manifest, tidy
 from rankpipe.where import KINDS, Filter
 
 OBJECT = "object"
@@ -209,9 +209,11 @@ class Index(Retriever):
     def compact(self) -> Change:
         """Make one segment of all, or as few as memory allows, without what is dead: it takes the least room, and is
         searched as fast as it can be. No document changes, so that this is not counted as a batch; if it is so already,
-        nothing is written.
+        nothing is written. What killed writers left is removed.
         """
-        if not self.refresh()._is_compact():
+        if self.refresh()._is_compact():
+            tidy(self.folder)
+        else:
             self._compact()
         return Change()
 

@@ -193,6 +193,9 @@ def test_what_changes_nothing_is_no_batch(rebuilt: tuple[Index, Callable[[], Ind
     for nothing in (index.compact, lambda: index.add([]), lambda: index.update(iter([])), lambda: index.delete(["z"])):
         nothing()
         assert store.read_manifest(index.folder).build == index.manifest.build == build
+    (index.folder / "made" / ".work-amended").mkdir()  # a killed writer's
+    index.compact()
+    assert [path.name for path in (index.folder / "made").iterdir()] == [build]
     index.add([NEW])
     told = index.manifest.facts["batches"]
     index.compact()
