@@ -147,6 +147,15 @@ def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifes
             known.commit(folder, old.recipe, old.data, draft, kept)
 
 
+def tidy(folder: Path) -> None:
+    """Remove what killed writers of an artefact have left.
+
+    :raises ArtefactError: If another process is writing there.
+    """
+    with disk_errors(folder), lock(folder):
+        builds.sweep(folder, {_named(folder)}, "begun before this")
+
+
 @dataclass(frozen=True)
 class _Known:
     """What is known of an artefact before it is written. Made before the lock is held: git's process would keep it."""

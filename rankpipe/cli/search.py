@@ -86,12 +86,12 @@ def search(
     dealt = _dealt([_kind(folder) for folder in folders], how.settings or ())
     depth = max(k, 1000) if how.others else k
     opened = [opened_index(folder, depth, own) for folder, own in zip(folders, dealt, strict=True)]
-    if cluster := options.engine(engine, address):
-        opened = [Spread(one, cluster) for one in opened]
-    retriever = opened[0]
+    cluster = options.engine(engine, address)
+    searched = [Spread(one, cluster) for one in opened] if cluster else opened
+    retriever = searched[0]
     if how.others:
         _compare(opened)
-        retriever = Fuse(*opened, method=how.fuse.value, weights=_numbers(how.weights), depth=depth, k=k)
+        retriever = Fuse(*searched, method=how.fuse.value, weights=_numbers(how.weights), depth=depth, k=k)
     if where is not None:
         retriever = retriever.filtered(where)
         _warn(opened, lambda index: index.told(where))

@@ -6,21 +6,21 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from rankpipe import weights
 from rankpipe.catalog import find
 from rankpipe.data import Doc
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, RankpipeError
+from rankpipe.manifest import Manifest
 from rankpipe.progress import working
 from rankpipe.provenance import digest
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.segment import Segment
-from rankpipe.where import Filter
 
 E = TypeVar("E")
 CHOSEN = "chosen.json"  # in a segment that is being made: what was chosen where its recipe leaves a choice
@@ -35,6 +35,52 @@ class Model(Generic[E]):
     facts: dict[str, Any] = field(default_factory=dict)  # what an index keeps of how it computes
 
 
+class Identified(Protocol):
+    """A model, or several."""
+
+    @property
+    def identity(self) -> str:
+        """Which weights exactly."""
+        ...
+
+
+M = TypeVar("M", bound=Identified)
+
+
+class Loaded(Generic[M]):
+    """The model of an index that is open, loaded when it is first asked for: one for this and all that are filtered
+    from it.
+
+    :param manifest: of the build that is open.
+    """
+
+    def __init__(self, manifest: Manifest, load: Callable[[Manifest], M]) -> None:
+        self._manifest, self._load = manifest, load
+        self._made: M | None = None
+
+    @classmethod
+    def since(cls, index: Living, name: str, load: Callable[[Manifest], M]) -> Loaded[M]:
+        """That of the build which is open now; the one that was there before, under this name, if it is the same."""
+        before: Loaded[M] | None = vars(index).get(name)
+        return before if before and before._serves(index.manifest) else cls(index.manifest, load)
+
+    def _serves(self, manifest: Manifest) -> bool:
+        known = self._made.identity if self._made else self._manifest.facts.get("identity")
+        told = manifest.facts.get("identity", known if self._made else None)  # none of an index without documents
+        return self._manifest.recipe == manifest.recipe and told == known
+
+    def __call__(self) -> M:
+        """The model.
+
+        :raises ArtefactError: If the model's files are no longer those the index was made with.
+        """
+        if self._made is None:
+            made = self._load(self._manifest)
+            _refuse_other(self._manifest, made.identity)
+            self._made = made
+        return self._made
+
+
 class Encoded(Living, Generic[E]):
     """An index by one model. Its recipe has ``model`` and ``max_length``; its facts say which weights made it.
 
@@ -44,10 +90,6 @@ class Encoded(Living, Generic[E]):
     counts = (*Living.counts, "truncated_texts")
     reuses = True
     ways: ClassVar[tuple[str, ...]] = ("model", "max_length")  # what of a recipe says how texts are encoded and kept
-
-    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
-        self._model = cache(self._loaded)  # one for this and all that are filtered from it
-        super().__init__(index, k, where)
 
     @classmethod
     @abstractmethod
@@ -134,10 +176,13 @@ class Encoded(Living, Generic[E]):
         """
         return self._model()
 
-    def _loaded(self) -> Model[E]:
-        made = self.load(self.settled(self.manifest.recipe, self.manifest.facts))
-        refuse_other(self, made.identity, repr(self.manifest.recipe["model"]))
-        return made
+    def _open(self) -> None:
+        super()._open()
+        self._model = Loaded.since(self, "_model", self._loaded)
+
+    @classmethod
+    def _loaded(cls, manifest: Manifest) -> Model[E]:
+        return cls.load(cls.settled(manifest.recipe, manifest.facts))
 
 
 def _told(chosen: Path) -> dict[str, Any]:
@@ -147,15 +192,14 @@ def _told(chosen: Path) -> dict[str, Any]:
         return {}
 
 
-def refuse_other(index: Living, identity: str, name: str) -> None:
-    """Refuse a model that is not the one that made an index.
-
-    :raises ArtefactError: If its files are no longer those the index was made with.
-    """
-    known = index.manifest.facts.get("identity", identity)  # none of an index without documents
+def _refuse_other(manifest: Manifest, identity: str) -> None:
+    """Refuse a model that is not the one that made an index."""
+    known = manifest.facts.get("identity", identity)  # none of an index without documents
     if identity != known:
+        names = " and ".join(repr(name) for key in ("model", "sparse") if (name := manifest.recipe.get(key)))
         raise ArtefactError(
-            f"{index.folder}: made with {known}, but {name} is now {identity}; build it again, or bring that model back"
+            f"{manifest.folder}: made with {known}, but {names} is now {identity}; build it again, or bring that model "
+            "back"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -15,7 +16,7 @@ from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError, DataError, RecipeError, several
 from rankpipe.retrieve.fields import OTHER, SECTIONS
 from rankpipe.stage import FILTERS, Retriever
-from rankpipe.store import Draft, amend, open_artefact, read_manifest
+from rankpipe.store import Draft, amend, open_artefact, read_manifest, tidy
 from rankpipe.where import KINDS, Filter
 
 OBJECT = "object"
@@ -124,7 +125,13 @@ class Index(Retriever):
         """The names of all fields; one may come twice, and, of dead documents, until they are gone."""
 
     def refresh(self) -> Self:
-        """Open what is there now."""
+        """Open what is there now; if that cannot be opened, this stays what it was."""
+        opened = copy(self)
+        opened._open_newest()
+        vars(self).update(vars(opened))
+        return self
+
+    def _open_newest(self) -> None:
         while True:
             self.manifest = open_artefact(self.folder, kind=self.kind, format=self.format, read=self._reads)
             try:
@@ -134,7 +141,7 @@ class Index(Retriever):
                     raise
             else:
                 if read_manifest(self.folder).build == self.manifest.build:  # nothing was removed while it was opened
-                    return self
+                    return
 
     def _reads(self, name: str) -> bool:
         """Whether a search reads a file, by its name in the index."""
@@ -156,18 +163,32 @@ class Index(Retriever):
     def documents(self) -> Iterator[Doc]:
         """All that are alive."""
 
-    @abstractmethod
     def add(self, docs: Iterable[Doc]) -> Change:
-        """Add documents.
+        """Add documents. If there are none, nothing changes.
 
         :raises DataError: If an id is there already, or comes twice; nothing is added.
         """
+        return self._put_any(docs, replace=False)
 
-    @abstractmethod
     def update(self, docs: Iterable[Doc]) -> Change:
-        """Add documents; those whose ids are there take the place of the old ones.
+        """Add documents; those whose ids are there take the place of the old ones. If there are none, nothing changes.
 
         :raises DataError: If an id comes twice; nothing is changed.
+        """
+        return self._put_any(docs, replace=True)
+
+    def _put_any(self, docs: Iterable[Doc], *, replace: bool) -> Change:
+        given = iter(docs)
+        for first in given:
+            return self._put(chain([first], given), replace=replace)
+        self.refresh()
+        return Change()
+
+    @abstractmethod
+    def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
+        """Add documents, of which there are some.
+
+        :param replace: whether they take the place of those whose ids they have.
         """
 
     def delete(self, ids: Iterable[str]) -> Change:
@@ -185,9 +206,24 @@ class Index(Retriever):
     def _delete(self, ids: Sequence[str]) -> Change:
         """Delete documents, of which some are there."""
 
-    @abstractmethod
     def compact(self) -> Change:
-        """Free the room of what is dead; search becomes as fast as it can be."""
+        """Make one segment of all, or as few as memory allows, without what is dead: it takes the least room, and is
+        searched as fast as it can be. No document changes, so that this is not counted as a batch; if it is so already,
+        nothing is written. What killed writers left is removed.
+        """
+        if self.refresh()._is_compact():
+            tidy(self.folder)
+        else:
+            self._compact()
+        return Change()
+
+    @abstractmethod
+    def _is_compact(self) -> bool:
+        """Whether it is so already."""
+
+    @abstractmethod
+    def _compact(self) -> None:
+        """Make it so."""
 
     @staticmethod
     def _named(ids: Iterable[str]) -> list[str]:
@@ -208,8 +244,15 @@ class Index(Retriever):
         )
 
     @contextmanager
-    def _amending(self) -> Iterator[Draft]:
-        """Change the files of the index: all that the block does, or nothing."""
-        with amend(self.folder, kind=self.kind, format=self.format) as (self.manifest, draft):
+    def _amending(self, batches: int = 1) -> Iterator[Draft]:
+        """Change the files of the index: all that the block does, or nothing. It begins with what is there now, by the
+        recipe and the model that made it.
+
+        :param batches: as how many of them this counts.
+        """
+        with amend(self.folder, kind=self.kind, format=self.format) as (manifest, draft):
+            if manifest.build != self.manifest.build:
+                self.refresh()
             yield draft
-            draft.facts["batches"] = self.manifest.facts.get("batches", 0) + 1
+            if made := manifest.facts.get("batches", 0) + batches:
+                draft.facts["batches"] = made

@@ -179,19 +179,8 @@ class Living(Index):
         kept = (s.docs[place] for s in self.segments for place in s.living.tolist())
         return joined(kept) if self.passages else kept
 
-    def add(self, docs: Iterable[Doc]) -> Change:
-        """Add documents.
-
-        :raises DataError: If an id is there already, or comes twice; nothing is added.
-        """
-        return self._change(docs, (), replace=False)
-
-    def update(self, docs: Iterable[Doc]) -> Change:
-        """Add documents; those whose ids are there take the place of the old ones.
-
-        :raises DataError: If an id comes twice; nothing is changed.
-        """
-        return self._change(docs, (), replace=True)
+    def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
+        return self._change(docs, (), replace=replace)
 
     def _there_are(self, ids: Sequence[str]) -> bool:
         return any(self._found(s, ids) for s in self.segments)
@@ -199,26 +188,30 @@ class Living(Index):
     def _delete(self, ids: Sequence[str]) -> Change:
         return self._change(None, ids, replace=False)
 
-    def compact(self) -> Change:
-        """Make one segment of all, or as few as memory allows, without what is dead."""
-        with self._amending() as draft:
-            self._compact(draft)
+    def _is_compact(self) -> bool:
+        return not self._loose(self.segments)
+
+    def _compact(self) -> None:
+        with self._amending(batches=0) as draft:
+            self._merge_all(draft)
         self.refresh()
-        return Change()
 
     def _settled(self) -> Self:
         """After the last thing that a build does: as few segments as memory allows."""
         if len(list(runs(self.segments, self.memory))) < len(self.segments):
             with amend(self.folder, kind=self.kind, format=self.format) as (_, draft):
-                self._compact(draft)
+                self._merge_all(draft)
                 draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
             self.refresh()
         return self
 
-    def _compact(self, draft: Draft) -> None:
-        for run in runs(self._opened(draft.folder), self.memory):
-            if len(run) > 1 or len(run[0].dead):
-                self._merge(run, draft)
+    def _merge_all(self, draft: Draft) -> None:
+        for run in self._loose(self._opened(draft.folder)):
+            self._merge(run, draft)
+
+    def _loose(self, segments: Iterable[Segment]) -> list[list[Segment]]:
+        """Segments that can be merged into one, or be without what is dead."""
+        return [run for run in runs(segments, self.memory) if len(run) > 1 or len(run[0].dead)]
 
     def _change(self, docs: Iterable[Doc] | None, ids: Iterable[str], *, replace: bool) -> Change:
         with self._amending() as draft:
@@ -295,7 +288,7 @@ class Living(Index):
         return [self.segment(f, self.manifest.recipe) for f in there]
 
     @contextmanager
-    def _amending(self) -> Iterator[Draft]:
-        with super()._amending() as draft:
+    def _amending(self, batches: int = 1) -> Iterator[Draft]:
+        with super()._amending(batches) as draft:
             yield draft
             draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)

@@ -175,20 +175,6 @@ class Lucene(Index):
     def _find(self, queries: Sequence[Query], k: int) -> Iterator[Iterator[Hit]]:
         return (self._search(query.text, k, self.where) for query in queries)
 
-    def add(self, docs: Iterable[Doc]) -> Change:
-        """Add documents.
-
-        :raises DataError: If an id is there already, or comes twice; nothing is added.
-        """
-        return self._put(docs, replace=False)
-
-    def update(self, docs: Iterable[Doc]) -> Change:
-        """Add documents; those whose ids are there take the place of the old ones.
-
-        :raises DataError: If an id comes twice; nothing is changed.
-        """
-        return self._put(docs, replace=True)
-
     def _there_are(self, ids: Sequence[str]) -> bool:
         return bool(self._there_of(ids, self._reader))
 
@@ -201,12 +187,13 @@ class Lucene(Index):
         self.refresh()
         return Change(deleted=len(there), absent=tuple(id for id in ids if id not in there))
 
-    def compact(self) -> Change:
-        """Make one segment of all."""
-        with self._amending() as draft, self._writing(draft, segments=1):
+    def _is_compact(self) -> bool:
+        return self._reader.segments <= 1
+
+    def _compact(self) -> None:
+        with self._amending(batches=0) as draft, self._writing(draft, segments=1):
             pass
         self.refresh()
-        return Change()
 
     def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
         ids = dict[str, None]()

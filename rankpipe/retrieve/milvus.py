@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -27,7 +26,7 @@ from rankpipe.retrieve import milvus_options as options
 from rankpipe.retrieve.collection import DENSE, MOST, Collection, reading, server
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
-from rankpipe.retrieve.encoded import refuse_other
+from rankpipe.retrieve.encoded import Loaded
 from rankpipe.retrieve.grown import NOTE, Grown, cut_texts
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
@@ -222,12 +221,12 @@ class Milvus(Living):
         replace(state, doomed=[*state.doomed, *segment.serials[fresh].tolist()]).keep(folder.parent)
 
     @contextmanager
-    def _amending(self) -> Iterator[Draft]:
+    def _amending(self, batches: int = 1) -> Iterator[Draft]:
         """Change documents and vectors. What dies is deleted from a file before the batch happens, from a server after.
 
         :raises ArtefactError: If a server could not delete them then; the batch has happened nevertheless.
         """
-        with super()._amending() as draft:
+        with super()._amending(batches) as draft:
             before = State.of(draft.folder)
             replace(before, doomed=[]).keep(draft.folder)
             with writing(draft.folder, self._recipe) as self._written_to:
@@ -274,16 +273,15 @@ class Milvus(Living):
             names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
             opened = reading(path / FILE, names, self._state.collection)
         self.collection: Collection = opened  # the one before is closed when no filtered index has it any more
+        self._encoders = Loaded.since(self, "_encoders", lambda manifest: Encoders.of(manifest.recipe))
 
-    @cached_property
+    @property
     def encoders(self) -> Encoders:
         """The models that made the index.
 
         :raises ArtefactError: If their files are no longer those the index was made with.
         """
-        made = Encoders.of(self.manifest.recipe)
-        refuse_other(self, made.identity, made.names)
-        return made
+        return self._encoders()
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries together, and have Milvus search for them together."""

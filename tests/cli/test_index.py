@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from rankpipe.cli import app, changes, index, search
+from rankpipe.cli import app, changes, index, options, search
 from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
+from rankpipe.engine import Local
 from rankpipe.errors import CommandError
 from rankpipe.retrieve import approximate, dense, forecast
 from rankpipe.retrieve.bm25 import BM25
@@ -137,7 +138,11 @@ def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> Non
         search._dealt(["sparse"], ["k1=2"])
 
 
-def test_indexes_that_drifted_apart_are_told(tiny_path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [None, Local()])
+def test_indexes_that_drifted_apart_are_told(
+    engine: Local | None, tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where an engine searches them."""
     runner, words, more = CliRunner(), str(tmp_path / "words"), str(tmp_path / "more")
     for folder in (words, more):
         runner.invoke(app, ["index", "build", folder, "--data", str(tiny_path)])
@@ -145,8 +150,12 @@ def test_indexes_that_drifted_apart_are_told(tiny_path: Path, tmp_path: Path) ->
     assert "not of the same documents" not in runner.invoke(app, asked).stderr
     n = len(BM25(Path(more)))
     runner.invoke(app, ["index", "delete", more, next(BM25(Path(more)).documents()).id])
-    told = "".join(runner.invoke(app, asked).stderr.split())
+    monkeypatch.setattr(options, "engine", lambda *_: engine)
+    told = "".join(runner.invoke(app, [*asked, "--where", "year > 3", "--show", "lang"]).stderr.split())
     assert f"howmanyeachhas:{words}{n},{more}{n - 1}" in told
+    for folder in (words, more):
+        assert f"{folder}:nodocumenthasafield'year'" in told
+        assert f"{folder}:nodocumenthasafield'lang'" in told
 
 
 def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,7 +232,7 @@ def test_after_any_changes_it_is_the_index_of_what_is_left(
 
 def test_ids_and_texts_of_any_kind(tmp_path: Path) -> None:
     ids = [
-        "",
+        " ",
         "a b",
         "it's",
         '"',
