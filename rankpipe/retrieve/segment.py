@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.builds import same
 from rankpipe.disk import damage, room_for
 from rankpipe.errors import ArtefactError, several
 from rankpipe.manifest import Manifest
@@ -84,15 +85,16 @@ class Segment:
 
 
 def refuse_damaged(segments: Iterable[Segment], manifest: Manifest) -> None:
-    """Read all files of segments that are to be merged, which would be whole from then on, as far as anybody could see.
+    """Read all files of segments that are to be merged, which would be whole from then on, as far as anybody could see;
+    but for those that this change has written.
 
     :raises ArtefactError: If one is not as it was written; says the cure.
     """
-    for s in segments:
-        for name, known in manifest.files.items():
-            path = s.folder.parent / name
-            if path.parent.is_relative_to(s.folder) and path.name != DEAD and (fault := damage(path, *known, True)):
-                raise ArtefactError(f"{manifest.folder}: {fault}; {cure(manifest.folder, manifest)}")
+    folders = {s.folder.name: s.folder.parent for s in segments}
+    for name, known in manifest.files.items():
+        written, draft = manifest.path / name, folders.get(name.partition("/")[0])
+        if draft and same(written, draft / name) and (fault := damage(written, *known, True)):
+            raise ArtefactError(f"{manifest.folder}: {fault}; {cure(manifest.folder, manifest)}")
 
 
 def room(segments: int, folder: Path) -> None:
