@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +55,20 @@ def note(folder: Path, files: Files, stamps: Mapping[Path, str] | None = None) -
     if _large(files) and found != _noted(folder):
         with suppress(OSError, DiskError), write(_place(folder)) as f:
             json.dump(found, f)
+
+
+def once(place: Path, what: object, files: Iterable[Path], look: Callable[[], str]) -> str:
+    """What is found by looking at some files, which is not done again until one of them is written to.
+
+    :param place: whose knowledge this is, in place of what was known there.
+    :param what: is looked for, by which arguments.
+    """
+    key = hashlib.sha256(json.dumps([what, [_stamp(path) for path in files]], default=str).encode()).hexdigest()
+    if (found := _noted(place).get(key)) is None:
+        found = look()
+        with suppress(OSError, DiskError), write(_place(place)) as f:
+            json.dump({key: found}, f)
+    return found
 
 
 def _large(files: Files) -> bool:

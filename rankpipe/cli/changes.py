@@ -116,10 +116,10 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
 def _docs(folder: Path, data: str) -> Iterator[Doc]:
     """Of a collection, with titles or without, as the index was built."""
     from rankpipe import recipe
-    from rankpipe.datasets import open_dataset
+    from rankpipe.datasets.opening import open_documents
 
     tree = recipe.load(folder) if (folder / "recipe.yaml").exists() else {}
-    return open_dataset(data, titles=tree.get("titles")).docs()
+    return open_documents(data, titles=tree.get("titles")).docs()
 
 
 def _change(folder: Path, change: Callable[[Index], Change], *, compacts: bool = False) -> None:

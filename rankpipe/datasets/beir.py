@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rankpipe.data import Query
-from rankpipe.datasets.dataset import Dataset
+from rankpipe.datasets.dataset import Dataset, NoSplit
 from rankpipe.datasets.records import Jsonl, doc, parse, read_queries
 from rankpipe.errors import DataError
 from rankpipe.trec import Qrels, lines, read_qrels
@@ -43,7 +43,7 @@ def read_judged(folder: Path, split: str) -> tuple[tuple[Query, ...], Qrels, int
     """
     splits = {_stem(p): p for p in sorted((folder / "qrels").rglob("*.tsv*")) if p.suffix in (".tsv", ".gz")}
     if splits and split not in splits:
-        raise DataError(f"{folder / 'qrels'}: no split {split!r}; it has {', '.join(splits)}")
+        raise NoSplit(f"{folder / 'qrels'}", split, splits)
     qrels: Qrels = read_qrels(splits[split]) if splits else {}
     if splits and not qrels:
         raise DataError(f"{splits[split]}: no judgements in it")

@@ -22,6 +22,22 @@ SelfMatch = Literal["keep", "drop"]
 Titles = Literal["join", "drop"]
 
 
+class NoSplit(DataError):
+    """A collection has no such split.
+
+    :param place: of the splits.
+    :param splits: those that it has.
+    """
+
+    def __init__(self, place: str, split: str, splits: Iterable[str]) -> None:
+        self.splits = tuple(splits)
+        super().__init__(place, split, self.splits)
+
+    def __str__(self) -> str:
+        place, split, splits = self.args
+        return f"{place}: no split {split!r}; it has {', '.join(splits)}"
+
+
 class Corpus(Protocol):
     """Where documents come from. Nothing here holds them all."""
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.data import Doc, Query
-from rankpipe.datasets.dataset import Dataset, digest
+from rankpipe.datasets.dataset import Dataset, NoSplit, digest
 from rankpipe.datasets.facts import collections
 from rankpipe.datasets.known import claimed
 from rankpipe.datasets.records import doc, identifier, query
@@ -93,7 +93,7 @@ def read(id: str, split: str) -> Dataset:
     judged = next((Table(id, c, split) for c in ("default", "qrels") if c in configs), None)
     judged = judged or Table(f"{id}-qrels", "default", split)
     if split not in (splits := _splits(judged.id, judged.config)):
-        raise DataError(f"hf:{judged.id}: no split {split!r}; it has {', '.join(splits)}")
+        raise NoSplit(f"hf:{judged.id}", split, splits)
     qrels = judged.qrels()
     every = tuple(_only(id, "queries").queries())
     queries = tuple(q for q in every if q.id in qrels) if len(splits) > 1 else every

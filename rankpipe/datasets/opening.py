@@ -22,7 +22,7 @@ from rankpipe.catalog import installed, near
 from rankpipe.datasets import files, hub, irds
 from rankpipe.datasets.beir import read_folder
 from rankpipe.datasets.builtin import read_pydocs
-from rankpipe.datasets.dataset import Dataset, SelfMatch, Titles
+from rankpipe.datasets.dataset import Dataset, NoSplit, SelfMatch, Titles
 from rankpipe.datasets.facts import Collection, collections, spellings
 from rankpipe.datasets.known import claimed, recognised
 from rankpipe.datasets.topics import read_topics
@@ -50,6 +50,17 @@ def open_dataset(
     opened = _opened(spec, split)
     policies = {"self_match": self_match, "titles": titles}
     return replace(opened, **{k: v for k, v in policies.items() if v})  # type: ignore[arg-type]  # each has its kind
+
+
+def open_documents(spec: str | Path, split: str = "test", *, titles: Titles | None = None) -> Dataset:
+    """Open a collection for its documents, which are the same at every split: at another one if it has no such split.
+
+    :raises: As :func:`open_dataset`.
+    """
+    try:
+        return open_dataset(spec, split, titles=titles)
+    except NoSplit as error:
+        return open_dataset(spec, error.splits[0], titles=titles)
 
 
 def _opened(spec: str | Path, split: str) -> Dataset:
@@ -82,12 +93,23 @@ def _opened(spec: str | Path, split: str) -> Dataset:
 
 def sources(spec: str) -> list[Path]:
     """The files on this machine that :func:`open_dataset` may read for this; none of what it fetches."""
+    path = _place(spec)
+    return [*corpus_files(spec), *path.glob("queries.jsonl*"), *path.glob("qrels/**/*")]
+
+
+def corpus_files(spec: str) -> list[Path]:
+    """Those of :func:`sources` that may have documents."""
+    path = _place(spec)
+    parts = [*path.glob("*"), *path.glob("*/*")]  # the second as in repositories of the hub
+    found = [part for part in parts if part.name.endswith(files.ENDINGS)]
+    return [*path.glob("corpus.jsonl*")] or found or [path]
+
+
+def _place(spec: str) -> Path:
     path, root = Path(spec.removeprefix("hf:")), os.environ.get("RANKPIPE_DATA")
     if not path.exists() and root and spec in spellings():
-        path = Path(root, spellings()[spec][0].folder)
-    beir = [*path.glob("corpus.jsonl*"), *path.glob("queries.jsonl*"), *path.glob("qrels/**/*")]
-    parts = [*path.glob("*"), *path.glob("*/*")]  # the second as in repositories of the hub
-    return beir or [part for part in parts if part.name.endswith(files.ENDINGS)] or [path]
+        return Path(root, spellings()[spec][0].folder)
+    return path
 
 
 def open_files(
@@ -122,7 +144,7 @@ def _known(known: Collection, split: str) -> Dataset:
     if folder and folder.is_dir():
         return claimed(read_folder(folder, split), known, split)
     if known.splits and split not in known.splits:
-        raise DataError(f"{known.id}: no split {split!r}; it has {', '.join(known.splits)}")
+        raise NoSplit(known.id, split, known.splits)
     if not known.ir_datasets:
         looked = folder or f"$RANKPIPE_DATA/{known.folder} (RANKPIPE_DATA is not set)"
         raise DataError(f"{known.id}: not here; looked for a BEIR folder at {looked}")

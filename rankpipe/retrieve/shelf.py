@@ -1,7 +1,7 @@
 """Indexes on their shelf: ``indexes/NAME/recipe.yaml`` says how, and this builds them when they are not current.
 
 A recipe of an index is ``data: ID`` and ``index: {use: KIND, ...}``; KIND's ``build`` takes the other keys. With
-``titles: drop`` the titles of its documents are left out; ``split`` is for collections that have no ``test``.
+``titles: drop`` the titles of its documents are left out; ``split`` is in the collection's name, if it has that one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, get_args
 
-from rankpipe import builds, recipe, store
+from rankpipe import builds, recipe, seen, store
 from rankpipe.catalog import find
-from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Titles
-from rankpipe.datasets.opening import sources
+from rankpipe.datasets.opening import corpus_files, open_documents
 from rankpipe.engine import Engine, Local
 from rankpipe.errors import ArtefactError, DataError, Fault, MissingExtra, RankpipeError, RecipeError, placed, refuse
 from rankpipe.progress import notice
@@ -122,8 +122,8 @@ def _whole(index: dict[str, Any]) -> dict[str, Any]:
 def outdated(folder: Path) -> bool:
     """Whether the documents that the recipe in ``folder`` names are no longer those that its index was built from.
 
-    Files of this machine that are older than the index are taken to be the same; only newer ones are read. Documents
-    that are not here any more, or are somewhere else, are not looked for.
+    Files of this machine that are older than the index are taken to be the same; only newer ones are read, once.
+    Documents that are not here any more, or are somewhere else, are not looked for.
     """
     if not (folder / "recipe.yaml").exists() or changes(folder):
         return False
@@ -131,14 +131,16 @@ def outdated(folder: Path) -> bool:
     built = datetime.fromisoformat(manifest.created).timestamp()
     with suppress(RankpipeError):  # whatever is wrong with them, the index is whole
         tree = recipe.load(folder)
-        if any(file.is_file() and file.stat().st_mtime > built for file in sources(str(tree.get("data", "")))):
-            return opened(tree).checksum != manifest.data.checksum
+        read = [file for file in corpus_files(str(tree.get("data", ""))) if file.is_file()]
+        if any(file.stat().st_mtime > built for file in read):
+            found = seen.once(folder / "recipe.yaml", tree, read, lambda: opened(tree).checksum)
+            return found != manifest.data.checksum
     return False
 
 
 def opened(tree: dict[str, Any]) -> Dataset:
     """The collection that the recipe of an index names."""
-    return open_dataset(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
+    return open_documents(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
 
 
 def build(

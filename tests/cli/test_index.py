@@ -1,7 +1,9 @@
 """What building an index says, before and when it does not come to its end."""
 
 import json
+import os
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
 from rankpipe.engine import Local
 from rankpipe.errors import CommandError
-from rankpipe.retrieve import approximate, dense, forecast
+from rankpipe.retrieve import approximate, dense, forecast, shelf
 from rankpipe.retrieve.bm25 import BM25
 
 assert index.build  # registers its verbs
@@ -167,3 +169,47 @@ def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monk
     made = CliRunner().invoke(app, ["index", "build", str(tmp_path / "w"), "--data", str(tiny_path)])
     assert made.exit_code == 130
     assert "to go on after the last whole shard: rankpipe index build 'my words' --data x" in made.stderr
+
+
+def judged(folder: Path, *splits: str) -> Path:
+    """A BEIR folder of one document, with these splits."""
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "a", "text": "tea one"}\n')
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "tea"}\n')
+    for split in splits:
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\nq\ta\t1\n")
+    return folder
+
+
+@pytest.mark.parametrize("said", [[], ["--split", "dev"], ["--split", "train"]])
+def test_documents_need_no_judgements(said: list[str], tmp_path: Path) -> None:
+    data, words = judged(tmp_path / "data", "dev"), str(tmp_path / "words")
+    for verb in ("build", "update", "add"):
+        done = CliRunner().invoke(app, ["index", verb, words, "--data", str(data), *(said if verb == "build" else ())])
+        assert done.exit_code == 0, done.output
+        if verb == "build":
+            assert "is current" in CliRunner().invoke(app, ["index", "build", words]).stdout
+        (data / "corpus.jsonl").write_text(f'{{"_id": "{verb}", "text": "tea two"}}\n')
+    assert [d.id for d in BM25(Path(words)).documents()] == ["a", "build", "update"]
+
+
+def test_documents_that_may_have_changed_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, words, read = judged(tmp_path / "data", "test"), tmp_path / "words", list[Path]()
+    checksum = Jsonl.checksum
+    monkeypatch.setattr(Jsonl, "checksum", lambda self: read.append(self.path) or checksum(self))  # type: ignore[func-returns-value]
+    monkeypatch.setenv("RANKPIPE_CACHE", str(tmp_path / "cache"))
+    old, late = (time.time() + seconds for seconds in (-100, 100))
+    for path in data.rglob("*.*"):
+        os.utime(path, (old, old))
+    CliRunner().invoke(app, ["index", "build", str(words), "--data", str(data)])
+    assert len(read) == 1
+    for path in (data / "queries.jsonl", data / "qrels" / "test.tsv"):
+        os.utime(path, (late, late))
+    assert (shelf.outdated(words), len(read)) == (False, 1)
+    os.utime(data / "corpus.jsonl", (late, late))
+    assert [shelf.outdated(words) for _ in range(3)] == [False] * 3
+    assert len(read) == 2
+    (data / "corpus.jsonl").write_text('{"_id": "a", "text": "tea two"}\n')
+    os.utime(data / "corpus.jsonl", (late, late + 1))
+    assert [shelf.outdated(words) for _ in range(3)] == [True] * 3
+    assert len(read) == 3

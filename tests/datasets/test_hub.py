@@ -10,6 +10,7 @@ import pytest
 
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets import hub as hub_room
+from rankpipe.datasets.opening import open_documents
 from rankpipe.errors import DataError
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,7 @@ def test_beir_layout_with_judgements_inside(hub: Path, tiny_path: Path, tiny: Da
     assert [q.id for q in open_dataset(f"hf:{hub}", split="dev").queries] == ["q1"]
     with pytest.raises(DataError, match="no split 'train'; it has test, dev"):
         open_dataset(f"hf:{hub}", split="train")
+    assert list(open_documents(f"hf:{hub}", split="train").docs()) == list(tiny.docs())
 
 
 def test_judgements_in_the_repository_beside(hub: Path, tiny_path: Path, tiny: Dataset) -> None:
