@@ -27,8 +27,8 @@ from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.parts import Part
 from rankpipe.stage import Top
-from rankpipe.store import Draft
 from rankpipe.where import And, Equals, Exists, Filter, In, Not, Or, Range
 from tests.retrieve.fakes import Hashed, Listed
 from tests.retrieve.fields import drawn, field
@@ -100,7 +100,7 @@ def test_columns_are_the_fields(
 ) -> None:
     folder = tmp_path_factory.mktemp("docs")
     docs = [Doc(str(i), "text", fields=one) for i, one in enumerate(held)]
-    assert list(write_docs(docs, Draft(folder))) == docs
+    assert list(write_docs(docs, Part(folder))) == docs
     assert repr(list(Docs(folder))) == repr(docs)  # not a number is nothing's equal
     columns = Fields(folder, len(docs))
     assert columns.mask(where).tolist() == [meets(one, where) for one in held]
