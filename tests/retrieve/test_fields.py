@@ -293,6 +293,31 @@ def test_fields_of_an_index_are_counted(
             assert counts.get(kind, 0) == having
 
 
+class Named(BM25):
+    """Counts how often the names of all fields are read."""
+
+    read = 0
+
+    def field_names(self) -> Iterator[str]:
+        self.read += 1
+        return super().field_names()
+
+
+def test_names_are_read_once(tmp_path: Path) -> None:
+    """However many fields are objects; what is in one has its name and a dot before its own, nothing else."""
+    docs = [Doc(f"d{i}", "tea", fields={"by": {f"p{i}": {"n": i}}, "by-": {"x": 1}, "by/": 2}) for i in range(20)]
+    BM25.build(Dataset.of(docs), tmp_path)
+    index = Named(tmp_path)
+    told = index.known_fields
+    assert index.read == 1
+    assert [name for name, kinds in told.items() if "object" in kinds] == [
+        "by",
+        "by-",
+        *sorted(f"by.p{i}" for i in range(20)),
+    ]
+    assert index.told("by.p7 == 1") == ["'by.p7' is an object, compare what is in it: by.p7.n"]
+
+
 @pytest.mark.parametrize("store", ["float32", "int8", "binary"])
 @pytest.mark.parametrize("share", [0.02, 0.4, 0.9])
 def test_few_are_looked_up_and_not_passed_over(
