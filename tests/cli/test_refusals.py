@@ -362,7 +362,7 @@ def test_an_export_tells_numbers_that_json_has_not(rankpipe: Rankpipe) -> None:
     said = rankpipe("index", "export", "odd", "--out", "out.jsonl").stderr
     assert "2 documents have NaN or Infinity in a field" in said
     rankpipe("index", "delete", "odd", "d0", "d1")
-    assert "Infinity" not in rankpipe("index", "export", "odd", "--out", "out.jsonl").stderr
+    assert "Infinity" not in rankpipe("index", "export", "odd", "--out", "rest.jsonl").stderr
 
 
 def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:
