@@ -90,12 +90,26 @@ def export(
     if out.suffix != ".jsonl" and not out.name.endswith(".jsonl.gz"):
         raise CommandError([f"--out {out}: a corpus is a .jsonl or a .jsonl.gz"])
     documents, count, damage = _documents(folder)
-    gz, written = out.suffix == ".gz", 0
+    gz, written, odd = out.suffix == ".gz", 0, 0
     with write(out, "wb") as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) if gz else nullcontext(file) as f:
         for written, doc in enumerate(track(documents, f"export {folder}", count), 1):
-            f.write(line_of(doc, written))
+            f.write(line := line_of(doc, written))
+            odd += _odd(line)
+    if odd:
+        have = several(odd, "document has", "documents have")
+        show.warn(f"{have} NaN or Infinity in a field, written as it is: not JSON, so others may refuse it")
     told = {"index": str(folder), "documents": written, "out": str(out), "damage": damage}
     show.emit(told, lambda: show.out.print(f"{several(written, 'document')}: {out}", highlight=False))
+
+
+def _odd(line: bytes) -> bool:
+    """Whether a line has numbers that JSON has not."""
+    import json
+
+    found: list[str] = []
+    if b"NaN" in line or b"Infinity" in line:
+        json.loads(line, parse_constant=found.append)
+    return bool(found)
 
 
 def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:

@@ -6,14 +6,16 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rankpipe.catalog import need
 from rankpipe.data import Doc
 from rankpipe.datasets.beir import open_corpus
 from rankpipe.datasets.records import Jsonl, doc
+from rankpipe.datasets.tables import plain
 from rankpipe.datasets.unique import unique
 from rankpipe.disk import sha256
 from rankpipe.errors import DataError
@@ -24,7 +26,9 @@ ROWS = 256  # of Parquet, in memory at once; and whatever page of each column th
 
 @dataclass(frozen=True)
 class Parquet:
-    """A corpus in one Parquet file (extra ``datasets``). Columns that no document has are its fields."""
+    """A corpus in one Parquet file (extra ``datasets``). Columns that no document has are its fields; dates become text
+    (:func:`~rankpipe.datasets.tables.plain`).
+    """
 
     path: Path
 
@@ -44,14 +48,17 @@ class Parquet:
         return unique(self.placed)
 
     def placed(self) -> Iterator[tuple[str, Doc]]:
-        """Its documents, each with its file and row."""
+        """Its documents, each with its file and row.
+
+        :raises DataError: If a row is no document, or has what JSON has nothing for; names its column.
+        """
         with self._opened() as file:
             number = 0
             for batch in file.iter_batches(ROWS):
                 for row in batch.to_pylist():
                     number += 1
                     place = f"{self.path}: row {number}"
-                    yield place, doc(row, place)
+                    yield place, doc(plain(row, partial(_refuse, place)), place)
 
     def checksum(self) -> str:
         """The sha256 of the file."""
@@ -65,6 +72,13 @@ class Parquet:
                 yield file
         except (OSError, need("pyarrow", name=str(self.path), extra="datasets").ArrowException) as error:
             raise DataError(f"{self.path}: cannot be read as Parquet: {error}") from None
+
+
+def _refuse(place: str, column: str, value: Any) -> NoReturn:
+    raise DataError(
+        f"{place}: the column {column!r} has {type(value).__name__}, which JSON has nothing for; leave the column out, "
+        "or make it text or numbers"
+    )
 
 
 @dataclass(frozen=True)

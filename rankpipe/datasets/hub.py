@@ -7,11 +7,9 @@ configuration is a corpus without queries. Documents stream.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 from rankpipe.catalog import need
@@ -20,6 +18,7 @@ from rankpipe.datasets.dataset import Dataset, NoSplit, digest
 from rankpipe.datasets.facts import collections
 from rankpipe.datasets.known import claimed
 from rankpipe.datasets.records import doc, identifier, query
+from rankpipe.datasets.tables import plain
 from rankpipe.datasets.unique import unique
 from rankpipe.errors import DataError
 from rankpipe.trec import Qrels
@@ -48,7 +47,9 @@ class Table:
         return None
 
     def docs(self) -> Iterator[Doc]:
-        """Its rows as documents; of their fields dates become text, and what is no JSON (images, bytes) is left out."""
+        """Its rows as documents; of their fields dates become text (:func:`~rankpipe.datasets.tables.plain`), and what
+        is no JSON (images, bytes) is left out.
+        """
         return unique(lambda: ((place, doc(_json(row), place)) for place, row in self.rows()))
 
     def queries(self) -> Iterator[Query]:
@@ -103,8 +104,8 @@ def read(id: str, split: str) -> Dataset:
 
 
 def _json(row: Mapping[str, Any]) -> dict[str, Any]:
-    told = json.dumps(row, default=lambda value: value.isoformat() if isinstance(value, date) else None)
-    return {name: value for name, value in json.loads(told).items() if value is not None or row[name] is None}
+    told = plain(row, lambda *_: None)
+    return {name: value for name, value in told.items() if value is not None or row[name] is None}
 
 
 def _only(id: str, config: str) -> Table:

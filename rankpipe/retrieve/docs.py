@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,13 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Ranking
 from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve.fields import terms
+from rankpipe.retrieve.memory import TERM
 from rankpipe.retrieve.postings import Spill
 from rankpipe.retrieve.strings import Strings, mapped, write_strings
-from rankpipe.store import TEXTS, Draft
+from rankpipe.store import TEXTS
+
+if TYPE_CHECKING:
+    from rankpipe.retrieve.parts import Part
 
 CACHE_BYTES = 64 << 20
 
@@ -63,7 +67,11 @@ class Docs:
         return doc if doc is not None else self._read(position)
 
     def __iter__(self) -> Iterator[Doc]:
-        return (self._parse(position) for position in range(len(self)))
+        return self.each(range(len(self)))
+
+    def each(self, positions: Iterable[int]) -> Iterator[Doc]:
+        """The documents at these positions, one after the other; none is kept ready."""
+        return map(self._parse, positions)
 
     def hits(self, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[Hit, ...]:
         """The documents at these positions with their scores; the order is the caller's (see :func:`best`)."""
@@ -170,12 +178,12 @@ def lean(rankings: Iterable[Ranking]) -> list[Ranking]:
     return [replace(r, hits=tuple(Hit(leaner(h.doc), h.score) for h in r.hits)) for r in rankings]
 
 
-def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
+def write_docs(docs: Iterable[Doc], draft: Part) -> Iterator[Doc]:
     """Keep the documents in ``draft`` while they pass by, so that whoever indexes them reads the corpus once.
 
     When the last has passed, ``draft.facts`` counts the documents, those without text, and those whose ids have white
     space (or are empty): a TREC run cannot hold them. Memory: the ids, 16 bytes a document, and the different values of
-    fields.
+    fields, which are counted in ``draft.held``.
 
     :raises DataError: If there is no document, an id comes twice, a text has half a character (a lone surrogate), or a
         field is no JSON. Of an id that comes twice a collection's own stream, which knows its file and line, is let
@@ -183,12 +191,14 @@ def write_docs(docs: Iterable[Doc], draft: Draft) -> Iterator[Doc]:
     """
     ids = dict[str, None]()
     offsets = array("q", [0])
-    empty, columns = 0, Spill(draft.folder / "fields.bin")
+    empty, columns = 0, Spill(draft.folder / "fields.bin", block=draft.block)
     with open(draft.folder / "docs.jsonl", "wb") as f, open(columns.path, "wb") as spilled:
         for doc, line in checked(docs, ids):
             empty += not doc.contents.strip()
             offsets.append(offsets[-1] + f.write(line))
-            columns.add(terms(doc.fields), spilled)
+            values = terms(doc.fields)
+            draft.count_values(sum(TERM + len(term) for term in values if term not in columns.vocabulary))
+            columns.add(values, spilled)
             yield doc
     if columns.vocabulary:
         (draft.folder / "fields").mkdir(exist_ok=True)

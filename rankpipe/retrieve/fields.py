@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.retrieve.memory import TERM
 from rankpipe.retrieve.postings import Postings
 from rankpipe.retrieve.strings import Strings
 from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Range
@@ -62,6 +63,11 @@ class Fields:
             postings = Postings(folder / "fields")
             self._terms, self._starts, self._docs = postings.terms, postings.starts, postings.docs
         self._decoded: dict[tuple[int, int], list[Any]] = {}
+
+    @property
+    def held(self) -> int:
+        """Bytes that writing them again holds, about."""
+        return TERM * len(self._terms) + (self._terms.size_bytes if isinstance(self._terms, Strings) else 0)
 
     @property
     def names(self) -> Iterator[str]:

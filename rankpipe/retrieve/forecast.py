@@ -145,13 +145,14 @@ def beside(documents: int) -> int:
 
 
 def _held(tried: Sequence[Trial], documents: int) -> float:
-    """Bytes that so many documents hold, and their words, of which fewer and fewer are new."""
+    """Bytes that so many documents hold, and their words and fields, of which fewer and fewer are new."""
     few, many = tried
-    power = 1.0
-    if many.documents > few.documents and few.words_bytes:
-        power = log(many.words_bytes / few.words_bytes) / log(many.documents / few.documents)
-    times = documents / many.documents
-    return float(many.held_bytes * times + many.words_bytes * times ** min(max(power, HEAPS), 1.0))
+    times, more = documents / many.documents, log(many.documents / few.documents)
+    held = many.held_bytes * times
+    for before, after in ((few.words_bytes, many.words_bytes), (few.fields_bytes, many.fields_bytes)):
+        power = log(after / before) / more if more and before else 1.0
+        held += after * times ** min(max(power, HEAPS), 1.0)
+    return float(held)
 
 
 def free_memory() -> float:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import ClassVar, Self
@@ -20,6 +22,7 @@ from rankpipe.store import Draft, amend, open_artefact, read_manifest, tidy
 from rankpipe.where import KINDS, Filter
 
 OBJECT = "object"
+Names = Callable[[], list[str]]
 
 
 @dataclass(frozen=True)
@@ -74,15 +77,15 @@ class Index(Retriever):
         """What is odd about a condition on this index: fields that no document has, or that are of another kind than
         what they are compared with.
         """
-        said = []
+        said, names = list[str](), self._names()
         for leaf in dict.fromkeys(Filter.of(where).leaves):
-            if not (kinds := self._kinds(leaf.field)):
+            if not (kinds := self._kinds(leaf.field, names)):
                 said += self.lacking([leaf.field])
             elif leaf.values:
                 compared = {KINDS[type(value)] for value in leaf.values}
                 for kind, n in kinds.items():
                     if kind == OBJECT:
-                        inner = ", ".join(self._inner(leaf.field))
+                        inner = ", ".join(self._inner(leaf.field, names))
                         said.append(f"{leaf.field!r} is an object, compare what is in it: {inner}")
                     elif kind not in compared:
                         which = several(n, "document, which does", "documents, which do")
@@ -99,22 +102,27 @@ class Index(Retriever):
         """Of each field: how many documents have it ("documents"), and how many of them a text, a number, ... in it; an
         object, whose fields are there by dotted names.
         """
-        told = {}
-        for name in sorted({*self.field_names()}):
+        told, names = {}, self._names()
+        for name in names():
             if documents := self.having(name):
-                told[name] = {"documents": documents, **self._kinds(name)}
+                told[name] = {"documents": documents, **self._kinds(name, names)}
         return told
 
-    def _kinds(self, field: str) -> dict[str, int]:
+    def _names(self) -> Names:
+        """The names of all fields, which are read and sorted once, and only if they are asked for."""
+        return cache(lambda: sorted({*self.field_names()}))
+
+    def _kinds(self, field: str, names: Names) -> dict[str, int]:
         """How many documents have a value of each kind in a field; one that has fields itself is called an object."""
         kinds = {kind: n for kind in SECTIONS if (n := self.having(field, kind))}
-        if OTHER in kinds and self._inner(field):
+        if OTHER in kinds and any(self._inner(field, names)):
             kinds[OBJECT] = kinds.pop(OTHER)
         return kinds
 
-    def _inner(self, field: str) -> list[str]:
-        """The names of the fields in the object that a field is."""
-        return sorted({name for name in self.field_names() if name.startswith(f"{field}.") and self.having(name)})
+    def _inner(self, field: str, names: Names) -> Iterator[str]:
+        """The names of the fields in the object that a field is, in their order."""
+        first, last = (bisect_left(names(), field + sign) for sign in "./")  # "/" comes after "."
+        return filter(self.having, names()[first:last])
 
     @abstractmethod
     def having(self, field: str, kind: str | None = None) -> int:

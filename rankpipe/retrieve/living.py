@@ -115,15 +115,15 @@ class Living(Index):
             part = Part(folder / "000000", memory=memory, known=())
             part.folder.mkdir()
             make(part.counted(cut.split(docs) if cut else docs), part)
-            size, words = cls.size(part.folder, recipe), part.held - part.rows
-            return Trial(len(docs), part.rows, size, words, without=part.without)
+            size, words = cls.size(part.folder, recipe), part.held - part.rows - part.values
+            return Trial(len(docs), part.rows, size, words, part.values, without=part.without)
 
         return tried
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:  # noqa: ARG003
         """Bytes of a small segment, as they would count in a large one."""
-        return sum(file.stat().st_size for file in folder.iterdir())
+        return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
     @classmethod
     @abstractmethod
@@ -137,7 +137,7 @@ class Living(Index):
     @classmethod
     def merge(cls, segments: Sequence[Any], draft: Part, recipe: dict[str, Any]) -> None:
         """Make one segment of what is alive in several; a kind that can do it without the texts does."""
-        cls.fill((s.docs[place] for s in segments for place in s.living.tolist()), draft, recipe)
+        cls.fill(chain.from_iterable(s.documents() for s in segments), draft, recipe)
 
     @classmethod
     def bury(cls, segment: Any, dead: NDArray[np.int32], folder: Path) -> None:
@@ -176,7 +176,7 @@ class Living(Index):
 
     def documents(self) -> Iterator[Doc]:
         """All that are alive, in the order in which they came."""
-        kept = (s.docs[place] for s in self.segments for place in s.living.tolist())
+        kept = chain.from_iterable(s.documents() for s in self.segments)
         return joined(kept) if self.passages else kept
 
     def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:

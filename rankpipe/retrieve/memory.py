@@ -13,7 +13,7 @@ LEAST = 256 << 20  # models' batches and blocks of vectors take that much, whate
 ROW = 320  # bytes held for each document while its segment is made: its id, where it lies, its place among others
 DOC = 240  # bytes of a document in memory beside its text
 ID = 4  # times the length of the id
-TERM = 420  # bytes held for each word
+TERM = 420  # bytes held for each word; for each different value of a field beside its length
 POSTING = 160  # bytes for each posting that is dealt out at once
 UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}  # powers of 2
 

@@ -50,6 +50,7 @@ class Part(Draft):
     known: Sequence[Path] | None = None
     row: int = ROW  # bytes held for each document; a kind that holds more says so before it takes the first
     rows: int = 0  # bytes held by now for documents
+    values: int = 0  # and for the different values of their fields
     held: int = 0  # and for all else that grows with them
     without: str = ""  # what is done to large ones only
     share: int = 2  # one part in so many of the memory may grow with the documents
@@ -78,6 +79,11 @@ class Part(Draft):
             self.rows += size
             self.held += size
             yield doc
+
+    def count_values(self, size: int) -> None:
+        """Count the bytes that are held for values of fields that no document had before."""
+        self.values += size
+        self.held += size
 
     def before(self) -> dict[str, Any]:
         """Facts of the segment before it in the draft; none of the first."""
@@ -206,9 +212,9 @@ def folders(index: Path) -> list[Path]:
     return sorted(f for f in index.iterdir() if f.name.isdecimal())
 
 
-def moved(segments: Sequence[Segment], draft: Draft) -> list[NDArray[np.int64]]:
+def moved(segments: Sequence[Segment], draft: Part) -> list[NDArray[np.int64]]:
     """Keep the documents that are alive in several; of each segment's documents the new places, -1 where it is dead."""
-    deque(write_docs((s.docs[place] for s in segments for place in s.living.tolist()), draft), maxlen=0)
+    deque(write_docs(chain.from_iterable(s.documents() for s in segments), draft), maxlen=0)
     places, start = [], 0
     for s in segments:
         place = np.full(len(s.docs), -1, np.int64)

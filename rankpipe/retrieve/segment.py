@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.builds import same
+from rankpipe.data import Doc
 from rankpipe.disk import damage, room_for
 from rankpipe.errors import ArtefactError, several
 from rankpipe.manifest import Manifest
@@ -52,6 +53,10 @@ class Segment:
         """Places of the documents that are alive, rising."""
         return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
 
+    def documents(self) -> Iterator[Doc]:
+        """Those that are alive, in their order; none is kept ready."""
+        return self.docs.each(self.living.tolist())
+
     @cached_property
     def fields(self) -> Fields:
         """Of its documents."""
@@ -76,7 +81,7 @@ class Segment:
     @property
     def held(self) -> int:
         """Bytes that merging it holds, about."""
-        return round(len(self) * (ROW + ID * self.docs.ids.size_bytes / len(self.docs)))
+        return round(len(self) * (ROW + ID * self.docs.ids.size_bytes / len(self.docs))) + self.fields.held
 
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """Where the documents of these ids are, if they are alive."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
-from itertools import accumulate
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
@@ -71,9 +71,11 @@ class Strings:
 
 def write_strings(path: Path, texts: Iterable[str]) -> None:
     """Write ``path.bin`` (their bytes) and ``path.npy`` (where each begins, and the end)."""
-    told = [text.encode() for text in texts]
-    path.with_suffix(".bin").write_bytes(b"".join(told))
-    np.save(path.with_suffix(".npy"), np.fromiter(accumulate(map(len, told), initial=0), np.int64, len(told) + 1))
+    ends = array("q", [0])
+    with open(path.with_suffix(".bin"), "wb") as f:
+        for text in texts:
+            ends.append(ends[-1] + f.write(text.encode()))
+    np.save(path.with_suffix(".npy"), np.array(ends, np.int64))
 
 
 def mapped(path: Path) -> NDArray[Any]:

@@ -15,6 +15,7 @@ class Trial:
 
     :param held_bytes: in memory, as many for each document.
     :param words_bytes: in memory, for each word that is new.
+    :param fields_bytes: in memory, for each value of a field that is new.
     :param size_bytes: of their index, as they would count in a large one.
     :param fixed_bytes: in memory, however many they are.
     :param without: what a build does with many documents only, so that it was not tried.
@@ -24,6 +25,7 @@ class Trial:
     held_bytes: int
     size_bytes: int
     words_bytes: int = 0
+    fields_bytes: int = 0
     fixed_bytes: int = 0
     without: str = ""
 

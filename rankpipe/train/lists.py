@@ -23,6 +23,7 @@ from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset, open_dataset, rankings, streamed
 from rankpipe.errors import DataError, RecipeError, several
 from rankpipe.progress import notice, track
+from rankpipe.retrieve import parts
 from rankpipe.retrieve.docs import Docs, Stored, write_docs
 from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
@@ -256,6 +257,6 @@ def _stored(folder: Path, docs: Iterable[Doc]) -> dict[str, Doc]:
     docs = iter(docs)
     if (first := next(docs, None)) is None:
         return {}
-    deque(write_docs(chain([first], docs), store.Draft(folder)), maxlen=0)
+    deque(write_docs(chain([first], docs), parts.Part(folder)), maxlen=0)
     kept = Docs(folder)
     return {id: Stored(id, kept, place) for place, id in enumerate(kept.ids)}

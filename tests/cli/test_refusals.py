@@ -382,6 +382,18 @@ def test_fused_indexes_give_as_many_hits_as_one(rankpipe: Rankpipe) -> None:
     assert len(Path("a.trec").read_text().splitlines()) == 1100
 
 
+def test_an_export_tells_numbers_that_json_has_not(rankpipe: Rankpipe) -> None:
+    """Not words that look like them."""
+    made = [{"a": float("nan")}, {"a": {"b": [-float("inf")]}}, {"a": 1.5, "NaN": "Infinity"}, {}]
+    lines = [json.dumps({"_id": f"d{i}", "text": "NaN tea", **fields}) for i, fields in enumerate(made)]
+    Path("odd.jsonl").write_text("\n".join(lines))
+    rankpipe("index", "build", "odd", "--data", "odd.jsonl")
+    said = rankpipe("index", "export", "odd", "--out", "out.jsonl").stderr
+    assert "2 documents have NaN or Infinity in a field" in said
+    rankpipe("index", "delete", "odd", "d0", "d1")
+    assert "Infinity" not in rankpipe("index", "export", "odd", "--out", "rest.jsonl").stderr
+
+
 def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:
     Path("evil.jsonl").write_text(json.dumps({"_id": "a", "text": "red \x1b[31m tea"}) + "\n")
     rankpipe("index", "build", "evil", "--data", "evil.jsonl")

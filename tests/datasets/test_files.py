@@ -1,17 +1,22 @@
 """Corpora in files of any layout stream: no more documents are alive than one, however many there are."""
 
+import datetime
 import gc
 import gzip
 import json
 import tracemalloc
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets.tables import plain
 from rankpipe.errors import DataError
+from rankpipe.retrieve.bm25 import BM25
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -93,6 +98,48 @@ def test_ids_that_come_twice_in_different_files(tmp_path: Path) -> None:
     table(tmp_path / "mine" / "b", 3, first=2)
     with pytest.raises(DataError, match=r"b\.parquet: row 1: the id 'd2' is there already, at .*a\.jsonl:3;"):
         [*open_dataset(tmp_path / "mine").docs()]
+
+
+def test_columns_that_are_no_json(tmp_path: Path) -> None:
+    """Dates, times and UUIDs become text, decimals and durations numbers; an index can be made of them."""
+    tea = UUID(int=7)
+    columns = {
+        "day": datetime.date(2024, 1, 2),
+        "when": datetime.datetime(2024, 1, 2, 3, 4, 5),
+        "hour": datetime.time(3, 4),
+        "price": Decimal("1.50"),
+        "whole": Decimal("2.00"),
+        "long": datetime.timedelta(minutes=1, milliseconds=500),
+        "seen": [{"on": datetime.date(2025, 1, 1)}],
+        "ok": True,
+        "none": None,
+    }
+    path = tmp_path / "mine.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist([{"id": str(tea), "text": "tea", **columns}]), path)
+    data = open_dataset(path)
+    [doc] = data.docs()
+    fields = {
+        "day": "2024-01-02",
+        "when": "2024-01-02T03:04:05",
+        "hour": "03:04:00",
+        "price": 1.5,
+        "whole": 2,
+        "long": 60.5,
+        "seen": [{"on": "2025-01-01"}],
+        "ok": True,
+        "none": None,
+    }
+    assert doc.fields == fields == plain({**columns}, lambda *_: None)
+    assert plain({"id": tea}, lambda *_: None) == {"id": str(tea)}
+    index = BM25.build(data, tmp_path / "index")
+    assert [h.doc.fields for h in index.filtered("day >= 2024-01-02 and price > 1").search("tea").hits] == [fields]
+
+
+def test_a_column_that_cannot_be_kept(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "tea", "raw": None}, {"id": "b", "text": "tea", "raw": [b"x"]}]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "raw.parquet")
+    with pytest.raises(DataError, match=r"raw\.parquet: row 2: the column 'raw' has bytes, which JSON has nothing for"):
+        [*open_dataset(tmp_path / "raw.parquet").docs()]
 
 
 def test_what_is_no_corpus(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.retrieve.docs import Docs, best, write_docs
-from rankpipe.store import Draft
+from rankpipe.retrieve.parts import Part
 from rankpipe.trec import ordered
 
 ODD = [
@@ -26,8 +26,8 @@ ODD = [
 ]
 
 
-def written(docs: list[Doc], folder: Path) -> Draft:
-    draft = Draft(folder)
+def written(docs: list[Doc], folder: Path) -> Part:
+    draft = Part(folder)
     assert list(write_docs(iter(docs), draft)) == docs  # passed through
     return draft
 
@@ -65,7 +65,7 @@ def test_a_document_is_parsed_once_while_there_is_room(tmp_path: Path) -> None:
 )
 def test_bad_corpora_are_refused(docs: list[Doc], said: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=said):
-        list(write_docs(docs, Draft(tmp_path)))
+        list(write_docs(docs, Part(tmp_path)))
 
 
 @given(st.dictionaries(st.text(max_size=3), st.sampled_from([0.0, 0.5, 1.0, 2.5]), min_size=1), st.integers(1, 12))

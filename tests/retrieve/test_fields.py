@@ -27,8 +27,8 @@ from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.parts import Part
 from rankpipe.stage import Top
-from rankpipe.store import Draft
 from rankpipe.where import And, Equals, Exists, Filter, In, Not, Or, Range
 from tests.retrieve.fakes import Hashed, Listed
 from tests.retrieve.fields import drawn, field
@@ -100,7 +100,7 @@ def test_columns_are_the_fields(
 ) -> None:
     folder = tmp_path_factory.mktemp("docs")
     docs = [Doc(str(i), "text", fields=one) for i, one in enumerate(held)]
-    assert list(write_docs(docs, Draft(folder))) == docs
+    assert list(write_docs(docs, Part(folder))) == docs
     assert repr(list(Docs(folder))) == repr(docs)  # not a number is nothing's equal
     columns = Fields(folder, len(docs))
     assert columns.mask(where).tolist() == [meets(one, where) for one in held]
@@ -291,6 +291,31 @@ def test_fields_of_an_index_are_counted(
         for kind, alike in {"text": str, "boolean": bool}.items():
             having = sum(any(isinstance(v, alike) for v in values(one, name)) for one in held)
             assert counts.get(kind, 0) == having
+
+
+class Named(BM25):
+    """Counts how often the names of all fields are read."""
+
+    read = 0
+
+    def field_names(self) -> Iterator[str]:
+        self.read += 1
+        return super().field_names()
+
+
+def test_names_are_read_once(tmp_path: Path) -> None:
+    """However many fields are objects; what is in one has its name and a dot before its own, nothing else."""
+    docs = [Doc(f"d{i}", "tea", fields={"by": {f"p{i}": {"n": i}}, "by-": {"x": 1}, "by/": 2}) for i in range(20)]
+    BM25.build(Dataset.of(docs), tmp_path)
+    index = Named(tmp_path)
+    told = index.known_fields
+    assert index.read == 1
+    assert [name for name, kinds in told.items() if "object" in kinds] == [
+        "by",
+        "by-",
+        *sorted(f"by.p{i}" for i in range(20)),
+    ]
+    assert index.told("by.p7 == 1") == ["'by.p7' is an object, compare what is in it: by.p7.n"]
 
 
 @pytest.mark.parametrize("store", ["float32", "int8", "binary"])

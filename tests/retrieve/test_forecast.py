@@ -63,6 +63,20 @@ def test_near_enough(name: str, tmp_path: Path) -> None:
     assert told.memory_bytes > BESIDE + 320 * 5000
 
 
+@pytest.mark.parametrize("name", ["bm25", "dense", "colbert"])
+def test_fields_are_foretold(name: str, tmp_path: Path) -> None:
+    """What they take on the disk; and in memory, where those that are always new grow as the documents do."""
+    kind, how = KINDS[name]
+    data = Dataset.of([Doc(d.id, d.text, fields={"url": d.id * 50, "year": len(d.id)}) for d in MANY.docs()])
+    plain, told = (forecast.forecast(kind, one, shelf.full(kind, {"use": kind.kind, **how})) for one in (MANY, data))
+    assert plain is not None
+    assert told is not None
+    size = kind.build(data, tmp_path / "index", **how).manifest.size_bytes  # type: ignore[attr-defined]
+    assert 0.8 * size < told.size_bytes < 1.3 * size
+    more = forecast.WORK * 5000 * (memory.TERM + 250)
+    assert 0.9 * more < told.memory_bytes - plain.memory_bytes < 1.3 * more
+
+
 def test_the_trial_is_one_piece_of_work() -> None:
     """What is tried is not told as if it were the index."""
     with listening(heard := Heard()):

@@ -3,10 +3,10 @@
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from weakref import WeakSet
 
 import numpy as np
@@ -21,6 +21,7 @@ from rankpipe.progress import listening
 from rankpipe.retrieve import embed, memory, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import size_bytes
 from rankpipe.store import damages
 from tests.heard import Heard
@@ -48,6 +49,7 @@ class Made:
 
     count: int
     texts: str = "word{0} of{1} common"
+    fields: Callable[[int], dict[str, Any]] = lambda _: {}
     place: str = "made"
     path: None = None
     alive: ClassVar[WeakSet[Doc]] = WeakSet()
@@ -56,7 +58,7 @@ class Made:
     def docs(self) -> Iterator[Doc]:
         Made.most.clear()
         for i in range(self.count):
-            doc = Tracked(f"{i}", self.texts.format(i, i % 100))
+            doc = Tracked(f"{i}", self.texts.format(i, i % 100), fields=self.fields(i))
             self.alive.add(doc)
             self.most.append(len(self.alive))
             yield doc
@@ -73,10 +75,15 @@ class Quiet(Hashed):
         return np.ones((len(texts), self.dimension), np.float32)
 
 
-def peak(build: object, folder: Path, **how: object) -> int:
+MADE, WITH_URLS = Made(6000), Made(6000, fields=lambda i: {"url": f"{i:0400}"})
+WITH_FLAGS = Made(6000, fields=lambda _: {f"flag{j}": True for j in range(50)})
+LONG = Made(2000, "word{1} " + 200 * "common ")
+
+
+def peak(build: object, folder: Path, made: Made = MADE, **how: object) -> int:
     """Bytes that the build held at once, at most."""
     build(Dataset("few", Made(5)), folder / "few", **how)  # type: ignore[operator]  # what is imported stays
-    data = Dataset("made", Made(6000))
+    data = Dataset("made", made)
     tracemalloc.start()
     build(data, folder / "many", **how)  # type: ignore[operator]
     held = tracemalloc.get_traced_memory()[1]
@@ -94,6 +101,34 @@ def test_vectors_are_made_in_bounded_memory(tmp_path: Path) -> None:
     most, model = 2 << 20, "tests.retrieve.test_memory:Quiet"
     assert peak(Dense.build, tmp_path / "little", memory=most, model=model) < most
     assert peak(Dense.build, tmp_path / "whole", model=model) > 1.5 * most
+
+
+@pytest.mark.parametrize(("kind", "how"), [(BM25, {}), (Dense, {"model": "tests.retrieve.test_memory:Quiet"})])
+def test_fields_are_kept_in_bounded_memory(kind: type[Living], how: dict[str, str], tmp_path: Path) -> None:
+    """While segments are made, and when they would be merged."""
+    most = 4 << 20
+    assert peak(kind.build, tmp_path / "little", WITH_URLS, memory=most, **how) < most  # type: ignore[attr-defined]
+    index = kind(tmp_path / "little" / "many")
+    tracemalloc.start()
+    index.update(Made(10).docs())
+    index.compact()
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert held < most
+    assert sum(s.fields.held for s in index.segments) > most
+    assert peak(kind.build, tmp_path / "whole", WITH_URLS, **how) > 1.5 * most  # type: ignore[attr-defined]
+
+
+def test_fields_are_dealt_out_in_bounded_memory(tmp_path: Path) -> None:
+    most = 6 << 20
+    assert peak(BM25.build, tmp_path / "little", WITH_FLAGS, memory=most) < most
+    assert peak(BM25.build, tmp_path / "whole", WITH_FLAGS) > 1.5 * most
+
+
+def test_no_text_stays_when_segments_are_merged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(BM25, "portion", 500)
+    assert peak(BM25.build, tmp_path, LONG) < LONG.count * len(LONG.texts) / 1.5
+    assert len(BM25(tmp_path / "many").segments) == 1
 
 
 class Wide(Quiet):
