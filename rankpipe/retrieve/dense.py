@@ -3,75 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
 from rankpipe import weights
-from rankpipe.builds import SUMS
 from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
-from rankpipe.progress import notice
 from rankpipe.retrieve import approximate, embed
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
+from rankpipe.retrieve.embedded import Embedded, index
 from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
-from rankpipe.retrieve.nearest import Exact, Field, Nearest
-from rankpipe.retrieve.parts import Part, moved, seal
+from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.recall import Watched
-from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
 from rankpipe.where import Filter
 
-LEAST = 10_000  # documents; a segment that came later and has fewer is searched exactly, which is as fast
 PROMPTS = ("query", "document")
 OPTIONS = ("pooling", "backend")
 ROUNDED = ("int8", "binary")  # stores that may put another document first than the model would
 KEPT = ("model", "identity", "dimension", "store", "backend", "probe")  # facts of a merged segment
-
-
-class Embedded(Segment):
-    """Documents and their vectors."""
-
-    def __init__(self, folder: Path, store: str, device: str, indexed: bool = False) -> None:
-        super().__init__(folder)
-        self.store, self.device = store, device
-        self.indexed = indexed  # whether FAISS indexes it, if it is large
-        self.knobs: Mapping[str, int] = {}  # of FAISS's index, turned otherwise than it was tuned
-
-    @property
-    def held(self) -> int:
-        """Bytes that merging it holds, about."""
-        if not self.indexed:
-            return super().held
-        row = approximate.row_bytes(self.field.kept.vectors.shape[1])
-        return (super().held + row * len(self)) * approximate.SHARE // 2
-
-    @cached_property
-    def field(self) -> Field:
-        """What is searched."""
-        return Field(STORES[self.store](self.folder), embed.longest(self.folder), self.docs.precedence, self.alive)
-
-    @cached_property
-    def nearest(self) -> Nearest:
-        """How it is searched: by FAISS if it has an index."""
-        if (self.folder / "faiss.json").exists():
-            return approximate.Faiss.opened(self.field, self.folder, self.device, self.knobs)
-        return Exact(self.field)
-
-    def open(self) -> None:
-        """Open all files that are not yet."""
-        super().open()
-        _ = self.nearest
-
-    def among(self, where: Filter | None, k: int) -> Nearest:
-        """How the ``k`` nearest are searched among those that meet a condition."""
-        return self.nearest if where is None else self.nearest.among(self.allowed(where), k)
 
 
 class Dense(Encoded[Encoder]):
@@ -240,7 +196,7 @@ class Dense(Encoded[Encoder]):
             approximate.prepare(draft, recipe["factory"], way.dimension)
         embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
-        _index(draft, recipe)
+        index(draft, recipe)
         if isinstance(way, Watched):
             draft.facts |= way.recall(cls.segment(draft.folder, recipe).field)
 
@@ -258,7 +214,7 @@ class Dense(Encoded[Encoder]):
         embed.copy([(s.folder, s.living) for s in segments], STORES[recipe["store"]], draft.folder)
         told = {k: v for s in segments for k, v in json.loads((s.folder / "facts.json").read_text("utf-8")).items()}
         embed.note(draft, {k: told[k] for k in KEPT if k in told})
-        _index(draft, recipe)
+        index(draft, recipe)
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Embedded:
@@ -284,26 +240,3 @@ class Dense(Encoded[Encoder]):
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
         found = [(s.docs, iter(s.among(self.where, k).search(vectors, k))) for s in self.searched]
         return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
-
-
-def _index(draft: Part, recipe: dict[str, Any]) -> None:
-    """Have FAISS index a segment, if it is one for FAISS: a large one, and the first of a build by a named factory,
-    which tells at once what this cannot make. What it cannot make later is searched exactly.
-    """
-    large = draft.facts["documents"] >= LEAST
-    named = draft.first and not draft.number and recipe["factory"] != "exact"
-    wanted = approximate.asked_for(recipe) and (large or named)
-    told = draft.folder / "faiss.json"
-    if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
-        field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
-        how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
-        try:
-            approximate.build(field, draft.folder, **how, memory=draft.memory)
-        except RecipeError as error:
-            if named:
-                raise
-            notice(f"{error.faults[0]}; they are searched exactly")
-        else:
-            seal(draft, "faiss.index", "faiss.json")
-    if told.exists():
-        draft.facts |= json.loads(told.read_text("utf-8"))

@@ -14,7 +14,7 @@ from rankpipe.data import Doc
 from rankpipe.datasets.records import Jsonl
 from rankpipe.engine import Local
 from rankpipe.errors import CommandError
-from rankpipe.retrieve import approximate, dense, forecast, shelf
+from rankpipe.retrieve import approximate, embedded, forecast, shelf
 from rankpipe.retrieve.bm25 import BM25
 
 assert index.build  # registers its verbs
@@ -46,7 +46,7 @@ def test_the_recall_of_approximate_search_is_said(tmp_path: Path, monkeypatch: p
     build = ["index", "build", str(tmp_path / "index"), "--data", str(corpus), "--use", "dense", "--force"]
     build += ["--set", "model=tests.retrieve.fakes:Drawn"]
     assert "searched exactly" in CliRunner().invoke(app, [*build, "--recall", "0.9"]).stderr
-    monkeypatch.setattr(dense, "LEAST", 300)
+    monkeypatch.setattr(embedded, "LEAST", 300)
     monkeypatch.setattr(approximate, "cores", lambda: 1)
     made = CliRunner().invoke(app, [*build, "--recall", "0.9"])
     told = json.loads((tmp_path / "index" / "manifest.json").read_text())["facts"]

@@ -16,7 +16,7 @@ from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import MissingExtra, RecipeError
 from rankpipe.progress import listening
-from rankpipe.retrieve import approximate, dense, living
+from rankpipe.retrieve import approximate, embedded, living
 from rankpipe.retrieve.approximate import Faiss, build, gpu
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.nearest import Exact, Field
@@ -168,7 +168,7 @@ def indexed(index: Dense) -> list[bool]:
 def test_small_segments_are_searched_exactly(
     options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dense, "LEAST", 300)
+    monkeypatch.setattr(embedded, "LEAST", 300)
     monkeypatch.setattr(living, "FAN", 3)
     index = Dense.build(collection(250), tmp_path / "index", model=FAKE + "Drawn", **options)
     exact = Dense.build(collection(250), tmp_path / "exact", model=FAKE + "Drawn")
@@ -192,7 +192,7 @@ def test_small_segments_are_searched_exactly(
 
 def test_what_is_too_little_for_a_factory_is_searched_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is left over at the end of a long build, or comes later; only a first segment can be too small at once."""
-    monkeypatch.setattr(dense, "LEAST", 20)
+    monkeypatch.setattr(embedded, "LEAST", 20)
     monkeypatch.setattr(Dense, "portion", 200)
     monkeypatch.setattr(Dense, "_settled", lambda self: self)  # memory allows one segment
     options: dict[str, Any] = {"model": FAKE + "Drawn", "factory": "IVF32,Flat"}
@@ -215,7 +215,7 @@ def test_a_killed_build_makes_no_index_twice(tmp_path: Path, monkeypatch: pytest
     Dense.build(data, tmp_path, **options)  # type: ignore[arg-type]
     made = checksums(tmp_path)
     (tmp_path / "manifest.json").unlink()
-    monkeypatch.setattr(dense.approximate, "build", None)
+    monkeypatch.setattr(approximate, "build", None)
     Dense.build(data, tmp_path, **options)  # type: ignore[arg-type]
     assert checksums(tmp_path) == made
 

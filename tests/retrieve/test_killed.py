@@ -15,7 +15,7 @@ import pytest
 
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import approximate, dense, late, living
+from rankpipe.retrieve import approximate, embedded, late, living
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
@@ -94,7 +94,7 @@ def killed(state: State, index: Living, build: Build, seed: int, most: float) ->
 @pytest.mark.parametrize("kind", KINDS)
 def test_before_or_after(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(living, "FAN", 3)
-    monkeypatch.setattr(dense, "LEAST", 8)  # so that FAISS and centroids have part in most changes
+    monkeypatch.setattr(embedded, "LEAST", 8)  # so that FAISS and centroids have part in most changes
     monkeypatch.setattr(late, "LEAST", 200)
     monkeypatch.setattr(approximate, "cores", lambda: 1)  # a child has none of its parent's threads
     opened, arguments, exactly = KINDS[kind]

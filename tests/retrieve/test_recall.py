@@ -15,7 +15,7 @@ from rankpipe.cli import app
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import approximate, dense, embed, late, recall, shelf
+from rankpipe.retrieve import approximate, embed, embedded, late, recall, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
@@ -89,7 +89,7 @@ def test_of_several_segments_it_is_the_mean_of_their_documents(tmp_path: Path, m
     monkeypatch.setattr(approximate, "cores", lambda: 1)
     monkeypatch.setattr(recall, "WORTH", 60)
     monkeypatch.setattr(late, "LEAST", 400)
-    monkeypatch.setattr(dense, "LEAST", 40)
+    monkeypatch.setattr(embedded, "LEAST", 40)
     drawn = {"use": "dense", "model": FAKE + "fakes:Drawn"}
     nodes: list[dict[str, Any]] = [
         {**drawn, "factory": "PQ4x4", "recall": 0.9},
