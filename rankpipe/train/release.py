@@ -80,8 +80,8 @@ def _adapted(made: Manifest, dtype: Dtype) -> Any:
 
 def _beside(made: Manifest, folder: Path) -> None:
     """What lies beside an adapter: the tokenizer."""
-    for path in made.path.iterdir():
-        if path.is_file() and path.name not in OWN:
+    for path in made.paths:
+        if path.parent == made.path and path.name not in OWN:
             shutil.copyfile(path, folder / path.name)
 
 

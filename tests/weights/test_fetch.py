@@ -54,7 +54,7 @@ def fetch(model: Model, file: Path | None = None) -> Path:
 
 
 def left(folder: Path) -> list[str]:
-    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
 
 
 def test_a_wheel_is_fetched_taken_apart_and_removed(toy: Model, tmp_path: Path) -> None:
