@@ -1,8 +1,8 @@
 """Artefacts on disk: written whole or not at all, and known by their manifest.
 
-``NAME/recipe.yaml`` says how, ``NAME/manifest.json`` what was made, ``NAME/made/<build>/`` holds it. Replacing the
-manifest is the one moment at which an artefact changes: a reader sees the old build or the new, never a mixture, and
-a writer killed at any point leaves the old one.
+``NAME/recipe.yaml`` says how, ``NAME/manifest.json`` what was made, ``NAME/made/<build>/`` holds it, and a copy of its
+manifest (``.manifest.json``). Replacing the manifest is the one moment at which an artefact changes: a reader sees the
+old build or the new, never a mixture, and a writer killed at any point leaves the old one.
 """
 
 from __future__ import annotations
