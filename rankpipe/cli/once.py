@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class Once(TyperCommand):
@@ -19,10 +16,7 @@ class Once(TyperCommand):
         """Read the command line."""
         given = [word.partition("=")[0] for word in takewhile(lambda word: word != "--", args)]
         for option in self.params:
-            if isinstance(option, TyperOption) and not option.multiple and not option.is_flag and not option.count:
-                self._refuse(option.opts, given)
+            alone = isinstance(option, TyperOption) and not (option.multiple or option.is_flag or option.count)
+            if alone and sum(word in option.opts for word in given) > 1:
+                raise typer.BadParameter(f"{option.opts[0]} is given twice, and takes one value")
         return super().parse_args(ctx, args)
-
-    def _refuse(self, names: Sequence[str], given: Sequence[str]) -> None:
-        if sum(word in names for word in given) > 1:
-            raise typer.BadParameter(f"{names[0]} is given twice, and takes one value")

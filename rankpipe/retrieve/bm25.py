@@ -23,7 +23,7 @@ from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import TERM
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
-from rankpipe.retrieve.segment import Segment
+from rankpipe.retrieve.segment import DEAD, Segment
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.topk import Sums, Weighted, candidates
 from rankpipe.retrieve.words import Words
@@ -114,7 +114,7 @@ class BM25(Living):
     kind = "bm25"
     portion = 1 << 20
     counts = (*Living.counts, "words", "postings")
-    shared = ("terms.npy", "terms.bin", "starts.npy", "lengths.npy", "lost.npy", "dead.npy")
+    shared = ("terms.npy", "terms.bin", "starts.npy", "lengths.npy", "lost.npy", DEAD)
 
     def __init__(
         self,

@@ -358,16 +358,10 @@ def test_an_exported_corpus_may_be_packed(rankpipe: Rankpipe) -> None:
 
 
 def test_of_two_values_none_is_lost(rankpipe: Rankpipe) -> None:
-    said = refused(rankpipe, "search", "words", "tide", "-k", 3, "-k", 4, code=2)
-    assert "--k is given twice" in said or "-k is given twice" in said
+    assert "-k is given twice" in refused(rankpipe, "search", "words", "tide", "-k", 3, "-k", 4, code=2)
     twice = refused(rankpipe, "index", "update", "words", "--data", "mine", "--data=mine", code=2)
     assert "--data is given twice" in twice
     rankpipe("search", "words", "tide", "--set", "k1=1", "--set", "b=0.5")
-
-
-def test_a_recipe_that_cannot_be_leaves_nothing(rankpipe: Rankpipe) -> None:
-    refused(rankpipe, "index", "build", "no", "--data", "mine", "--set", "k1=-1", code=2)
-    assert not Path("no/made").exists()
 
 
 def test_ids_are_no_emoji(rankpipe: Rankpipe) -> None:

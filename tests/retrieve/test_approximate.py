@@ -207,6 +207,7 @@ def test_what_is_too_little_for_a_factory_is_searched_exactly(tmp_path: Path, mo
     assert ranked(index.search("w1 w2")) == ranked(Dense(exact.folder, 500).search("w1 w2"))
     with pytest.raises(RecipeError, match="IVF32"):
         Dense.build(collection(30), tmp_path / "small", **options)
+    assert not (tmp_path / "small" / "made").exists()  # nothing could go on from it
 
 
 def test_a_killed_build_makes_no_index_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

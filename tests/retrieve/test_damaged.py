@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rankpipe import catalog, disk, java, seen, store
+from rankpipe import disk, seen, store
 from rankpipe.cli import app, changes
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.records import Jsonl
-from rankpipe.errors import ArtefactError, MissingExtra
+from rankpipe.errors import ArtefactError
 from rankpipe.retrieve import approximate, late
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -34,6 +34,7 @@ from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.milvus import Milvus
 from rankpipe.retrieve.rescue import rescued
 from rankpipe.retrieve.sparse import SparseIndex
+from tests.retrieve.runs import skip_unless_there
 
 assert verbs.verify  # registers it
 assert changes.export
@@ -63,13 +64,7 @@ CURE = "--force, then make its 2 batches of changes again, or bring back a copy"
 def index(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Index:
     """An index of two segments, with fields, to which documents were added and of which some are dead."""
     kind, options = KINDS[request.param]
-    if kind is Milvus and not all(map(catalog.installed, catalog.EXTRAS["milvus"])):
-        pytest.skip("needs the extra milvus, which is not installed")
-    if kind is Lucene:
-        try:
-            java.find("java.lang.System")
-        except MissingExtra as error:
-            pytest.skip(str(error))
+    skip_unless_there(kind.kind)
     monkeypatch.setattr(approximate, "cores", lambda: 1)
     monkeypatch.setattr(late, "LEAST", 40)  # vectors of a segment that centroids are made of
     chance = random.Random(0)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from rankpipe import catalog, java, store
+from rankpipe import store
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
 from rankpipe.engine import Local
-from rankpipe.errors import DiskError, MissingExtra, RecipeError
+from rankpipe.errors import DiskError, RecipeError
 from rankpipe.retrieve import living, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -24,6 +24,7 @@ from rankpipe.retrieve.milvus import Milvus
 from rankpipe.retrieve.sparse import SparseIndex
 from tests.retrieve.fakes import Drawn, Hashed
 from tests.retrieve.models import Directions, Weights
+from tests.retrieve.runs import skip_unless_there
 
 DRAWN, WEIGHTS = "tests.retrieve.fakes:Drawn", "tests.retrieve.models:Weights"
 CUT: dict[str, Any] = {"passages": {"max": 3}}
@@ -76,13 +77,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
 def rebuilt(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Index, Callable[[], Index]]:
     """An index that has been searched, and what builds another one in its folder."""
     kind, options, others = KINDS[request.param]
-    if kind is Milvus and not all(map(catalog.installed, catalog.EXTRAS["milvus"])):
-        pytest.skip("needs the extra milvus, which is not installed")
-    if kind is Lucene:
-        try:
-            java.find("java.lang.System")
-        except MissingExtra as error:
-            pytest.skip(str(error))
+    skip_unless_there(kind.kind)
     made: Index = kind.build(Dataset.of(DOCS), tmp_path, **options)
     assert found(made)
     return made, lambda: kind.build(Dataset.of(DOCS), tmp_path, **others)

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from rankpipe import java
 from rankpipe.builds import SUMS
 from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
-from rankpipe.errors import MissingExtra
 from rankpipe.progress import listening
 from rankpipe.retrieve import bm25, embed, late, lucene, parts, reads, sparse
 from rankpipe.retrieve.bm25 import BM25
@@ -27,6 +25,7 @@ from rankpipe.retrieve.postings import FILES
 from rankpipe.retrieve.sparse import SparseIndex
 from rankpipe.store import read_manifest
 from tests.heard import Heard
+from tests.retrieve.runs import skip_unless_there
 
 DRAWN, VARIED, DIRECTIONS = ("tests.retrieve." + name for name in ("fakes:Drawn", "models:Varied", "models:Directions"))
 KINDS: dict[str, tuple[Any, dict[str, Any], set[str]]] = {  # how built, and what of it is trusted when half is made
@@ -58,11 +57,7 @@ class Dying(Held):
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "lucene":
-        try:
-            java.find("java.lang.System")
-        except MissingExtra as error:
-            pytest.skip(str(error))
+    skip_unless_there(request.param)
     for module in (bm25, embed, sparse, late, reads, lucene):
         monkeypatch.setattr(module, "SHARD", 8)
     monkeypatch.setattr(late, "LEAST", 40)
