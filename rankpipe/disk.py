@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile, gettempdir, mkdtemp
 from typing import IO, Any
 
-from rankpipe.errors import ArtefactError, DiskError
+from rankpipe.errors import Busy, DiskError
 
 REFUSED = {errno.EACCES, errno.EROFS, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -69,7 +69,7 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """One writer at a time. The operating system frees the lock when its holder ends, however it ends.
 
     :param wait: wait for the holder to end, however long that takes, instead of refusing.
-    :raises ArtefactError: If another process holds it.
+    :raises Busy: If another process holds it.
     """
     file, new = _locked(folder, wait)
     with file:
@@ -94,7 +94,7 @@ def _locked(folder: Path, wait: bool) -> tuple[IO[str], list[Path]]:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 file.close()
-                raise ArtefactError(f"{folder}: another process is writing here; wait for it, then try again") from None
+                raise Busy(f"{folder}: another process is writing here; wait for it, then try again") from None
             if os.fstat(file.fileno()).st_nlink:
                 return file, new
             file.close()

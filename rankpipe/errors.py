@@ -7,6 +7,7 @@ RankpipeError            1
 ├── MissingExtra         5  a component needs a package that is not installed; says the one command
 ├── MissingWeights       5  a model's files are not here and cannot be fetched; says how to get them
 ├── ArtefactError        6  an index or result is absent, damaged, stale or foreign; says the cure
+│   └── Busy            11  another process is writing there; try again when it is done
 ├── ModelError           7  a language model could not do what was asked
 ├── DiskError            8  a file could not be written; nothing was changed
 └── ClusterError         9  machines that were to do the work cannot be reached, or cannot do it
@@ -81,6 +82,12 @@ class ArtefactError(RankpipeError):
     """An index or result is absent, damaged, stale or foreign."""
 
     exit_code = 6
+
+
+class Busy(ArtefactError):
+    """Another process is writing there."""
+
+    exit_code = 11
 
 
 class ModelError(RankpipeError):

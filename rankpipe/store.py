@@ -150,7 +150,7 @@ def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifes
 def tidy(folder: Path) -> None:
     """Remove what killed writers of an artefact have left.
 
-    :raises ArtefactError: If another process is writing there.
+    :raises Busy: If another process is writing there.
     """
     with disk_errors(folder), lock(folder):
         builds.sweep(folder, {_named(folder)}, "begun before this")

@@ -13,7 +13,7 @@ import pytest
 
 from rankpipe import disk, seen
 from rankpipe.disk import lock, write
-from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.errors import ArtefactError, Busy, DataError, DiskError
 from rankpipe.progress import listening
 from rankpipe.provenance import commit, digest
 from rankpipe.store import (
@@ -277,7 +277,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
     assert holder.stdout
     holder.stdout.readline()
-    with pytest.raises(ArtefactError, match="another process is writing here"):
+    with pytest.raises(Busy, match="another process is writing here"):
         make(tmp_path)
     holder.send_signal(signal.SIGKILL)  # the lock goes with its holder
     holder.wait()
@@ -293,7 +293,7 @@ def test_who_waits_for_a_lock_gets_one_that_holds(tmp_path: Path) -> None:
 
     def wait() -> bool:
         with lock(folder, wait=True):
-            refused = pytest.raises(ArtefactError, match="another process is writing here")
+            refused = pytest.raises(Busy, match="another process is writing here")
             with refused, lock(folder):
                 pass
             return (folder / ".lock").exists()

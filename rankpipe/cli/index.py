@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
 app.add_typer(index, name="index")
-GO_ON = "to go on after the last whole shard"
+GO_ON = "what was whole is kept; to go on from there"
 Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
 
@@ -25,7 +26,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 def build(
     folder: Annotated[Path, typer.Argument(help="The index: a folder to make, or one with a recipe.yaml.")],
     data: options.DataOrNone = None,
-    split: options.Split = "test",
+    split: options.SplitOrNone = None,
     titles: options.Titles = None,
     use: Annotated[
         str | None,
@@ -68,7 +69,7 @@ def build(
     }  # fmt: skip
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
-        with guard.spelled(), store.replacing(force), show.going_on(GO_ON):
+        with guard.spelled(), store.replacing(force), _going_on(folder):
             kind = use or "bm25"
             node = options.component(shelf.ALSO.get(kind, kind), settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
@@ -77,7 +78,7 @@ def build(
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
         _refuse_said(written, {"--use": use, "--set": settings, "--titles": titles, "--recall": recall})
-        with show.going_on(GO_ON):
+        with _going_on(folder):
             why = shelf.ensure(folder, **how)
     else:
         raise CommandError([f"{folder}: no recipe.yaml here; name a collection with --data"])
@@ -178,14 +179,20 @@ def _values(name: str, counts: dict[str, int], listed: Iterable[str]) -> str:
     )  # fmt: skip
 
 
-def _collection(data: str, split: str, titles: options.TitlePolicy | None) -> dict[str, Any]:
+def _collection(data: str, split: str | None, titles: options.TitlePolicy | None) -> dict[str, Any]:
     """A collection as the recipe of an index has it."""
     source = str(Path(data).resolve()) if Path(data).exists() else data
     return {
         "data": source,
-        **({"split": split} if split != "test" else {}),
+        **({"split": split} if split else {}),
         **({"titles": titles.value} if titles else {}),
     }
+
+
+def _going_on(folder: Path) -> AbstractContextManager[None]:
+    """Tells who interrupts a build how it goes on, if it has written anything."""
+    left = (folder / "made").glob(".work-*/**/*")
+    return show.going_on(GO_ON, lambda: any(path.is_file() for path in left))
 
 
 def _refuse_said(written: Path, told: dict[str, Any]) -> None:

@@ -58,6 +58,7 @@ Measures = Annotated[
     list[str] | None, typer.Option("-m", "--measure", help="As ir-measures or trec_eval write it; one or more.")
 ]
 Split = Annotated[str, typer.Option("--split", help="Which judgements of --data: test, dev, train.")]
+SplitOrNone = Annotated[str | None, typer.Option("--split", help="Which judgements --data must have.")]
 SelfMatch = Annotated[
     SelfMatches | None, typer.Option("--self-match", help="A hit that is its own query: keep or drop it.")
 ]

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -161,14 +162,17 @@ def test_indexes_that_drifted_apart_are_told(
 
 
 def test_who_interrupts_hears_how_to_go_on(tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(_: Jsonl) -> None:
+    def interrupted(_: Jsonl) -> Iterator[Doc]:
+        yield from begun
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Jsonl, "docs", interrupted)
     monkeypatch.setattr("sys.argv", ["rankpipe", "index", "build", "my words", "--data", "x"])
-    made = CliRunner().invoke(app, ["index", "build", str(tmp_path / "w"), "--data", str(tiny_path)])
-    assert made.exit_code == 130
-    assert "to go on after the last whole shard: rankpipe index build 'my words' --data x" in made.stderr
+    for begun, said in (([Doc("a", "tea")], "to go on from there: rankpipe index build 'my words' --data x"), ([], "")):
+        made = CliRunner().invoke(app, ["index", "build", str(tmp_path / f"w{len(begun)}"), "--data", str(tiny_path)])
+        assert made.exit_code == 130
+        assert (said or "nothing is half-written") in made.stderr
+        assert ("to go on" in made.stderr) == bool(begun)
 
 
 def judged(folder: Path, *splits: str) -> Path:
@@ -181,7 +185,7 @@ def judged(folder: Path, *splits: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("said", [[], ["--split", "dev"], ["--split", "train"]])
+@pytest.mark.parametrize("said", [[], ["--split", "dev"]])
 def test_documents_need_no_judgements(said: list[str], tmp_path: Path) -> None:
     data, words = judged(tmp_path / "data", "dev"), str(tmp_path / "words")
     for verb in ("build", "update", "add"):
@@ -191,6 +195,9 @@ def test_documents_need_no_judgements(said: list[str], tmp_path: Path) -> None:
             assert "is current" in CliRunner().invoke(app, ["index", "build", words]).stdout
         (data / "corpus.jsonl").write_text(f'{{"_id": "{verb}", "text": "tea two"}}\n')
     assert [d.id for d in BM25(Path(words)).documents()] == ["a", "build", "update"]
+    refused = CliRunner().invoke(app, ["index", "build", f"{words}2", "--data", str(data), "--split", "tset"])
+    assert (refused.exit_code, "no split 'tset'; it has dev" in refused.stderr) == (4, True)
+    assert not Path(f"{words}2").exists()
 
 
 def test_documents_that_may_have_changed_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from rankpipe import store
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.errors import ArtefactError, DataError
+from rankpipe.errors import ArtefactError, Busy, DataError
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -171,7 +171,7 @@ def test_segments_stay_few(fan: int, index: Living, monkeypatch: pytest.MonkeyPa
 
 def test_one_writer_at_a_time(index: Index) -> None:
     there = next(index.documents()).id
-    with index._amending(), pytest.raises(ArtefactError, match="another process is writing here"):
+    with index._amending(), pytest.raises(Busy, match="another process is writing here"):
         type(index)(index.folder).delete([there])
 
 
