@@ -20,7 +20,9 @@ RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder o
 def train(
     recipe: RecipePath,
     force: Annotated[bool, typer.Option("--force", help="Tune again, and forget earlier checkpoints.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only foretell the memory, and refuse too much.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Make the lists, foretell the memory, and refuse too much.")
+    ] = False,
     settings: Annotated[
         list[str] | None, typer.Option("--set", "-s", help="Change the recipe: KEY=VALUE, as training.seed=1.")
     ] = None,

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from rankpipe import recipe
+from rankpipe import recipe, weights
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
 from rankpipe.train.dev import Dev
@@ -41,7 +41,9 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     """
     if not isinstance(said, Mapping):
         raise RecipeError(["expected transformers.TrainingArguments by name, as {max_steps: 100}"])
-    kind = need("transformers", name="training", extra="train").TrainingArguments
+    transformers = need("transformers", name="training", extra="train")
+    with weights.quiet():  # it imports bitsandbytes, where that is
+        kind = transformers.TrainingArguments
     known = [f.name for f in fields(kind) if f.init]
     faults = [f"no argument {key!r}{near(key, known)}" for key in said if key not in known]
     faults += [f"{key}: is said by {OURS[key]}" for key in said if key in OURS]
