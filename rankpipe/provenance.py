@@ -13,7 +13,7 @@ from typing import Any
 
 PACKAGES = (
     "rankpipe", "numpy", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
-    "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers",
+    "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers", "peft", "accelerate", "datasets",
 )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from math import ceil
+from math import ceil, floor
 from typing import Any
 
 from rankpipe.train.adapters.adapter import Adapter
@@ -25,7 +25,8 @@ def adapted(model: Any, adapter: Adapter, ranker: Ranker, objective: Objective, 
         whole = dict(batch)
         return objective(ranker.forward(model, whole), whole, objective.counts([whole]))[0]
 
-    batches = [*_first(ranker, objective, examples, args.per_device_train_batch_size)]
+    first = _first(ranker, objective, examples, args.per_device_train_batch_size)
+    batches = [{k: v.to(args.device) if hasattr(v, "to") else v for k, v in batch.items()} for batch in first]
     if not adapter.by_loss:
         batches = [{k: v for k, v in batch.items() if k in READ} for batch in batches]
     return adapter.apply(model, calibration=batches, loss=loss, steps=_steps(args, len(examples)))
@@ -39,9 +40,9 @@ def _first(ranker: Ranker, objective: Objective, examples: Any, size: int) -> It
 
 
 def _steps(args: Any, lists: int) -> int:
-    """Of the whole training, by one process."""
+    """Of the whole training, as transformers' Trainer counts them."""
     if args.max_steps > 0:
         return int(args.max_steps)
-    a_step: int = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    steps: int = ceil(args.num_train_epochs * ceil(lists / a_step))
-    return steps
+    whole = floor if args.dataloader_drop_last else ceil
+    batches = whole(whole(lists / args.train_batch_size) / args.world_size)  # of each process
+    return ceil(args.num_train_epochs * max(1, ceil(batches / args.gradient_accumulation_steps)))

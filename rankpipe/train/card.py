@@ -6,11 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rankpipe import weights
+from rankpipe.catalog import need
 from rankpipe.datasets import Dataset
 from rankpipe.errors import several
+from rankpipe.measure.results import machine
 from rankpipe.store import Manifest
+from rankpipe.train.adapters.qlora import BITS
 
-COSTS = ("peak_bytes", "optimizer_bytes", "tokens_per_s", "cut", "skipped")
+COSTS = ("seconds", "peak_bytes", "optimizer_bytes", "tokens_per_s", "cut", "skipped")
+LIBRARIES = {"adapter_config.json": "peft", "modules.json": "sentence-transformers"}  # by a file that is theirs
 UNKNOWN = "unknown: look it up before sharing"
 
 
@@ -23,6 +27,8 @@ def facts_of(trainer: Any, dev: Any) -> dict[str, Any]:
         "lists": len(trainer.train_dataset),
         "trained": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
+        "seed": trainer.args.seed,
+        "device": _device(trainer.args.device),
         **{k: costs[-1][k] for k in COSTS if costs and k in costs[-1]},
     }
     if dev is None:
@@ -40,6 +46,11 @@ def facts_of(trainer: Any, dev: Any) -> dict[str, Any]:
     }
 
 
+def _device(device: Any) -> str:
+    cuda = need("torch", name="training", extra="train").cuda
+    return str(cuda.get_device_name(device) if device.type == "cuda" else machine()["cpu"])
+
+
 def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Sequence[dict[str, Any]]) -> str:
     """As Markdown, with the header that model hubs read."""
     tree, facts = made.recipe, made.facts
@@ -47,15 +58,14 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
     told = base.id or tree["model"] if base else tree["model"]
     licences = {c.name: c.known.licence if c.known and c.known.licence else UNKNOWN for c in collections}
     lines = [
-        "---", f"base_model: {told}", "library_name: peft" if tree.get("adapter") else "library_name: transformers",
-        "tags: [reranking, rankpipe]", "---", "", f"# {name}", "",
+        "---", *_yaml(_header(name, told, made, [*licences])), "---", "", f"# {name}", "",
         f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}"
         + (f", `{tree['adapter']['use']}`." if tree.get("adapter") else ", all weights."), "",
         f"- Base: {told}, licence {base.licence if base else 'unknown'}.",
         f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: "
         + "; ".join(f"{name}: {said}" for name, said in licences.items()) + ".",
-        f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps.",
-        *_remarks(facts),
+        f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps{_work(facts)}.",
+        *_remarks(facts, tree),
         f"- Recipe {made.recipe_hash}, commit {made.commit[:12]}, {made.created[:10]}.", "",
         *_figures(facts, history), "## Use", "", "```yaml", *_yaml(facts["reranker"]), "```", "", "## Recipe", "",
         "```yaml", *_yaml(tree), "```", "",
@@ -63,7 +73,35 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
     return "\n".join(lines)
 
 
-def _remarks(facts: dict[str, Any]) -> Iterator[str]:
+def _header(name: str, base: str, made: Manifest, data: Sequence[str]) -> dict[str, Any]:
+    """What hubs read; figures of the development queries, if there are any."""
+    tree, facts, bi = made.recipe, made.facts, made.recipe["head"]["use"] == "bi-encoder-head"
+    task = "sentence-similarity" if bi else "text-ranking"
+    kind = "cross-encoder" if tree["head"]["use"] == "cross-encoder-head" else "reranker"
+    told = {
+        "base_model": base,
+        "library_name": next((lib for file, lib in LIBRARIES.items() if file in made.files), "transformers"),
+        "pipeline_tag": task,
+        "tags": ["rankpipe", "bi-encoder" if bi else kind],
+        "datasets": list(data),
+    }
+    if facts.get("best") is None:
+        return told
+    metric = {"type": facts["measure"], "value": round(facts["best"], 4)}
+    result = {"task": {"type": task}, "dataset": {"name": "queries held out, by which the step was chosen", "type": made.data.name}}
+    return {**told, "model-index": [{"name": name, "results": [{**result, "metrics": [metric]}]}]}
+
+
+def _work(facts: dict[str, Any]) -> str:
+    """What the training took, as far as it was written down."""
+    seconds = f" in {facts['seconds']:,.0f} s" if "seconds" in facts else ""
+    device = f" on {facts['device']}" if "device" in facts else ""
+    return f"{seconds}{device}" + (f", seed {facts['seed']}" if "seed" in facts else "")
+
+
+def _remarks(facts: dict[str, Any], tree: dict[str, Any]) -> Iterator[str]:
+    if tree.get("dtype") in BITS:
+        yield f"- Figures are over the base in {tree['dtype']}; as it is used below they may be a little different."
     if "merged" in facts:
         yield f"- Merged into the base: {facts['merged']}."
     if cut := facts.get("cut"):

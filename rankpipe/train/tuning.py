@@ -25,7 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from rankpipe import lines, recipe, store, weights
+from rankpipe import recipe, store, weights
 from rankpipe.catalog import near, need
 from rankpipe.disk import disk_errors, write
 from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
@@ -33,13 +33,13 @@ from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
 from rankpipe.train import arguments, calibration, processes
 from rankpipe.train.adapters.adapter import Adapter
-from rankpipe.train.adapters.merging import merge
 from rankpipe.train.adapters.qlora import BITS, loading
-from rankpipe.train.card import card, facts_of
+from rankpipe.train.card import facts_of
 from rankpipe.train.dev import Held
 from rankpipe.train.forecast import Forecast, forecast, free, longest
 from rankpipe.train.heads.head import Head, Numbers
 from rankpipe.train.lists import Source
+from rankpipe.train.making import LOG, put, tell
 from rankpipe.train.objective import Objective
 
 NEEDED = ("model", "head", "examples", "loss")
@@ -73,11 +73,6 @@ class Tuning:
                 self.tree[key] = {"use": named}
         if isinstance(dev := self.tree.get("dev"), dict):
             self.tree["dev"] = {"use": "dev", **dev}
-
-    @property
-    def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
 
     @property
     def work(self) -> Path:
@@ -151,6 +146,7 @@ class Tuning:
         args = self._arguments()
         examples, held = self._data(args)
         if not force and self._is_there():
+            self._tell()
             notice(f"{self.folder} is current; --force tunes it again")
             return store.read_manifest(self.folder).facts
         trainer = self._trainer(args, examples, held)
@@ -170,6 +166,7 @@ class Tuning:
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
             if trainer.average:
                 trainer.average.put()
+            trainer.refuse_lost()
             if trainer.is_world_process_zero():
                 self._publish(trainer)
         trainer.accelerator.wait_for_everyone()
@@ -199,7 +196,9 @@ class Tuning:
 
     def _is_there(self) -> bool:
         lists = store.read_manifest(self.folder / "kept" / "lists").data
-        return store.staleness(self.folder, kind=weights.TUNED, recipe=self.tree, data=lists) is None
+        if store.staleness(self.folder, kind=weights.TUNED, recipe=self.tree, data=lists) is not None:
+            return False
+        return bool(store.read_manifest(self.folder).facts.get("base", self.base) == self.base)
 
     def _trainer(self, args: Any, examples: Any, held: Held | None) -> Any:
         transformers, parts = need("transformers", name="training", extra="train"), self._parts
@@ -207,6 +206,8 @@ class Tuning:
         ranker = parts.head.over(str(self.tree["model"]))
         with working(f"{self.tree['model']}: loading"):
             model = ranker.load(self.dtype)
+        if self.dtype not in BITS:
+            model = model.to(args.device)  # where adapters decompose it
         objective = Objective(parts.loss, parts.head)
         if parts.adapter:
             with weights.quiet():
@@ -234,17 +235,22 @@ class Tuning:
         with args.main_process_first(local=False):
             mine, theirs = lists.parts(dev.share if dev else 0.0)
             examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
-            self._forget_others(store.read_manifest(self.folder / "kept" / "lists").data.checksum)
+            self._forget_others(f"{store.read_manifest(self.folder / 'kept' / 'lists').data.checksum} {self.base}")
             return examples, dev.held(lists, theirs) if dev else None
 
     def _forget_others(self, lists: str) -> None:
-        """Checkpoints of other lists than these, by their checksum."""
+        """Checkpoints of other lists than these, or of another base, by their checksums."""
         mark = self.work / "lists"
         if mark.exists() and mark.read_text("utf-8") != lists:
-            notice("the lists are others than before: training begins anew")
+            notice("the lists or the base are others than before: training begins anew")
             shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
         with write(mark) as f:
             f.write(lists)
+
+    @cached_property
+    def base(self) -> str:
+        """What model is tuned, by its files."""
+        return weights.identity(weights.resolve(str(self.tree["model"])))
 
     @cached_property
     def _parts(self) -> Parts:
@@ -258,25 +264,18 @@ class Tuning:
 
     def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""
-        parts, history = self._parts, trainer.state.log_history
         data = store.read_manifest(self.folder / "kept" / "lists").data
-        place = str(self.folder.resolve().relative_to(self.root.resolve()))
-        half = trainer.args.bf16 or self.dtype != "float32"
-        node = trainer.ranker.node(place, bool(parts.adapter), "bfloat16" if half else "float32")
-        facts = {**facts_of(trainer, parts.dev), "reranker": node}
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
-            model, ranker, apart = trainer.model, trainer.ranker, trainer.ranker.whole
-            if parts.adapter:
-                facts["report"] = str(parts.adapter.report(model))
-                parts.adapter.save(model, draft.folder / "adapter" if apart else draft.folder)
-                if apart:
-                    model, loss = merge(model)
-                    facts["merged"] = str(loss)
-            ranker.save(model, draft.folder, whole=apart or not parts.adapter)
-            draft.facts |= facts
-        lines.write(self.folder / "log.jsonl", history)
-        with write(self.folder / "card.md") as f:
-            f.write(card(self.name, store.read_manifest(self.folder), parts.examples.collections, history))
+            place = str(self.folder.resolve().relative_to(self.root.resolve()))
+            draft.facts |= {**facts_of(trainer, self._parts.dev), "base": self.base}
+            draft.facts |= put(trainer, draft.folder, place, self.dtype)
+        self._tell()
+
+    def _tell(self) -> None:
+        """The log and the card of what was made, unless they are there already."""
+        made = store.read_manifest(self.folder)
+        if (made.path / LOG).exists():
+            tell(made, read_log(made.path), self._parts.examples.collections)
 
 
 def _refusal(place: str, call: Callable[[], Any]) -> list[str]:
@@ -293,4 +292,4 @@ def _refusal(place: str, call: Callable[[], Any]) -> list[str]:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The log of a tuned model."""
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text("utf-8").splitlines()]
+    return [json.loads(line) for line in (folder / LOG).read_text("utf-8").splitlines()]

@@ -23,6 +23,7 @@ from tuned import GALORE, TRAINING  # noqa: E402
 from rankpipe.disk import shown  # noqa: E402
 from rankpipe.errors import ModelError  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
+from rankpipe.train.loop import last_whole  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
@@ -133,10 +134,13 @@ def test_what_is_cut_is_told(written: Any) -> None:
     assert "not read to their end (`max_words`, `max_length`, the context): 100.0%." in (folder / "card.md").read_text()
 
 
-def test_weights_that_are_lost_end_it(written: Any) -> None:
-    folder = written(optimizer={"use": "adamw", "lr": 1e38})
-    with pytest.raises(ModelError, match=r"step \d: the loss is nan, and .* has no numbers any more; lower the"):
+@pytest.mark.parametrize("how", [{}, {"logging_steps": 100}, {"logging_steps": 100, "save_steps": 100}])
+def test_weights_that_are_lost_end_it(how: dict[str, Any], written: Any) -> None:
+    folder = written(optimizer={"use": "adamw", "lr": 1e38}, training=TRAINING | how)
+    with pytest.raises(ModelError, match=r"step \d: .* has no numbers any more; lower the"):
         Tuning(folder).run()
+    assert not (folder / "manifest.json").exists()
+    assert last_whole(Tuning(folder).work / "checkpoints") is None
 
 
 def test_the_norm_of_gradients_is_that_of_weights_that_waited(written: Any) -> None:

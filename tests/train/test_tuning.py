@@ -26,16 +26,20 @@ pytestmark = [
 ]
 
 from killed import Killed, Signalled  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
 from rankpipe.catalog import CATALOG  # noqa: E402
-from rankpipe.errors import DiskError, MissingExtra, RecipeError  # noqa: E402
+from rankpipe.errors import DiskError, MissingExtra, ModelError, RecipeError  # noqa: E402
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
+from rankpipe.train import calibration  # noqa: E402
 from rankpipe.train.loop import last_whole  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
+
+EPOCHS = {k: v for k, v in TRAINING.items() if k != "max_steps"} | {"num_train_epochs": 2}
 
 
 def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
@@ -65,8 +69,10 @@ def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
         {"adapter": {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}},
         {"adapter": None, "optimizer": GALORE},
         {"adapter": None, "head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
+        {"training": EPOCHS | {"bf16": True}, "dtype": "bfloat16"},
+        {"training": EPOCHS | {"gradient_checkpointing": True}, "adapter": None, "optimizer": GALORE},
     ],
-    ids=["lora", "adalora", "galore", "adamw"],
+    ids=["lora", "adalora", "galore", "adamw", "bf16", "checkpointing"],
 )
 def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any) -> None:
     whole, killed = written("whole", **how), written("killed", **how)
@@ -81,6 +87,55 @@ def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any
     assert one.keys() == other.keys()
     assert all(torch.equal(one[k], other[k]) for k in one)
     assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_steps_are_foreseen_as_they_are_made(drop: bool, written: Any) -> None:
+    for size, accumulation, epochs in ((2, 2, 1.5), (3, 1, 2), (5, 2, 0.4)):
+        how = {"per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation}
+        how |= {"num_train_epochs": epochs, "dataloader_drop_last": drop}
+        trainer = Tuning(written(f"{size}", training=EPOCHS | how)).trainer()
+        made = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+        assert calibration._steps(trainer.args, len(trainer.train_dataset)) == made
+
+
+def test_an_adapter_that_is_not_done_is_not_made(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rankpipe.train.calibration._steps", lambda *_: 100)
+    folder = written(adapter=ADALORA)
+    with pytest.raises(ModelError, match="adalora is not done after 6 steps; let it train for longer"):
+        Tuning(folder).run()
+    assert not (folder / "manifest.json").exists()
+
+
+def test_another_base_is_another_model(written: Any, tiny_chat: Path, tmp_path: Path) -> None:
+    base = shutil.copytree(tiny_chat, tmp_path / "base")
+    folder = written(model=str(base))
+    with pytest.raises(KeyboardInterrupt):
+        Tuning(folder).run(callbacks=[Killed(3)])
+    heard = Heard()
+    with listening(heard):
+        for _ in range(2):
+            [file] = base.glob("*.safetensors")
+            weights = load_file(file)
+            save_file({k: v + 0.01 for k, v in weights.items()}, file, {"format": "pt"})
+            Tuning(folder).run()
+    assert not any(said.startswith(("going on", f"{folder} is current")) for said in heard.notices)
+    with listening(heard):
+        Tuning(folder).run()
+    assert heard.notices[-1].startswith(f"{folder} is current")
+
+
+def test_a_card_that_is_gone_is_written_again(written: Any) -> None:
+    folder = written(dev={"share": 0.3, "every": 2, "depth": 8})
+    Tuning(folder).run()
+    told = {name: (folder / name).read_text() for name in ("card.md", "log.jsonl")}
+    (folder / "card.md").unlink()
+    (folder / "log.jsonl").write_text("")
+    Tuning(folder).run()
+    assert told == {name: (folder / name).read_text() for name in told}
+    (folder / "card.md").write_text("my own")
+    Tuning(folder).run()
+    assert (folder / "card.md").read_text() == "my own"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -32,6 +32,7 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Begin to count."""
         self.began, self.first = perf_counter(), state.global_step
+        self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)  # in earlier sessions
         self.say = self.shown.enter_context(running("training: steps", state.max_steps - state.global_step))
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
@@ -73,6 +74,7 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
         named = {f"loss_{name}": v for name, v in zip(trainer.objective.losses, parts, strict=True)}
         return {
             **(named if len(named) > 1 else {}),
+            "seconds": round(self.before + seconds, 1),
             "tokens_per_s": round(summed(trainer.tokens).item() / seconds, 1),
             "cut": round(cut / texts, 4),
             "peak_bytes": peak_bytes(),

@@ -172,7 +172,8 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         """For all who are told, with what it cost."""
         if "loss" in logs:
             logs |= self.told.costs()
-            self._refuse_lost(logs["loss"])
+            if not isfinite(logs["loss"]):
+                self.refuse_lost()
         super().log(logs, start_time)
 
     @contextmanager
@@ -184,13 +185,13 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         with self.average.lent():
             yield
 
-    def _refuse_lost(self, loss: float) -> None:
+    def refuse_lost(self) -> None:
         """:raises ModelError: If weights are no numbers any more."""
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-        if not isfinite(loss) and (lost := [n for n, p in trained if not p.detach().isfinite().all()]):
+        if lost := next((n for n, p in trained if not p.detach().isfinite().all()), None):
             raise ModelError(
-                f"step {self.state.global_step}: the loss is {loss}, and {lost[0]} has no numbers any more; lower the "
-                "learning rate, or warm it up for longer (training: {warmup_steps: ...})"
+                f"step {self.state.global_step}: {lost} has no numbers any more; lower the learning rate, or warm it "
+                "up for longer (training: {warmup_steps: ...})"
             )
 
     def _collated(self, rows: Sequence[dict[str, Any]]) -> Batch:
@@ -198,6 +199,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         return self.ranker.batch([Example.of(row) for row in rows], reply=objective.reply, together=objective.together)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        self.refuse_lost()
         super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         self.accelerator.wait_for_everyone()  # each process writes its random state

@@ -1,0 +1,51 @@
+"""What is made of a tuning: the model, its log and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rankpipe import lines
+from rankpipe.datasets import Dataset
+from rankpipe.disk import write
+from rankpipe.errors import ModelError
+from rankpipe.store import Manifest
+from rankpipe.train.adapters.merging import merge
+from rankpipe.train.card import card
+from rankpipe.train.heads.head import Numbers
+
+LOG = "log.jsonl"
+
+
+def put(trainer: Any, folder: Path, place: str, dtype: Numbers) -> dict[str, Any]:
+    """Write what was tuned, and its log, into a folder; facts of it.
+
+    :param place: where it will be found by recipes.
+    :param dtype: of the model's weights.
+    :raises ModelError: If its adapter is not yet what was asked for.
+    """
+    model, ranker, adapter = trainer.model, trainer.ranker, trainer.adapter
+    facts: dict[str, Any] = {}
+    if adapter:
+        if not adapter.may_end(model, step := trainer.state.best_global_step or trainer.state.global_step):
+            raise ModelError(f"{adapter.method_name} is not done after {step} steps; let it train for longer")
+        facts["report"] = str(adapter.report(model))
+        adapter.save(model, folder / "adapter" if ranker.whole else folder)
+        if ranker.whole:
+            model, loss = merge(model)
+            facts["merged"] = str(loss)
+    ranker.save(model, folder, whole=ranker.whole or not adapter)
+    lines.write(folder / LOG, trainer.state.log_history)
+    half = trainer.args.bf16 or dtype != "float32"
+    return {**facts, "reranker": ranker.node(place, bool(adapter), "bfloat16" if half else "float32")}
+
+
+def tell(made: Manifest, history: Sequence[dict[str, Any]], collections: Sequence[Dataset]) -> None:
+    """Write log and card beside what was made, unless they were since."""
+    told = made.folder / "card.md"
+    if told.exists() and told.stat().st_mtime >= (made.folder / "manifest.json").stat().st_mtime:
+        return
+    lines.write(made.folder / LOG, history)
+    with write(told) as f:
+        f.write(card(made.folder.resolve().name, made, collections, history))
