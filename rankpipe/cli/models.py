@@ -50,9 +50,11 @@ def listed() -> None:
     tuned, known = [_row(made) for made in rankers.shelf()], aliases()
 
     def human() -> None:
-        rows = [(*list(row.values())[:-1], shown(row["size_bytes"])) for row in tuned]
+        rows = [(*list(row.values())[:-2], shown(row["size_bytes"]) if row["here"] else "not here") for row in tuned]
         if rows:
-            show.table("Tuned (models/)", [*list(tuned[0])[:-1], "size"], rows, text=("base", "head", "method"))
+            show.table("Tuned (models/)", [*list(tuned[0])[:-2], "size"], rows, text=("base", "head", "method"))
+        if gone := [row["name"] for row in tuned if not row["here"]]:
+            show.remark(f"what is not here can be trained: rankpipe train models/{gone[0]}")
         else:
             show.remark("nothing is on the shelf models/ here; rankpipe train RECIPE puts it there")
         tell_aliases(known)
@@ -87,7 +89,7 @@ def shows(name: Name) -> None:
     from rankpipe import weights
     from rankpipe.weights import rankers
 
-    made = rankers.ranker(name)
+    made = rankers.ranker(name, gone=True)
     base = weights.find(made.recipe["model"])
     told = {
         **_row(made),
@@ -106,6 +108,8 @@ def shows(name: Name) -> None:
             + yaml.safe_dump(node, sort_keys=False),
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
+        if not told["here"]:
+            show.remark(f"its files are not here: rankpipe train {made.folder} makes it again")
 
     show.emit({**told, "reranker": node}, human)
 
@@ -116,11 +120,11 @@ def _row(made: Manifest) -> dict[str, Any]:
 
     tree, facts = made.recipe, made.facts
     method = tree["adapter"]["use"] if tree.get("adapter") else "all weights"
-    best = f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})" if "best" in facts else ""
+    best = f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})" if facts.get("best") is not None else ""
     return {
         "name": made.folder.name, "base": tree["model"], "head": tree["head"]["use"],
         "method": method if rankers.has_adapter(made) or not tree.get("adapter") else f"{method}, merged",
-        "steps": facts["steps"], "best": best, "size_bytes": made.size_bytes,
+        "steps": facts["steps"], "best": best, "size_bytes": made.size_bytes, "here": made.path.exists(),
     }  # fmt: skip
 
 

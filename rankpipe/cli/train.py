@@ -68,7 +68,7 @@ def train(
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
         show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in rounded.items() if k != "reranker"})
         before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
-        if "best" in facts and facts["best"] <= max(before):
+        if facts.get("best") is not None and facts["best"] <= max(before):
             told = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
             show.warn(
                 f"{facts['measure']} of the development queries, with and without tuning: {told}; nothing is gained"

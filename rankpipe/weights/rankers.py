@@ -29,9 +29,10 @@ def is_tuned(folder: Path) -> bool:
     return (folder / "manifest.json").exists() and store.read_manifest(folder).kind == TUNED
 
 
-def ranker(name: str) -> Manifest:
+def ranker(name: str, *, gone: bool = False) -> Manifest:
     """A tuned model, by its name on the shelf or by its folder.
 
+    :param gone: whether its files may be somewhere else, as those of a shelf that came with git are.
     :raises DataError: If there is none; says the nearest names.
     :raises ArtefactError: If it is not trained yet, or damaged.
     """
@@ -41,6 +42,8 @@ def ranker(name: str) -> Manifest:
         raise DataError(f"no tuned model {name!r}{near(name, known) or '.'} See: rankpipe models")
     if (folder / "recipe.yaml").exists() and not (folder / "manifest.json").exists():
         raise ArtefactError(f"{folder}: not trained yet; rankpipe train {folder}")
+    if gone and is_tuned(folder) and not (made := store.read_manifest(folder)).path.exists():
+        return made
     return store.open_artefact(folder, kind=TUNED)
 
 

@@ -91,6 +91,21 @@ def test_it_is_shown(rankpipe: Callable[..., Result]) -> None:
     assert "no tuned model 'nothing'. See: rankpipe models" in rankpipe("models", "show", "nothing", code=4).output
 
 
+def test_what_is_elsewhere_is_shown_too(rankpipe: Callable[..., Result]) -> None:
+    """As in a clone, which has manifests only."""
+    made = store.read_manifest(Path("models/it")).path
+    away = made.rename(made.with_name("away"))
+    try:
+        listed = rankpipe("models")
+        assert "not here" in next(line for line in listed.stdout.splitlines() if "│it " in line)
+        assert "what is not here can be trained: rankpipe train models/it" in listed.stderr
+        assert told(rankpipe("models", "show", "it", "--json"))["here"] is False
+        assert "its files are not here: rankpipe train models/it" in rankpipe("models", "show", "it").stderr
+        assert "is gone" in rankpipe("models", "export", "it", "--out", "exported", code=6).stderr
+    finally:
+        away.rename(made)
+
+
 def test_it_is_compared_with_its_base(rankpipe: Callable[..., Result], tiny_path: Path) -> None:
     """The same numbers as by two reruns and ``rankpipe compare``; weights are loaded once, no answer is asked twice."""
     words = ("models", "compare", "it", "--data", tiny_path, "--run", "run.trec", *MEASURES, "--cache", "kept.sqlite")
