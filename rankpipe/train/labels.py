@@ -56,21 +56,30 @@ class Judged:
 class Teacher:
     """The scores of a reranker: a cross-encoder's logits; of a listwise model, which scores nothing, 1 / rank.
 
+    It reads all documents, whatever its ``depth``: what lies below that has scores that say nothing.
+
     :param stage: the reranker.
     :raises RecipeError: If it is none.
     """
 
     stage: Reranker
 
-    checksum: ClassVar[str] = ""
+    checksum: ClassVar[str] = "whole"  # lists made before were labelled down to its depth only
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Reranker):
             raise RecipeError([f"stage: {self.stage!r} is no reranker; for example {{use: cross-encoder}}"])
 
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:  # noqa: ARG002
-        """What it makes of each ranking."""
-        return [{h.doc.id: h.score for h in r.hits} for r in self.stage.through(rankings, "teacher")]
+        """What it makes of each ranking.
+
+        :raises RecipeError: If the reranker has a depth that cannot be changed.
+        """
+        return [{h.doc.id: h.score for h in r.hits} for r in self._whole.through(rankings, "teacher")]
+
+    @cached_property
+    def _whole(self) -> Reranker:
+        return self.stage.whole()
 
 
 @dataclass(frozen=True)

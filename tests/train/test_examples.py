@@ -16,6 +16,8 @@ from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError
+from rankpipe.rerank.budget import Budget
+from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.train import arguments
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Recorded, Said, Teacher
@@ -180,6 +182,37 @@ class ById:
 
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
         return [{h.doc.id: float(h.doc.id.strip("d")) for h in r.hits} for r in rankings]
+
+
+class Knowing(ByScore):
+    """Scores "good" 1 and all else 0, as deep as it reads."""
+
+    depth, budget = 100, Budget()
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        return [rescored(r, [float(h.doc.id == "good") for h in r.hits[: self.depth]], "knowing") for r in batch]
+
+
+class Shallow(Knowing):
+    """Cannot be made to read more."""
+
+    depth = property(lambda _: 100)  # type: ignore[assignment]
+
+
+def test_a_teacher_labels_what_lies_below_its_depth(lists: Lists) -> None:
+    docs = [Doc("good", "text"), *(Doc(f"d{i}", "text") for i in range(120))]
+    run = {"q": {doc.id: -float(i) for i, doc in enumerate(docs[1:])}}
+    part = Part(run, {"q": {"good": 1}})
+    stage = Knowing()
+    for more in ({"labels": Teacher(stage)}, {"negatives": Negatives(teacher=Teacher(stage))}):
+        many = replace(lists, copies=1, length=(200, 200), **more)
+        many.__dict__["collection"] = Dataset.of(docs, [Query("q", "?")], part.qrels)
+        [example] = many.examples(part)
+        said = {d.id: label for d, label in zip(example.docs, example.labels, strict=True)}
+        assert said == {"good": 1.0} | dict.fromkeys([f"d{i}" for i in range(100)], 0.0)
+    assert stage.depth == 100
+    with pytest.raises(RecipeError, match="the first 100 hits, which cannot be changed"):
+        Teacher(Shallow()).of([], [])
 
 
 def test_negatives_are_of_some_ranks_and_no_better_than_the_relevant_ones() -> None:
