@@ -130,7 +130,8 @@ class Lists(Source):
     :param length: documents of a list, the least and the most; as many as there are, where that is less.
     :param copies: lists drawn of each query.
     :param queries: so many of the judged queries, the same ones as ``rankpipe teach --queries`` takes; all if None.
-    :param shuffle: lists are in random order; else in the run's.
+    :param shuffle: lists are in random order; else in the run's, and what is not among its first hits (``depth`` of
+        ``negatives``) at random places.
     :param relevant: relevant documents that the run did not find are put in.
     :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
     :param seed: of lists, and of the share that is held out.
@@ -216,7 +217,7 @@ class Lists(Source):
     def _pools(self, part: Part, folder: Path) -> Iterator[Example]:
         """Of each query all labelled documents, whose texts lie in a folder."""
         ids = self._drawable(part.qrels) if self.negatives.random else []
-        pools = {q: self._pool(scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
+        pools = {q: self._pool(q, scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
         found = streamed(pools, self.collection, partial(_stored, folder))
         blocks = iter(lambda: [*islice(found, MANY)], [])
         for block in track(blocks, "labels: blocks of queries", ceil(len(pools) / MANY)):
@@ -229,13 +230,22 @@ class Lists(Source):
                 if len(set(labels)) > 1:
                     yield Example(ranking.query, docs, labels, tuple(d for d, grade in of_query.items() if grade > 0))
 
-    def _pool(self, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]) -> dict[str, float]:
-        """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""
+    def _pool(
+        self, query: str, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]
+    ) -> dict[str, float]:
+        """What is taken of a query's first hits, and what is relevant and not among them, and what is drawn: below, or,
+        where lists are in this order, at random places, since the last ones would tell what they are.
+        """
         run = ordered(scores)
-        taken = [d for d in self.negatives.mined(run, grades) if self.relevant or d in scores]
-        more = [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
+        first, mined = {*run[: self.negatives.depth]}, self.negatives.mined(run, grades)
+        made, more = [d for d in mined if d in first], [d for d in mined if d not in first]
+        more += [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
         more += [d for d in chosen if grades.get(d, 0) <= 0]
-        return {d: 1.0 / rank for rank, d in enumerate(dict.fromkeys([*taken, *more]), 1)}
+        chance = random.Random(f"{self.seed} {query} places")
+        for doc in more:
+            if doc not in made:
+                made.insert(len(made) if self.shuffle else chance.randint(0, len(made)), doc)
+        return {d: 1.0 / rank for rank, d in enumerate(made, 1)}
 
     def _drawn(self, query: str, ids: Sequence[str]) -> list[str]:
         return random.Random(f"{self.seed} {query}").sample(ids, min(self.negatives.random, len(ids)))

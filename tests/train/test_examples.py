@@ -109,6 +109,26 @@ def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> Non
         assert {*e.relevant} == relevant({"": grades})
 
 
+def test_what_the_run_missed_is_not_known_by_its_place(lists: Lists) -> None:
+    """Of 30 queries, whose run finds what is drawn nowhere, and what is relevant nowhere or below its first hits."""
+    docs = [Doc(f"d{i}", "text") for i in range(40)]
+    qrels = {f"q{i}": {f"d{i}": 1} for i in range(30)}
+    run = {q: {f"d{i}": -float(i) for i in range(30, 34)} for q in qrels}
+    below = {q: hits | ({next(iter(qrels[q])): -99.0} if i % 2 else {}) for i, (q, hits) in enumerate(run.items())}
+    in_order = replace(lists, shuffle=False, copies=1, length=(9, 9), negatives=Negatives(depth=4, random=3))
+    in_order.__dict__["collection"] = Dataset.of(docs, [Query(q, "?") for q in qrels], qrels)
+    made = [[d.id for d in e.docs] for e in in_order.examples(Part(below, qrels))]
+    assert made == [[d.id for d in e.docs] for e in in_order.examples(Part(below, qrels))]
+    assert all([d for d in ids if d in run[q]] == [*run[q]] for q, ids in zip(run, made, strict=True))
+    for missed in (True, False):
+        places = [i for q, ids in zip(run, made, strict=True) for i, d in enumerate(ids)
+                  if d not in run[q] and (d in qrels[q]) is missed]  # fmt: skip
+        assert {*places} >= {0, 1, 2, 3, 4, 5}
+    other = replace(in_order, seed=1)
+    other.__dict__["collection"] = in_order.collection
+    assert made != [[d.id for d in e.docs] for e in other.examples(Part(below, qrels))]
+
+
 def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
     part, held = lists.parts(0.3)
     assert part.qrels
