@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +28,17 @@ def test_a_teachers_scores_are_standardised(tmp_path: Path) -> None:
         assert same == dict.fromkeys("abc", 0.0)
         assert none == {}
     assert Recorded(record).of(asked, [{}] * 3) == Teacher(Top(4)).of(asked, [{}] * 3) == [*scores.values()]
+
+
+def test_requests_of_rankllm_are_a_record(tmp_path: Path) -> None:
+    def told(query: str, **scores: float) -> str:
+        candidates = [{"docid": d, "score": s, "doc": {"contents": "x"}} for d, s in scores.items()]
+        return json.dumps({"query": {"qid": query, "text": "?"}, "candidates": candidates}) + "\n"
+
+    file, packed = tmp_path / "said.jsonl", tmp_path / "said.jsonl.gz"
+    file.write_text(told("q", b=7.5, z=1.5) + told("p", a=3.0))
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    asked = [Ranking(Query(q, "?"), (Hit(Doc("a", ""), 2.0), Hit(Doc("b", ""), 1.0))) for q in "qp"]
+    for record in (file, packed):
+        assert Recorded(record).of(asked, [{}, {}]) == [{"b": 7.5}, {"a": 3.0}]
+    assert Recorded(file).checksum != Recorded(packed).checksum != ""
