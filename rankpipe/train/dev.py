@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
@@ -58,7 +59,8 @@ class Dev:
     :param run: over that, a TREC run or a pipeline.
     :param measures: what is measured; the first one decides.
     :param depth: hits that are reranked.
-    :param queries: the first so many; all if None.
+    :param queries: so many, drawn from all of them (of a mixture, from all sources); all if None.
+    :param seed: of the queries that are drawn.
     :param patience: evaluations without a better one after which training ends; None is to the last step.
     :raises RecipeError: If it is not said where the queries come from, or a number is out of range.
     """
@@ -72,6 +74,7 @@ class Dev:
     queries: int | None = None
     patience: int | None = None
     split: str = "test"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         faults = [f"{k}: {v}; expected 1 or more" for k in ("every", "depth", "queries", "patience")
@@ -107,7 +110,9 @@ class Dev:
         return self._taken(self._own(own, judged), own.qrels)
 
     def _taken(self, found: Sequence[Ranking], qrels: Qrels) -> Held:
-        taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if qrels.get(r.query.id))[: self.queries]
+        judged = [r.query.id for r in found if qrels.get(r.query.id)]
+        drawn = {*sorted(judged, key=lambda q: hashlib.sha256(f"{self.seed} {q}".encode()).digest())[: self.queries]}
+        taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if r.query.id in drawn)
         return Held(taken, {r.query.id: qrels[r.query.id] for r in taken}, tuple(self.measures), self.depth)
 
     def _own(self, own: Dataset, judged: set[str]) -> list[Ranking]:

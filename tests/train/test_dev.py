@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rankpipe.data import Query, Ranking
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening
 from rankpipe.train.dev import Dev
@@ -87,6 +89,22 @@ def test_the_same_queries_are_refused(lists: Lists, first_stage: Path) -> None:
 
 def test_a_share_is_apart_anyway(lists: Lists) -> None:
     assert Dev(every=1, share=0.3).beside(lists) is lists
+
+
+def test_so_many_are_drawn_from_all_sources() -> None:
+    """Of 400 held-out queries of a mixture, whose first source has most: 40 are of the sources as all are."""
+    rankings = [Ranking(Query(f"{n}:{i}", "?"), ()) for n, many in enumerate((300, 60, 40)) for i in range(many)]
+    qrels = {r.query.id: {"d": 1} for r in rankings}
+    drawn = [r.query.id for r in Dev(every=1, share=0.1, queries=40)._taken(rankings, qrels).rankings]
+    counts = Counter(q[0] for q in drawn)
+    assert len(drawn) == 40
+    assert 24 <= counts["0"] <= 36
+    assert min(counts["1"], counts["2"]) > 0
+    again = Dev(every=1, share=0.1, queries=40)._taken(rankings[::-1], qrels)
+    assert [r.query.id for r in again.rankings] == drawn[::-1]
+    other = Dev(every=1, share=0.1, queries=40, seed=1)._taken(rankings, qrels)
+    assert {*other.qrels} != {*drawn}
+    assert len(Dev(every=1, share=0.1)._taken(rankings, qrels | {"0:0": {}}).rankings) == 399
 
 
 def test_a_training_learns_from_other_queries(written: Any, tiny_path: Path, two: Path) -> None:
