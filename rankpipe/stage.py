@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -160,6 +161,21 @@ class Reranker(Stage[Ranking, Ranking]):
     tells: ClassVar[bool] = False  # whether it notes what a model was shown and said (rerank/ledger.py)
     reads_scores: ClassVar[bool] = False  # whether what it gives depends on the scores it is given (journal.py)
     counts: str = "queries"  # what its work is counted in, for progress
+    depth: int  # hits that it reads, if not all
+
+    def whole(self) -> Self:
+        """The same reranker, reading all hits of a ranking, whatever its ``depth``; this one stays as it is.
+
+        :raises RecipeError: If its depth cannot be changed.
+        """
+        made = copy(self)
+        if hasattr(made, "depth"):
+            try:
+                made.depth = sys.maxsize
+            except AttributeError:
+                fault = f"{self.name}: reads the first {self.depth} hits, which cannot be changed; all are to be scored"
+                raise RecipeError([fault]) from None
+        return made
 
     def work(self, ranking: Ranking) -> int:  # noqa: ARG002
         """How many of these a ranking takes, at most."""

@@ -136,8 +136,6 @@ def teach(
     node, collection = by.node(), options.collection(data, split=split)
     depth = by.depth or DEPTH
     found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth, queries), collection)
-    if "depth" in recipe.spelled(node["use"]):
-        node["depth"] = max((len(r.hits) for r in found), default=depth)  # relevant ones beyond the depth, too
     stage = recipe.build(node, Path.cwd())
     with show.going_on(f"what is done is kept in {out}; to go on from there"):
         teaching.teach(found, stage, out, node=node, name=collection.name, identity=identity(node, Path.cwd()))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from operator import rshift
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from rankpipe.measure.ranking import evaluate, parse
 from rankpipe.stage import Stage
 from rankpipe.train.heads.head import Ranker
 from rankpipe.train.lists import Part, Source
-from rankpipe.train.split import relevant
+from rankpipe.train.split import Others, relevant
 from rankpipe.trec import Qrels, Run
 
 
@@ -52,12 +53,14 @@ class Dev:
     :param every: steps between evaluations, and checkpoints.
     :param share: of the examples' judged queries that is held out for it: none shares a relevant document with what is
         learned from.
-    :param data: a collection of its own in place of a share, as ``beir/nfcorpus/dev`` or a folder.
+    :param data: a collection of its own in place of a share, as ``beir/nfcorpus/dev`` or a folder. No list has its
+        queries or what is relevant to them; by ids, as with ``apart`` of lists.
     :param split: whose judgements; a name that says its split needs none.
     :param run: over that, a TREC run or a pipeline.
     :param measures: what is measured; the first one decides.
     :param depth: hits that are reranked.
-    :param queries: the first so many; all if None.
+    :param queries: so many, drawn from all of them (of a mixture, from all sources); all if None.
+    :param seed: of the queries that are drawn.
     :param patience: evaluations without a better one after which training ends; None is to the last step.
     :raises RecipeError: If it is not said where the queries come from, or a number is out of range.
     """
@@ -71,6 +74,7 @@ class Dev:
     queries: int | None = None
     patience: int | None = None
     split: str = "test"
+    seed: int = 0
 
     def __post_init__(self) -> None:
         faults = [f"{k}: {v}; expected 1 or more" for k in ("every", "depth", "queries", "patience")
@@ -84,18 +88,31 @@ class Dev:
         for measure in self.measures:
             parse(measure)
 
+    def beside(self, lists: Source) -> Source:
+        """The lists, kept apart from development queries of a collection of its own; a share is apart anyway."""
+        if not self.data:
+            return lists
+        own = self._held
+        return lists.beside(Others(frozenset(r.query.text for r in own.rankings), own.qrels))
+
     def held(self, lists: Source, part: Part) -> Held:
         """The queries.
 
         :param part: of the examples, that is held out for a share.
         """
-        if self.data:
-            own = open_dataset(self.data, self.split)
-            judged = {q.id for q in own.queries if relevant({q.id: own.qrels.get(q.id, {})})}
-            found, qrels = self._own(own, judged), own.qrels
-        else:
-            found, qrels = lists.rankings(part), part.qrels
-        taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if qrels.get(r.query.id))[: self.queries]
+        return self._held if self.data else self._taken(lists.rankings(part), part.qrels)
+
+    @cached_property
+    def _held(self) -> Held:
+        """Of a collection of its own."""
+        own = open_dataset(str(self.data), self.split)
+        judged = {q.id for q in own.queries if relevant({q.id: own.qrels.get(q.id, {})})}
+        return self._taken(self._own(own, judged), own.qrels)
+
+    def _taken(self, found: Sequence[Ranking], qrels: Qrels) -> Held:
+        judged = [r.query.id for r in found if qrels.get(r.query.id)]
+        drawn = {*sorted(judged, key=lambda q: hashlib.sha256(f"{self.seed} {q}".encode()).digest())[: self.queries]}
+        taken = tuple(replace(r, hits=r.hits[: self.depth]) for r in found if r.query.id in drawn)
         return Held(taken, {r.query.id: qrels[r.query.id] for r in taken}, tuple(self.measures), self.depth)
 
     def _own(self, own: Dataset, judged: set[str]) -> list[Ranking]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import mean, pstdev
 from typing import Any, ClassVar, Protocol
 
 from rankpipe import store
@@ -56,21 +57,34 @@ class Judged:
 class Teacher:
     """The scores of a reranker: a cross-encoder's logits; of a listwise model, which scores nothing, 1 / rank.
 
+    It reads all documents, whatever its ``depth``: what lies below that has scores that say nothing.
+
     :param stage: the reranker.
+    :param standardise: of each query the scores less their mean, divided by their standard deviation: of a size that
+        a student's can have, as ``margin-mse`` and ``kl`` want it. Above 0 is then what is better than the mean.
     :raises RecipeError: If it is none.
     """
 
     stage: Reranker
+    standardise: bool = False
 
-    checksum: ClassVar[str] = ""
+    checksum: ClassVar[str] = "whole"  # lists made before were labelled down to its depth only
 
     def __post_init__(self) -> None:
         if not isinstance(self.stage, Reranker):
             raise RecipeError([f"stage: {self.stage!r} is no reranker; for example {{use: cross-encoder}}"])
 
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:  # noqa: ARG002
-        """What it makes of each ranking."""
-        return [{h.doc.id: h.score for h in r.hits} for r in self.stage.through(rankings, "teacher")]
+        """What it makes of each ranking.
+
+        :raises RecipeError: If the reranker has a depth that cannot be changed.
+        """
+        made: list[Said] = [{h.doc.id: h.score for h in r.hits} for r in self._whole.through(rankings, "teacher")]
+        return [*map(standardised, made)] if self.standardise else made
+
+    @cached_property
+    def _whole(self) -> Reranker:
+        return self.stage.whole()
 
 
 @dataclass(frozen=True)
@@ -79,9 +93,11 @@ class Recorded:
     (``.jsonl``), whose scores are the labels.
 
     :param path: the folder or the file.
+    :param standardise: as of :class:`Teacher`; of the documents that are asked about.
     """
 
     path: Path
+    standardise: bool = False
 
     @property
     def checksum(self) -> str:
@@ -98,10 +114,11 @@ class Recorded:
             raise DataError(
                 f"{self.path}: has no labels for {rankings[0].query.id!r} nor any other of {len(found)} queries"
             )
-        return [
+        made: list[Said] = [
             {h.doc.id: said[h.doc.id] for h in r.hits if h.doc.id in said}
             for r, said in zip(rankings, found, strict=True)
         ]
+        return [*map(standardised, made)] if self.standardise else made
 
     @cached_property
     def _file(self) -> Path:
@@ -112,3 +129,12 @@ class Recorded:
         if ".jsonl" in self._file.suffixes:
             return {r.query.id: {h.doc.id: h.score for h in r.hits} for r in read_requests(self._file)}
         return read_run(self._file).run
+
+
+def standardised(said: Said) -> Said:
+    """Labels less their mean, divided by their standard deviation; all 0 if they are the same."""
+    if not said:
+        return said
+    middle = mean(said.values())
+    deviation = pstdev(said.values(), middle) or 1.0
+    return {doc: (label - middle) / deviation for doc, label in said.items()}

@@ -8,6 +8,7 @@ import random
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial, reduce
 from itertools import chain, islice
@@ -15,7 +16,7 @@ from math import ceil
 from operator import rshift
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Self
 
 from rankpipe import store
 from rankpipe.catalog import need, require
@@ -29,7 +30,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import apart, relevant, some, split
+from rankpipe.train.split import Others, apart, relevant, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
 KIND, FORMAT = "lists", 2  # of artefacts; the first had no column of what is relevant
@@ -70,6 +71,10 @@ class Source(ABC):
         :param share: of the judged queries that is held out.
         :raises DataError: If nothing is left to learn from, or the held-out part cannot be had.
         """
+
+    @abstractmethod
+    def beside(self, others: Others) -> Self:
+        """The same, kept apart from these queries."""
 
     @abstractmethod
     def rankings(self, part: Part) -> list[Ranking]:
@@ -130,7 +135,8 @@ class Lists(Source):
     :param length: documents of a list, the least and the most; as many as there are, where that is less.
     :param copies: lists drawn of each query.
     :param queries: so many of the judged queries, the same ones as ``rankpipe teach --queries`` takes; all if None.
-    :param shuffle: lists are in random order; else in the run's.
+    :param shuffle: lists are in random order; else in the run's, and what is not among its first hits (``depth`` of
+        ``negatives``) at random places.
     :param relevant: relevant documents that the run did not find are put in.
     :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
     :param seed: of lists, and of the share that is held out.
@@ -172,18 +178,20 @@ class Lists(Source):
 
     @property
     def checksums(self) -> Sequence[str]:
-        """Of the labels, and of who tells false negatives."""
-        return [said.checksum for said in (self.labels, self.negatives.teacher) if said]
+        """Of the labels, and of who tells false negatives; and what must not be drawn."""
+        said = [said.checksum for said in (self.labels, self.negatives.teacher) if said]
+        return said + sorted(relevant(self._others.qrels)) if self.negatives.random else said
 
     def parts(self, share: float = 0.0) -> tuple[Part, Part]:
         """By the judgements; what is relevant in collections that lists shall be ``apart`` from is left out."""
-        asked = {q.id for q in self.collection.queries}
+        asked = {q.id: q.text for q in self.collection.queries}
         judged = some({q: g for q, g in self.collection.qrels.items() if q in asked}, self.queries)
         if not judged:
             raise DataError(
                 f"{self.collection.name}: has no query with a relevant document; is split: {self.split} right?"
             )
-        others = [open_dataset(name).qrels for name in self.apart]
+        others = [self._others.qrels, *(open_dataset(name).qrels for name in self.apart)]
+        judged = self._others.left_out(judged, asked, self.data)
         run = self._run(judged)
         mine, theirs = split(judged, share, self.seed) if share else (judged, {})
         made = Part(*apart(run, mine, [theirs, *others]))
@@ -193,6 +201,16 @@ class Lists(Source):
                 "of these queries, and does apart leave any?"
             )
         return made, Part(*apart(run, theirs, [mine])) if theirs else Part({}, {})
+
+    def beside(self, others: Others) -> Self:
+        """The same lists, without these queries and what is relevant to them."""
+        made = copy(self)
+        made.__dict__["_others"] = others
+        return made
+
+    @cached_property
+    def _others(self) -> Others:
+        return Others()
 
     def rankings(self, part: Part) -> list[Ranking]:
         """The part's run, with texts."""
@@ -216,7 +234,7 @@ class Lists(Source):
     def _pools(self, part: Part, folder: Path) -> Iterator[Example]:
         """Of each query all labelled documents, whose texts lie in a folder."""
         ids = self._drawable(part.qrels) if self.negatives.random else []
-        pools = {q: self._pool(scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
+        pools = {q: self._pool(q, scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
         found = streamed(pools, self.collection, partial(_stored, folder))
         blocks = iter(lambda: [*islice(found, MANY)], [])
         for block in track(blocks, "labels: blocks of queries", ceil(len(pools) / MANY)):
@@ -229,13 +247,22 @@ class Lists(Source):
                 if len(set(labels)) > 1:
                     yield Example(ranking.query, docs, labels, tuple(d for d, grade in of_query.items() if grade > 0))
 
-    def _pool(self, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]) -> dict[str, float]:
-        """What is taken of a query's hits, and, below, what is relevant and was not found, and what is drawn."""
+    def _pool(
+        self, query: str, scores: dict[str, float], grades: dict[str, int], chosen: Sequence[str]
+    ) -> dict[str, float]:
+        """What is taken of a query's first hits, and what is relevant and not among them, and what is drawn: below, or,
+        where lists are in this order, at random places, since the last ones would tell what they are.
+        """
         run = ordered(scores)
-        taken = [d for d in self.negatives.mined(run, grades) if self.relevant or d in scores]
-        more = [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
+        first, mined = {*run[: self.negatives.depth]}, self.negatives.mined(run, grades)
+        made, more = [d for d in mined if d in first], [d for d in mined if d not in first]
+        more += [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
         more += [d for d in chosen if grades.get(d, 0) <= 0]
-        return {d: 1.0 / rank for rank, d in enumerate(dict.fromkeys([*taken, *more]), 1)}
+        chance = random.Random(f"{self.seed} {query} places")
+        for doc in more:
+            if doc not in made:
+                made.insert(len(made) if self.shuffle else chance.randint(0, len(made)), doc)
+        return {d: 1.0 / rank for rank, d in enumerate(made, 1)}
 
     def _drawn(self, query: str, ids: Sequence[str]) -> list[str]:
         return random.Random(f"{self.seed} {query}").sample(ids, min(self.negatives.random, len(ids)))
@@ -243,7 +270,8 @@ class Lists(Source):
     def _drawable(self, qrels: Qrels) -> list[str]:
         """All documents but those that are relevant to other queries than these, or in collections to be apart from."""
         rest = {q: grades for q, grades in self.collection.qrels.items() if q not in qrels}
-        others = set().union(*(relevant(q) for q in (rest, *(open_dataset(name).qrels for name in self.apart))))
+        kept = [rest, self._others.qrels, *(open_dataset(name).qrels for name in self.apart)]
+        others = set().union(*map(relevant, kept))
         return [doc.id for doc in self.collection.docs() if doc.id not in others]
 
     def _run(self, judged: Qrels) -> Run:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from rankpipe.data import Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
 from rankpipe.train.examples import Example
 from rankpipe.train.lists import Lists, Part, Source
-from rankpipe.train.split import apart
+from rankpipe.train.split import Others, apart
 
 T = TypeVar("T")
 Told = TypeVar("Told", Ranking, Example)
@@ -70,6 +71,12 @@ class Mixture(Source):
             t if first[s.data] == n else Part({}, {}) for n, (s, (_, t)) in enumerate(zip(self.of, both, strict=True))
         ]
         return _named(mine), _named(theirs)
+
+    def beside(self, others: Others) -> Self:
+        """The same, each source kept apart from these queries."""
+        made = copy(self)
+        object.__setattr__(made, "of", [lists.beside(others) for lists in self.of])
+        return made
 
     def rankings(self, part: Part) -> list[Ranking]:
         """Of each source its part's, under the names that queries have here."""

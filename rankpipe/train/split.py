@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
-from rankpipe.errors import DataError
+from rankpipe.errors import DataError, RecipeError, several
+from rankpipe.progress import notice
 from rankpipe.trec import Qrels, Run
+
+
+@dataclass(frozen=True)
+class Others:
+    """Development queries that are no part of what lists are made of, and that lists are kept apart from."""
+
+    texts: frozenset[str] = frozenset()
+    qrels: Qrels = field(default_factory=dict)
+
+    def left_out(self, qrels: Qrels, texts: Mapping[str, str], name: str) -> Qrels:
+        """The judgements, without queries that are among these, or share a relevant document with them; tells how many.
+
+        :param texts: of the queries.
+        :param name: of what lists are made of.
+        :raises RecipeError: If none is left.
+        """
+        theirs = relevant(self.qrels)
+        left = {q: g for q, g in qrels.items() if texts[q] not in self.texts and not relevant({q: g}) & theirs}
+        if lost := len(qrels) - len(left):
+            told = f"{lost} of {several(len(qrels), 'query', 'queries')} of {name} are development queries, or share"
+            if not left:
+                cure = "take share: 0.1 in place of data, other data, or fewer queries of it"
+                raise RecipeError(
+                    [f"dev: {told} relevant documents with them, which leaves nothing to learn from; {cure}"]
+                )
+            notice(f"{told} relevant documents with them: they are left out")
+        return left
 
 
 def split(qrels: Qrels, share: float, seed: int) -> tuple[Qrels, Qrels]:

@@ -36,7 +36,7 @@ def pool(run: Run, qrels: Qrels, depth: int, queries: int | None = None) -> Run:
 def teach(
     rankings: Sequence[Ranking], stage: Reranker, folder: Path, *, node: dict[str, Any], name: str, identity: str
 ) -> None:
-    """Have a reranker label rankings; one that is killed goes on where it stopped.
+    """Have a reranker label rankings, all hits of them; one that is killed goes on where it stopped.
 
     :param folder: of the labels: an artefact.
     :param node: the reranker as a recipe has it.
@@ -44,13 +44,14 @@ def teach(
     :param identity: everything that decides what the reranker says.
     :raises DataError: If there are no rankings.
     :raises ArtefactError: If something else was made in the folder.
+    :raises RecipeError: If the reranker has a depth that cannot be changed.
     """
     if not rankings:
         raise DataError("no queries with hits: nothing to label")
     asked = json.dumps([[r.query.id, r.query.text, [h.doc.id for h in r.hits]] for r in rankings])
     data = store.Data(name, hashlib.sha256(asked.encode()).hexdigest())
     store.refuse_other(folder, TAUGHT)
-    kept = Kept(stage, folder / "kept" / "said.jsonl", identity)
+    kept = Kept(stage.whole(), folder / "kept" / "said.jsonl", identity)
     made = kept.through(list(rankings), "teacher")
     with store.publish(folder, kind=TAUGHT, recipe={"use": "teacher", "stage": node}, data=data) as draft:
         lowered = trec.write_run(draft.folder / FILE, made, tag="teacher")

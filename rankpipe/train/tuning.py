@@ -233,6 +233,7 @@ class Tuning:
         """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""
         lists, dev = self._parts.examples, self._parts.dev
         with args.main_process_first(local=False):
+            lists = dev.beside(lists) if dev else lists
             mine, theirs = lists.parts(dev.share if dev else 0.0)
             examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
             self._forget_others(f"{store.read_manifest(self.folder / 'kept' / 'lists').data.checksum} {self.base}")

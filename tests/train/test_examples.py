@@ -16,6 +16,8 @@ from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError
+from rankpipe.rerank.budget import Budget
+from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.train import arguments
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Recorded, Said, Teacher
@@ -107,6 +109,26 @@ def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> Non
         assert {*e.relevant} == relevant({"": grades})
 
 
+def test_what_the_run_missed_is_not_known_by_its_place(lists: Lists) -> None:
+    """Of 30 queries, whose run finds what is drawn nowhere, and what is relevant nowhere or below its first hits."""
+    docs = [Doc(f"d{i}", "text") for i in range(40)]
+    qrels = {f"q{i}": {f"d{i}": 1} for i in range(30)}
+    run = {q: {f"d{i}": -float(i) for i in range(30, 34)} for q in qrels}
+    below = {q: hits | ({next(iter(qrels[q])): -99.0} if i % 2 else {}) for i, (q, hits) in enumerate(run.items())}
+    in_order = replace(lists, shuffle=False, copies=1, length=(9, 9), negatives=Negatives(depth=4, random=3))
+    in_order.__dict__["collection"] = Dataset.of(docs, [Query(q, "?") for q in qrels], qrels)
+    made = [[d.id for d in e.docs] for e in in_order.examples(Part(below, qrels))]
+    assert made == [[d.id for d in e.docs] for e in in_order.examples(Part(below, qrels))]
+    assert all([d for d in ids if d in run[q]] == [*run[q]] for q, ids in zip(run, made, strict=True))
+    for missed in (True, False):
+        places = [i for q, ids in zip(run, made, strict=True) for i, d in enumerate(ids)
+                  if d not in run[q] and (d in qrels[q]) is missed]  # fmt: skip
+        assert {*places} >= {0, 1, 2, 3, 4, 5}
+    other = replace(in_order, seed=1)
+    other.__dict__["collection"] = in_order.collection
+    assert made != [[d.id for d in e.docs] for e in other.examples(Part(below, qrels))]
+
+
 def test_lists_are_kept_as_arrow(lists: Lists, tmp_path: Path) -> None:
     part, held = lists.parts(0.3)
     assert part.qrels
@@ -180,6 +202,37 @@ class ById:
 
     def of(self, rankings: Sequence[Ranking], grades: Sequence[Mapping[str, int]]) -> list[Said]:
         return [{h.doc.id: float(h.doc.id.strip("d")) for h in r.hits} for r in rankings]
+
+
+class Knowing(ByScore):
+    """Scores "good" 1 and all else 0, as deep as it reads."""
+
+    depth, budget = 100, Budget()
+
+    def run(self, batch: Sequence[Ranking]) -> Sequence[Ranking]:
+        return [rescored(r, [float(h.doc.id == "good") for h in r.hits[: self.depth]], "knowing") for r in batch]
+
+
+class Shallow(Knowing):
+    """Cannot be made to read more."""
+
+    depth = property(lambda _: 100)  # type: ignore[assignment]
+
+
+def test_a_teacher_labels_what_lies_below_its_depth(lists: Lists) -> None:
+    docs = [Doc("good", "text"), *(Doc(f"d{i}", "text") for i in range(120))]
+    run = {"q": {doc.id: -float(i) for i, doc in enumerate(docs[1:])}}
+    part = Part(run, {"q": {"good": 1}})
+    stage = Knowing()
+    for more in ({"labels": Teacher(stage)}, {"negatives": Negatives(teacher=Teacher(stage))}):
+        many = replace(lists, copies=1, length=(200, 200), **more)
+        many.__dict__["collection"] = Dataset.of(docs, [Query("q", "?")], part.qrels)
+        [example] = many.examples(part)
+        said = {d.id: label for d, label in zip(example.docs, example.labels, strict=True)}
+        assert said == {"good": 1.0} | dict.fromkeys([f"d{i}" for i in range(100)], 0.0)
+    assert stage.depth == 100
+    with pytest.raises(RecipeError, match="the first 100 hits, which cannot be changed"):
+        Teacher(Shallow()).of([], [])
 
 
 def test_negatives_are_of_some_ranks_and_no_better_than_the_relevant_ones() -> None:

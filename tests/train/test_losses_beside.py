@@ -12,6 +12,7 @@ from rankpipe.train.losses import ListLoss
 from tests.train.lists import learned, lists, torch
 
 theirs: Any = pytest.importorskip("sentence_transformers.cross_encoder.losses")
+distil: Any = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
 library: Any = pytest.importorskip("sentence_transformers.cross_encoder")
 pytestmark = pytest.mark.usefixtures("one_thread")
 close = torch.testing.assert_close
@@ -92,6 +93,20 @@ def test_margin_mse() -> None:
     scores, labels = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(1))
     said = theirs.MarginMSELoss(Known(scores))([["0", "1", "2"], ["0"] * 3, ["1"] * 3], labels)
     close(losses.MarginMSE()(scores, labels, torch.ones(3, 2, dtype=torch.bool)), said)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_kl(temperature: float) -> None:
+    """Theirs is of bi-encoders: a query of (1) and documents of their scores."""
+    scores, labels = torch.randn(2, 3, 5, generator=torch.Generator().manual_seed(2))
+    table = scores.clone().requires_grad_()
+    columns = [torch.ones(3, 1), *(column[:, None] for column in table.T)]
+    said = distil.DistillKLDivLoss(None, temperature=temperature).compute_loss_from_embeddings(columns, labels)
+    said.backward()
+    mask = torch.ones(3, 5, dtype=torch.bool)
+    value, gradient = learned(losses.KL(temperature=temperature), scores, labels, mask)
+    close(value, said.detach())
+    close(gradient, table.grad)
 
 
 def test_in_batch_negatives() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rankpipe.train.losses.lists import FAR, ListLoss, of_one_shape, positive, wide
 
@@ -24,6 +24,8 @@ class SoftmaxCE(ListLoss):
     """
 
     temperature: float = 1.0
+
+    wants: ClassVar[str] = "a label above 0, and one that is not"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,8 +17,8 @@ class MarginMSE(ListLoss):
 
     Hofstätter et al. 2020, "Improving Efficient Neural Ranking Models with Cross-Architecture Knowledge Distillation"
     (arXiv 2010.02666), which has one pair, of a relevant and another passage; here all pairs of a list.
-    The teacher's scores must be of a size that the student's can have: make their deviation 1 over the data set
-    first, where it is not.
+    The teacher's scores must be of a size that the student's can have: where they are not, standardise them first
+    (``standardise: true`` of the labels).
     """
 
     def _each(self, s: Tensor, y: Tensor, mask: Tensor) -> Tensor:

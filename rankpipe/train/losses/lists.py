@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rankpipe.catalog import require
 from rankpipe.errors import RecipeError
@@ -30,6 +30,8 @@ class ListLoss(ABC):
     :raises MissingExtra: If torch is not installed.
     :raises RecipeError: If a number is out of its range.
     """
+
+    wants: ClassVar[str] = "two labels that differ"  # of a list that says something
 
     def __post_init__(self) -> None:
         require("torch", name=type(self).__name__, extra="train")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rankpipe.errors import RecipeError
 from rankpipe.train.losses.lists import FAR, ListLoss, both, discounts, gains, margins, positive, ranks, soft_ranks
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Graded(ListLoss):
     """Labels are grades, with gains of 2^grade - 1; grades below 0 count as 0."""
+
+    wants: ClassVar[str] = "a label above 0, and another one"
 
     def _says(self, y: Tensor, mask: Tensor) -> Tensor:
         return super()._says(y.clamp(min=0), mask)
