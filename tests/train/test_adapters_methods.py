@@ -221,6 +221,39 @@ def test_bug_adalora_is_lora_if_the_loop_forgets() -> None:
     assert sum(map(sum, kept(model).values())) == 4 * 14
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bug_a_step_that_is_skipped_ruins_the_scores(bad: float, tmp_path: Path) -> None:
+    """Ours makes none of a gradient that is not finite; PEFT's running means were never numbers again."""
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    optimizer, counts = Adam8bit(lr=1e-2).over(model), list[int]()
+    for p in model.parameters():
+        if p.requires_grad:
+            p.register_hook(lambda grad: grad.fill_(bad) if len(counts) in (0, 4) else grad)
+    train(method, model, optimizer=optimizer, after=lambda _: counts.append(sum(map(sum, kept(model).values()))))
+    assert optimizer.skipped == 2
+    assert counts[0] == 0  # singular values begin at 0
+    assert counts[1:] == sorted(counts[1:], reverse=True)
+    assert counts[-1] == 2 * 14
+    method.save(model, tmp_path)
+
+
+def test_ranks_that_were_never_scored_are_not_taken() -> None:
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    next(p for n, p in model.named_parameters() if "lora_B" in n).register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(ModelError, match="no step before 9, which fixes the ranks, had gradients that are finite"):
+        train(method, model, optimizer=Adam8bit(lr=1e-2).over(model))
+
+
+def test_more_ranks_than_were_asked_for_are_not_saved(tmp_path: Path) -> None:
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    train(method, model, callbacks=[])
+    with pytest.raises(ModelError, match="56 ranks are left, and rank=2 asks for 28"):
+        method.save(model, tmp_path)
+
+
 def test_bug_adalora_scores_need_gradients() -> None:
     method = AdaLoRA(rank=2, begin_rank=4)
     model = adapted(method, llama())
