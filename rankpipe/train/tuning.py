@@ -126,6 +126,8 @@ class Tuning:
         if self.dtype in BITS:
             if not parts.head.quantised:
                 raise RecipeError([f"dtype: {self.dtype} is for heads of language models, not for this one"])
+            if parts.adapter:
+                parts.adapter.refuse_quantised(BITS[self.dtype])
             loading(self.dtype)
         Objective(parts.loss, parts.head)
         if "ema" in self.tree and parts.adapter and not parts.adapter.averages:

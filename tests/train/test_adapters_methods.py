@@ -431,6 +431,9 @@ def test_a_resumed_run_is_one_that_went_through(name: str, tmp_path: Path) -> No
 # a base of few bits
 
 
+NOT_QUANTISED = ("pissa", "lora-sb", "relora")
+
+
 @pytest.mark.skipif(installed("bitsandbytes"), reason="bitsandbytes is here")
 def test_quantised_says_what_it_needs() -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[bnb\]'"):
@@ -439,16 +442,25 @@ def test_quantised_says_what_it_needs() -> None:
 
 @pytest.mark.skipif(not installed("bitsandbytes"), reason="needs bitsandbytes")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_is_trained_over(bits: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_a_quantised_base_is_trained_over_or_refused(name: str, bits: Any, tmp_path: Path) -> None:
     import transformers
 
     llama(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)  # its kernels are for whole blocks
-    load = transformers.LlamaForCausalLM.from_pretrained
-    model = LoRA(rank=4).apply(load(tmp_path, quantization_config=quantised(bits)))
+
+    def load() -> Any:
+        return transformers.LlamaForCausalLM.from_pretrained(tmp_path, quantization_config=quantised(bits)).eval()
+
+    method = METHODS[name]
+    if name in NOT_QUANTISED or (name, bits, torch.accelerator.is_available()) == ("dora", 8, False):
+        with pytest.raises(RecipeError, match=r"the base is quantised|for GPUs; say dtype: nf4"):
+            adapted(method, load())
+        return
+    model = adapted(method, load())
     before = scattered(model, batches()[0])
-    train(LoRA(rank=4), model)
+    train(method, model)
     assert float(scattered(model, batches()[0]).detach()) < float(before.detach())
     with pytest.raises(RecipeError, match="is quantised"):
         merge(model)
-    with pytest.raises(RecipeError, match="is quantised"):
-        LoRASB(rank=4).apply(load(tmp_path, quantization_config=quantised(bits)), calibration=batches(), loss=scattered)
+    method.save(model, tmp_path / "made")
+    assert peft.PeftConfig.from_pretrained(str(tmp_path / "made"))

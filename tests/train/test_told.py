@@ -27,6 +27,7 @@ from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
 
+ON_CPU = pytest.mark.skipif(torch.accelerator.is_available(), reason="has a GPU")
 DEV = {"share": 0.3, "every": 2, "depth": 8}
 
 
@@ -172,6 +173,21 @@ def test_tensorboard_is_told_what_the_log_is(written: Any) -> None:
                      ("train/optimizer_bytes", "optimizer_bytes")):  # fmt: skip
         said = {e.step: e.value for e in read.Scalars(key)}
         assert said == pytest.approx({r["step"]: r[row] for r in read_log(folder) if row in r}, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "said"),
+    [
+        ("pissa", "nf4", "pissa: needs weights in full, and the base is quantised; say dtype: bfloat16, or"),
+        ("lora-sb", "int8", "lorasb: needs weights in full"),
+        ("relora", "int8", "relora: needs weights in full"),
+        pytest.param("dora", "int8", "dora: over a base of eight bits it is for GPUs; say dtype: nf4", marks=ON_CPU),
+    ],
+)
+def test_bug_a_base_that_cannot_be_quantised_is_refused_late(method: str, dtype: str, said: str, written: Any) -> None:
+    """ReLoRA was, after its first stage."""
+    [told] = Tuning(written(adapter={"use": method, "rank": 2}, dtype=dtype)).check()
+    assert said in told
 
 
 def test_settings_that_would_change_nothing_are_refused(written: Any) -> None:

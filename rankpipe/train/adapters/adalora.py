@@ -64,7 +64,9 @@ class AdaLoRA(Adapter):
         """
         config, left, budget = model.peft_config[NAME], kept(model), model.base_model.rankallocator.target_bgt
         if (ranks := sum(map(sum, left.values()))) > budget:
-            raise ModelError(f"adalora: {ranks} ranks are left, and rank={self.rank} asks for {budget}: train to the end")
+            raise ModelError(
+                f"adalora: {ranks} ranks are left, and rank={self.rank} asks for {budget}: train to the end"
+            )
         try:
             config.rank_pattern = {name: _one(ranks) for name, ranks in left.items()}
             super().save(model, folder, as_lora=as_lora)

@@ -66,6 +66,7 @@ class Adapter:
     on_meta: ClassVar[bool] = False  # has no numbers before _begin makes them
     by_loss: ClassVar[bool] = False  # calibration is of what the loss takes, not only the model
     averages: ClassVar[bool] = True  # the mean of its weights after several steps means something
+    quantised: ClassVar[bool] = True  # can be over a base of few bits
 
     def __post_init__(self) -> None:
         require("peft", name=self.method_name, extra="train")
@@ -89,6 +90,8 @@ class Adapter:
         """
         if faults := [*self._lacks(calibration, steps)]:
             raise RecipeError(faults)
+        if getattr(model, "is_quantized", False):
+            self.refuse_quantised(8 if getattr(model, "is_loaded_in_8bit", False) else 4)
         peft = need("peft", name=self.method_name, extra="train")
         where = spread(model, self.targets, self.method_name)
         _prepare(peft, model)
@@ -97,6 +100,16 @@ class Adapter:
             made = peft.get_peft_model(model, self._config(peft, where, steps), low_cpu_mem_usage=self.on_meta)
             self._begin(made, ready, calibration)
         return made
+
+    def refuse_quantised(self, bits: int) -> None:  # noqa: ARG002
+        """Refuse a base that is quantised, if this cannot be over it.
+
+        :param bits: of its weights.
+        :raises RecipeError: Says what can be.
+        """
+        if not self.quantised:
+            cure = "say dtype: bfloat16, or another adapter, such as lora"
+            raise RecipeError([f"{self.method_name}: needs weights in full, and the base is quantised; {cure}"])
 
     def callbacks(self) -> list[Callback]:
         """What is to be done after each step, before gradients are cleared."""
