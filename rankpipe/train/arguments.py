@@ -27,6 +27,7 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
 }  # fmt: skip
 SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
+BY_LENGTH = ("group_by_length", "batch_rebalance")
 COUNTS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 POSITIVE = ("num_train_epochs", "logging_steps", "save_steps", "learning_rate")
 EVERY = 10  # steps between rows of the log
@@ -52,6 +53,8 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     faults += [fault for f in fields(kind) if f.name in said for fault in _wrong(f.name, said[f.name], f.default)]
     if said.get("fp16") and not _accelerated():
         faults.append("fp16: is for GPUs; a processor has bf16: true")
+    if (strategy := said.get("train_sampling_strategy")) in BY_LENGTH:
+        faults.append(f"train_sampling_strategy: {strategy} goes by lengths, and lists have none until they are shown")
     faults += _loggers(said.get("report_to"))
     faults += [
         f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "

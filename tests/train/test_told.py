@@ -190,6 +190,12 @@ def test_bug_a_base_that_cannot_be_quantised_is_refused_late(method: str, dtype:
     assert said in told
 
 
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_lists_have_no_length_to_go_by(strategy: str, written: Any) -> None:
+    [told] = Tuning(written(training=TRAINING | {"train_sampling_strategy": strategy})).check()
+    assert f"training: train_sampling_strategy: {strategy} goes by lengths" in told
+
+
 def test_settings_that_would_change_nothing_are_refused(written: Any) -> None:
     training = TRAINING | {"label_smoothing_factor": 0.1, "save_only_model": True, "save_total_limit": 1}
     told = "\n".join(Tuning(written(training=training)).check())
