@@ -11,8 +11,10 @@ from typing import Any
 from rankpipe import recipe, weights
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
+from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.dev import Dev
 from rankpipe.train.optimizers.arguments import asked
+from rankpipe.train.optimizers.galore import GaLore
 from rankpipe.train.optimizers.settings import Settings
 
 OURS = {  # said by other keys of the recipe, or by what a ranking head needs
@@ -109,6 +111,25 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     usual = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     built: Settings = recipe.build({**usual, **node}, Path())
     return built
+
+
+def fit(made: Settings, args: Any, adapter: Adapter | None) -> None:
+    """Refuse an optimizer that cannot do what else the recipe says.
+
+    :raises RecipeError: Says what can be.
+    """
+    made.clipped_to(args.max_grad_norm)
+    if not isinstance(made, GaLore):
+        return
+    faults = []
+    if adapter and (made.targets is None or made.targets):
+        cure = "say adamw or adam8bit, or leave the adapter out"
+        faults.append(f"optimizer: {made.method_name} projects whole matrices, no adapter, of low rank already; {cure}")
+    if args.fp16 and made.layerwise:
+        cure = "say bf16: true, or layerwise: false"
+        faults.append(f"training: fp16: weights would move by gradients that are still scaled up; {cure}")
+    if faults:
+        raise RecipeError(faults)
 
 
 def _wrong(key: str, value: Any, usual: Any) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,10 @@ from killed import Killed  # noqa: E402
 from tuned import GALORE, TRAINING  # noqa: E402
 
 from rankpipe.disk import shown  # noqa: E402
-from rankpipe.errors import ModelError  # noqa: E402
+from rankpipe.errors import ModelError, RecipeError  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
+from rankpipe.train import arguments  # noqa: E402
+from rankpipe.train.optimizers.galore import GaLore  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
@@ -188,6 +191,29 @@ def test_bug_a_base_that_cannot_be_quantised_is_refused_late(method: str, dtype:
     """ReLoRA was, after its first stage."""
     [told] = Tuning(written(adapter={"use": method, "rank": 2}, dtype=dtype)).check()
     assert said in told
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"optimizer": GALORE},
+        {"optimizer": {"use": "apollo"}},
+        {"optimizer": None, "training": TRAINING | {"optim": "galore_adamw"}},
+    ],
+)
+def test_bug_an_adapter_under_galore_is_refused_late(how: dict[str, Any], written: Any) -> None:
+    """When lists and model were made."""
+    [told] = Tuning(written(**how)).check()
+    assert "projects whole matrices, no adapter, of low rank already; say adamw" in told
+
+
+def test_bug_weights_move_by_gradients_that_are_scaled_up(tmp_path: Path) -> None:
+    """By hooks, before ``GradScaler`` unscales them; its step then asserts."""
+    args = arguments.made({"use_cpu": True, "max_grad_norm": 0}, tmp_path, None)
+    args.fp16 = True  # which is for GPUs
+    with pytest.raises(RecipeError, match="fp16: weights would move by gradients that are still scaled up; say bf16"):
+        arguments.fit(GaLore(layerwise=True), args, None)
+    arguments.fit(GaLore(), args, None)
 
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
