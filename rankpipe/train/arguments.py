@@ -11,8 +11,11 @@ from typing import Any
 from rankpipe import recipe, weights
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
+from rankpipe.progress import notice
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.dev import Dev
+from rankpipe.train.optimizers.adam8bit import BitsAndBytes
+from rankpipe.train.optimizers.adamw import AdamW
 from rankpipe.train.optimizers.arguments import asked
 from rankpipe.train.optimizers.galore import GaLore
 from rankpipe.train.optimizers.settings import Settings
@@ -113,12 +116,18 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     return built
 
 
-def fit(made: Settings, args: Any, adapter: Adapter | None) -> None:
-    """Refuse an optimizer that cannot do what else the recipe says.
+def fit(made: Settings, args: Any, adapter: Adapter | None, dtype: str) -> None:
+    """Refuse an optimizer that cannot do what else the recipe says, and tell what it does badly.
 
+    :param dtype: of the model's weights.
     :raises RecipeError: Says what can be.
     """
     made.clipped_to(args.max_grad_norm)
+    if dtype == "bfloat16" and not adapter and isinstance(made, AdamW | BitsAndBytes):
+        cure = "say adam8bit, adafactor or galore, or dtype: float32 and training: {bf16: true}"
+        notice(
+            f"dtype: bfloat16: a step that is small beside its weight is rounded to nothing by this optimizer; {cure}"
+        )
     if not isinstance(made, GaLore):
         return
     faults = []

@@ -135,7 +135,7 @@ class Tuning:
                 [f"ema: the mean of {parts.adapter.method_name}'s steps is no such adapter; leave it out"]
             )
         args = self._arguments()
-        arguments.fit(arguments.optimizer(self.tree.get("optimizer"), args), args, parts.adapter)
+        arguments.fit(arguments.optimizer(self.tree.get("optimizer"), args), args, parts.adapter, self.dtype)
 
     @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:

@@ -212,8 +212,24 @@ def test_bug_weights_move_by_gradients_that_are_scaled_up(tmp_path: Path) -> Non
     args = arguments.made({"use_cpu": True, "max_grad_norm": 0}, tmp_path, None)
     args.fp16 = True  # which is for GPUs
     with pytest.raises(RecipeError, match="fp16: weights would move by gradients that are still scaled up; say bf16"):
-        arguments.fit(GaLore(layerwise=True), args, None)
-    arguments.fit(GaLore(), args, None)
+        arguments.fit(GaLore(layerwise=True), args, None, "float32")
+    arguments.fit(GaLore(), args, None, "float32")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"adapter": None}, True),
+        ({"adapter": None, "optimizer": None}, True),
+        ({}, False),
+        ({"adapter": None, "optimizer": {"use": "adam8bit"}}, False),
+        ({"adapter": None, "dtype": "float32"}, False),
+    ],
+)
+def test_steps_that_are_lost_in_weights_of_few_bits_are_told(how: dict[str, Any], told: bool, written: Any) -> None:
+    with listening(heard := Heard()):
+        assert Tuning(written(**{"dtype": "bfloat16"} | how)).check() == []
+    assert ("rounded to nothing by this optimizer; say adam8bit" in str(heard.notices)) is told
 
 
 @pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
