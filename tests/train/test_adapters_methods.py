@@ -136,15 +136,16 @@ def test_eva_moves_ranks() -> None:
 # how fast
 
 
-def test_bug_lora_plus_moves_the_head_with_a() -> None:
-    """PEFT puts a head of two dimensions with A and its bias with B; here it is by itself, at its own rate."""
+@pytest.mark.parametrize(("own", "rate_of_head"), [({"head_lr": 2e-4}, 2e-4), ({}, 16.0 * 1e-3)])
+def test_bug_lora_plus_moves_the_head_with_a(own: dict[str, float], rate_of_head: float) -> None:
+    """PEFT puts a head of two dimensions with A and its bias with B; here it moves with B, or at its own rate."""
     model = LoRAPlus(rank=4, ratio=16.0).apply(bert())
-    groups = LoRAPlus(rank=4, ratio=16.0).groups(model, 1e-3, weight_decay=0.1, head_lr=2e-4)
+    groups = LoRAPlus(rank=4, ratio=16.0).groups(model, 1e-3, weight_decay=0.1, **own)
     rate = {n: g["lr"] for g in groups for n in g["names"]}
     assert len(rate) == sum(p.requires_grad for p in model.parameters())
     assert {r for n, r in rate.items() if "lora_A" in n} == {1e-3}
     assert {r for n, r in rate.items() if "lora_B" in n} == {16.0 * 1e-3}
-    assert {r for n, r in rate.items() if "classifier" in n} == {2e-4}
+    assert {r for n, r in rate.items() if "classifier" in n} == {rate_of_head}
     assert {g["weight_decay"] for g in groups for n in g["names"] if n.endswith("bias")} == {0.0}
 
 

@@ -132,15 +132,17 @@ class Adapter:
     ) -> list[dict[str, Any]]:
         """Groups of parameters for any ``torch.optim.Optimizer``, each with its own learning rate.
 
-        The score head has its own groups, with ``head_lr``, or ``lr`` if that is None.
+        The score head has its own groups, with ``head_lr``; if that is None, ``lr`` times what this method says.
         """
         optimizer = AdamW(lr=lr, weight_decay=weight_decay, head_lr=head_lr, fused=False).over(model)
         self.pace(optimizer)
         return [{k: group[k] for k in ("params", "names", "lr", "weight_decay")} for group in optimizer.param_groups]
 
     def pace(self, optimizer: Any) -> None:
-        """Give an optimizer of ours, before its first step, this method's learning rates: groups are split."""
-        for group in [*optimizer.param_groups]:
+        """Give an optimizer of ours, before its first step, this method's learning rates: groups are split, but not
+        those of the score head if it has a ``head_lr``.
+        """
+        for group in [group for group in optimizer.param_groups if group["paced"]]:
             named = [*zip(group["names"], group["params"], strict=True)]
             rates = dict.fromkeys(self.rate(name) for name, _ in named)
             parts = {rate: [(n, p) for n, p in named if self.rate(n) == rate] for rate in rates}
