@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+from rankpipe import st  # noqa: E402
 from rankpipe.data import Doc, Query  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train import tuning as module  # noqa: E402
@@ -133,6 +134,14 @@ def test_encoders_are_foretold_and_checkpoints_save_activations(head: str, writt
     less = Tuning(written("less", **how, training=TRAINING | {"gradient_checkpointing": True})).forecast()
     assert 0 < less.activations < whole.activations
     assert less.weights == whole.weights > 0
+
+
+def test_no_weights_are_read_to_count_them(tiny_bert: Path) -> None:
+    """Of bi-encoders, too, which sentence-transformers loads."""
+    pytest.importorskip("sentence_transformers")
+    empty, whole = (st.load("SentenceTransformer", tiny_bert, "float32", None, empty=e) for e in (True, False))
+    assert {p.device.type for p in empty.parameters()} == {"meta"}
+    assert [p.shape for p in empty.parameters()] == [p.shape for p in whole.parameters()]
 
 
 def test_what_cannot_fit_is_refused_and_says_what_helps(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
