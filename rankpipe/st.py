@@ -26,9 +26,10 @@ class Measured(Generic[T]):
     cut: list[bool]
 
 
-def load(kind: Kind, folder: Path, dtype: Dtype, length: int | None) -> Any:
+def load(kind: Kind, folder: Path, dtype: Dtype, length: int | None, *, empty: bool = False) -> Any:
     """A model on the GPU, if there is one, in ``dtype``, reading at most ``length`` tokens (its own limit if None).
 
+    :param empty: on torch's device "meta", to be counted and not computed; no weights of its transformer are read.
     :raises MissingExtra: If sentence-transformers is not installed.
     :raises ModelError: If it cannot read so many tokens, the folder holds no such model, or the library is too old.
     """
@@ -36,11 +37,10 @@ def load(kind: Kind, folder: Path, dtype: Dtype, length: int | None) -> Any:
     library = need("sentence_transformers", name="this model", extra="st")
     if not hasattr(library, kind):
         raise ModelError(f"sentence-transformers {library.__version__} has no {kind}; install a newer one")
+    options = {"dtype": getattr(torch, dtype), **({"device_map": "meta"} if empty else {})}
     try:
         with quiet():
-            model = getattr(library, kind)(
-                str(folder), model_kwargs={"dtype": getattr(torch, dtype)}, local_files_only=True
-            )
+            model = getattr(library, kind)(str(folder), model_kwargs=options, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{folder}: sentence-transformers cannot load it: {error}") from error
     if length is not None:

@@ -120,7 +120,11 @@ def _row(made: Manifest) -> dict[str, Any]:
 
     tree, facts = made.recipe, made.facts
     method = tree["adapter"]["use"] if tree.get("adapter") else "all weights"
-    best = f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})" if facts.get("best") is not None else ""
+    best = (
+        f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})"
+        if facts.get("best") is not None
+        else ""
+    )
     return {
         "name": made.folder.name, "base": tree["model"], "head": tree["head"]["use"],
         "method": method if rankers.has_adapter(made) or not tree.get("adapter") else f"{method}, merged",

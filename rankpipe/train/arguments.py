@@ -11,8 +11,13 @@ from typing import Any
 from rankpipe import recipe, weights
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
+from rankpipe.progress import notice
+from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.dev import Dev
+from rankpipe.train.optimizers.adam8bit import BitsAndBytes
+from rankpipe.train.optimizers.adamw import AdamW
 from rankpipe.train.optimizers.arguments import asked
+from rankpipe.train.optimizers.galore import GaLore
 from rankpipe.train.optimizers.settings import Settings
 
 OURS = {  # said by other keys of the recipe, or by what a ranking head needs
@@ -27,6 +32,7 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
 }  # fmt: skip
 SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
+BY_LENGTH = ("group_by_length", "batch_rebalance")
 COUNTS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
 POSITIVE = ("num_train_epochs", "logging_steps", "save_steps", "learning_rate")
 EVERY = 10  # steps between rows of the log
@@ -52,6 +58,8 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     faults += [fault for f in fields(kind) if f.name in said for fault in _wrong(f.name, said[f.name], f.default)]
     if said.get("fp16") and not _accelerated():
         faults.append("fp16: is for GPUs; a processor has bf16: true")
+    if (strategy := said.get("train_sampling_strategy")) in BY_LENGTH:
+        faults.append(f"train_sampling_strategy: {strategy} goes by lengths, and lists have none until they are shown")
     faults += _loggers(said.get("report_to"))
     faults += [
         f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "
@@ -106,6 +114,31 @@ def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
     usual = {"lr": args.learning_rate, "weight_decay": args.weight_decay}
     built: Settings = recipe.build({**usual, **node}, Path())
     return built
+
+
+def fit(made: Settings, args: Any, adapter: Adapter | None, dtype: str) -> None:
+    """Refuse an optimizer that cannot do what else the recipe says, and tell what it does badly.
+
+    :param dtype: of the model's weights.
+    :raises RecipeError: Says what can be.
+    """
+    made.clipped_to(args.max_grad_norm)
+    if dtype == "bfloat16" and not adapter and isinstance(made, AdamW | BitsAndBytes):
+        cure = "say adam8bit, adafactor or galore, or dtype: float32 and training: {bf16: true}"
+        notice(
+            f"dtype: bfloat16: a step that is small beside its weight is rounded to nothing by this optimizer; {cure}"
+        )
+    if not isinstance(made, GaLore):
+        return
+    faults = []
+    if adapter and (made.targets is None or made.targets):
+        cure = "say adamw or adam8bit, or leave the adapter out"
+        faults.append(f"optimizer: {made.method_name} projects whole matrices, no adapter, of low rank already; {cure}")
+    if args.fp16 and made.layerwise:
+        cure = "say bf16: true, or layerwise: false"
+        faults.append(f"training: fp16: weights would move by gradients that are still scaled up; {cure}")
+    if faults:
+        raise RecipeError(faults)
 
 
 def _wrong(key: str, value: Any, usual: Any) -> Iterator[str]:

@@ -88,7 +88,10 @@ def _header(name: str, base: str, made: Manifest, data: Sequence[str]) -> dict[s
     if facts.get("best") is None:
         return told
     metric = {"type": facts["measure"], "value": round(facts["best"], 4)}
-    result = {"task": {"type": task}, "dataset": {"name": "queries held out, by which the step was chosen", "type": made.data.name}}
+    result = {
+        "task": {"type": task},
+        "dataset": {"name": "queries held out, by which the step was chosen", "type": made.data.name},
+    }
     return {**told, "model-index": [{"name": name, "results": [{**result, "metrics": [metric]}]}]}
 
 

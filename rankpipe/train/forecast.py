@@ -18,6 +18,8 @@ from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
 from rankpipe.train.adapters.adapter import Adapter
+from rankpipe.train.adapters.frozen import FrozenA, LoRAFA
+from rankpipe.train.adapters.inner import LoRASB, LoRAXS
 from rankpipe.train.adapters.lora import DoRA, LoRA
 from rankpipe.train.adapters.qlora import spared
 from rankpipe.train.adapters.randlora import RandLoRA
@@ -89,8 +91,9 @@ def forecast(
 ) -> Forecast:  # fmt: skip
     """What training takes.
 
-    Most adapters are taken for LoRA of the same rank, which needs no data to begin. Not counted is what two have beyond
-    it: EVA where data move ranks to larger layers, and AdaLoRA's scores, three for each number that is trained.
+    Adapters that need data to begin, and others alike, are taken for LoRA or LoRA-XS of the same rank. Not counted is
+    what two have beyond it: EVA where data move ranks to larger layers, and AdaLoRA's scores, three for each number
+    that is trained.
 
     :param longest: the batch that takes most.
     :param dtype: of the model's weights.
@@ -124,8 +127,10 @@ def forecast(
 
 def _alike(adapter: Adapter) -> Adapter:
     """What holds as much, and goes onto a model without numbers."""
-    if isinstance(adapter, DoRA | RandLoRA):
+    if isinstance(adapter, DoRA | RandLoRA | FrozenA | LoRAFA | LoRAXS):
         return adapter
+    if isinstance(adapter, LoRASB):
+        return LoRAXS(rank=adapter.rank, targets=adapter.targets, dropout=adapter.dropout)
     rank = max(adapter.rank, getattr(adapter, "begin_rank", 0))
     return LoRA(rank=rank, targets=adapter.targets, dropout=adapter.dropout)
 

@@ -121,6 +121,8 @@ class Tuning:
         if self.dtype in BITS:
             if not parts.head.quantised:
                 raise RecipeError([f"dtype: {self.dtype} is for heads of language models, not for this one"])
+            if parts.adapter:
+                parts.adapter.refuse_quantised(BITS[self.dtype])
             loading(self.dtype)
         Objective(parts.loss, parts.head)
         if "ema" in self.tree and parts.adapter and not parts.adapter.averages:
@@ -128,7 +130,7 @@ class Tuning:
                 [f"ema: the mean of {parts.adapter.method_name}'s steps is no such adapter; leave it out"]
             )
         args = self._arguments()
-        arguments.optimizer(self.tree.get("optimizer"), args).clipped_to(args.max_grad_norm)
+        arguments.fit(arguments.optimizer(self.tree.get("optimizer"), args), args, parts.adapter, self.dtype)
 
     @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:

@@ -136,15 +136,16 @@ def test_eva_moves_ranks() -> None:
 # how fast
 
 
-def test_bug_lora_plus_moves_the_head_with_a() -> None:
-    """PEFT puts a head of two dimensions with A and its bias with B; here it is by itself, at its own rate."""
+@pytest.mark.parametrize(("own", "rate_of_head"), [({"head_lr": 2e-4}, 2e-4), ({}, 16.0 * 1e-3)])
+def test_bug_lora_plus_moves_the_head_with_a(own: dict[str, float], rate_of_head: float) -> None:
+    """PEFT puts a head of two dimensions with A and its bias with B; here it moves with B, or at its own rate."""
     model = LoRAPlus(rank=4, ratio=16.0).apply(bert())
-    groups = LoRAPlus(rank=4, ratio=16.0).groups(model, 1e-3, weight_decay=0.1, head_lr=2e-4)
+    groups = LoRAPlus(rank=4, ratio=16.0).groups(model, 1e-3, weight_decay=0.1, **own)
     rate = {n: g["lr"] for g in groups for n in g["names"]}
     assert len(rate) == sum(p.requires_grad for p in model.parameters())
     assert {r for n, r in rate.items() if "lora_A" in n} == {1e-3}
     assert {r for n, r in rate.items() if "lora_B" in n} == {16.0 * 1e-3}
-    assert {r for n, r in rate.items() if "classifier" in n} == {2e-4}
+    assert {r for n, r in rate.items() if "classifier" in n} == {rate_of_head}
     assert {g["weight_decay"] for g in groups for n in g["names"] if n.endswith("bias")} == {0.0}
 
 
@@ -219,6 +220,39 @@ def test_bug_adalora_is_lora_if_the_loop_forgets() -> None:
     model = adapted(method, llama())
     train(method, model, callbacks=[])
     assert sum(map(sum, kept(model).values())) == 4 * 14
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_bug_a_step_that_is_skipped_ruins_the_scores(bad: float, tmp_path: Path) -> None:
+    """Ours makes none of a gradient that is not finite; PEFT's running means were never numbers again."""
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    optimizer, counts = Adam8bit(lr=1e-2).over(model), list[int]()
+    for p in model.parameters():
+        if p.requires_grad:
+            p.register_hook(lambda grad: grad.fill_(bad) if len(counts) in (0, 4) else grad)
+    train(method, model, optimizer=optimizer, after=lambda _: counts.append(sum(map(sum, kept(model).values()))))
+    assert optimizer.skipped == 2
+    assert counts[0] == 0  # singular values begin at 0
+    assert counts[1:] == sorted(counts[1:], reverse=True)
+    assert counts[-1] == 2 * 14
+    method.save(model, tmp_path)
+
+
+def test_ranks_that_were_never_scored_are_not_taken() -> None:
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    next(p for n, p in model.named_parameters() if "lora_B" in n).register_hook(lambda grad: grad * float("nan"))
+    with pytest.raises(ModelError, match="no step before 9, which fixes the ranks, had gradients that are finite"):
+        train(method, model, optimizer=Adam8bit(lr=1e-2).over(model))
+
+
+def test_more_ranks_than_were_asked_for_are_not_saved(tmp_path: Path) -> None:
+    method = AdaLoRA(rank=2, begin_rank=4, every=1)
+    model = adapted(method, llama())
+    train(method, model, callbacks=[])
+    with pytest.raises(ModelError, match="56 ranks are left, and rank=2 asks for 28"):
+        method.save(model, tmp_path)
 
 
 def test_bug_adalora_scores_need_gradients() -> None:
@@ -398,6 +432,9 @@ def test_a_resumed_run_is_one_that_went_through(name: str, tmp_path: Path) -> No
 # a base of few bits
 
 
+NOT_QUANTISED = ("pissa", "lora-sb", "relora")
+
+
 @pytest.mark.skipif(installed("bitsandbytes"), reason="bitsandbytes is here")
 def test_quantised_says_what_it_needs() -> None:
     with pytest.raises(MissingExtra, match=r"pip install 'rankpipe\[bnb\]'"):
@@ -406,16 +443,25 @@ def test_quantised_says_what_it_needs() -> None:
 
 @pytest.mark.skipif(not installed("bitsandbytes"), reason="needs bitsandbytes")
 @pytest.mark.parametrize("bits", [4, 8])
-def test_a_quantised_base_is_trained_over(bits: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_a_quantised_base_is_trained_over_or_refused(name: str, bits: Any, tmp_path: Path) -> None:
     import transformers
 
     llama(hidden_size=64, intermediate_size=128).save_pretrained(tmp_path)  # its kernels are for whole blocks
-    load = transformers.LlamaForCausalLM.from_pretrained
-    model = LoRA(rank=4).apply(load(tmp_path, quantization_config=quantised(bits)))
+
+    def load() -> Any:
+        return transformers.LlamaForCausalLM.from_pretrained(tmp_path, quantization_config=quantised(bits)).eval()
+
+    method = METHODS[name]
+    if name in NOT_QUANTISED or (name, bits, torch.accelerator.is_available()) == ("dora", 8, False):
+        with pytest.raises(RecipeError, match=r"the base is quantised|for GPUs; say dtype: nf4"):
+            adapted(method, load())
+        return
+    model = adapted(method, load())
     before = scattered(model, batches()[0])
-    train(LoRA(rank=4), model)
+    train(method, model)
     assert float(scattered(model, batches()[0]).detach()) < float(before.detach())
     with pytest.raises(RecipeError, match="is quantised"):
         merge(model)
-    with pytest.raises(RecipeError, match="is quantised"):
-        LoRASB(rank=4).apply(load(tmp_path, quantization_config=quantised(bits)), calibration=batches(), loss=scattered)
+    method.save(model, tmp_path / "made")
+    assert peft.PeftConfig.from_pretrained(str(tmp_path / "made"))

@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
+from rankpipe import st  # noqa: E402
 from rankpipe.data import Doc, Query  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
 from rankpipe.train import tuning as module  # noqa: E402
@@ -42,10 +43,30 @@ from tests.train.tuned import TRAINING  # noqa: E402
         {"adapter": {"use": "dora", "rank": 2}},
         {"adapter": {"use": "randlora", "rank": 2}},
         {"adapter": {"use": "randlora", "rank": 2}, "dtype": "bfloat16"},
+        {"adapter": {"use": "lora-xs", "rank": 2}},
+        {"adapter": {"use": "lora-xs", "rank": 2}, "dtype": "bfloat16"},
+        {"adapter": {"use": "lora-sb", "rank": 2}},
+        {"adapter": {"use": "frozen-a", "rank": 2}},
+        {"adapter": {"use": "lora-fa", "rank": 2}},
         {"head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
         {"head": {"use": "pointwise-head"}, "loss": {"use": "ranknet"}, "adapter": None},
     ],
-    ids=["lora", "adamw", "galore", "8bit", "dora", "randlora", "randlora-half", "listwise", "pointwise"],
+    ids=[
+        "lora",
+        "adamw",
+        "galore",
+        "8bit",
+        "dora",
+        "randlora",
+        "randlora-half",
+        "lora-xs",
+        "lora-xs-half",
+        "lora-sb",
+        "frozen-a",
+        "lora-fa",
+        "listwise",
+        "pointwise",
+    ],
 )
 def test_every_part_is_as_it_is_when_it_is_really_trained(how: dict[str, Any], written: Any) -> None:
     tuning = Tuning(written(training=TRAINING | {"per_device_train_batch_size": 3}, **how))
@@ -113,6 +134,14 @@ def test_encoders_are_foretold_and_checkpoints_save_activations(head: str, writt
     less = Tuning(written("less", **how, training=TRAINING | {"gradient_checkpointing": True})).forecast()
     assert 0 < less.activations < whole.activations
     assert less.weights == whole.weights > 0
+
+
+def test_no_weights_are_read_to_count_them(tiny_bert: Path) -> None:
+    """Of bi-encoders, too, which sentence-transformers loads."""
+    pytest.importorskip("sentence_transformers")
+    empty, whole = (st.load("SentenceTransformer", tiny_bert, "float32", None, empty=e) for e in (True, False))
+    assert {p.device.type for p in empty.parameters()} == {"meta"}
+    assert [p.shape for p in empty.parameters()] == [p.shape for p in whole.parameters()]
 
 
 def test_what_cannot_fit_is_refused_and_says_what_helps(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("peft")
+peft = pytest.importorskip("peft")
 
 from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
 from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.train.adapters.factors import layers  # noqa: E402
+from rankpipe.train.adapters.lora import LoRA  # noqa: E402
+from rankpipe.train.adapters.merging import merge  # noqa: E402
 from rankpipe.train.examples import Example  # noqa: E402
 from rankpipe.train.heads.head import Head, Outputs  # noqa: E402
 from rankpipe.train.heads.pairs import CrossEncoderHead  # noqa: E402
@@ -116,6 +119,41 @@ def test_texts_that_are_cut_are_counted(tiny_bert: Path) -> None:
         full = sum(length >= limit for length in lengths)
         assert 0 < full < len(lengths)
         assert head.over(str(tiny_bert)).batch(LISTS)["cut"].tolist() == [[full, len(lengths)]]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_bug_what_was_drawn_is_not_saved_with_an_adapter(tiny_bert: Path, tmp_path: Path) -> None:
+    """Plain PEFT put the LoRA of a pooler that the files have not over another pooler, drawn anew."""
+    import transformers
+
+    ranker = CrossEncoderHead().over(str(bare(tiny_bert, tmp_path / "bare")))
+    batch, method = ranker.batch(LISTS), LoRA(rank=2)
+    model = method.apply(ranker.load("float32"))
+    assert not [path for path, _ in layers(model) if "pooler" in path]
+    trained = {n for n, p in model.named_parameters() if p.requires_grad and "modules_to_save" in n}
+    assert {"pooler.dense" in name for name in trained} == {True, False}
+    optimizer = torch.optim.AdamW(method.groups(model, 1e-2))
+    for _ in range(3):
+        ranker.forward(model, batch).scores.square().sum().backward()
+        optimizer.step()
+    method.save(model, tmp_path / "adapter")
+    merged = merge(model)[0].eval()
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        kind = transformers.AutoModelForSequenceClassification
+        base = kind.from_pretrained(tmp_path / "bare", num_labels=1)
+        again = peft.PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()
+        both = [ranker.forward(m, batch).scores.detach() for m in (merged, again)]
+        assert torch.allclose(*both, atol=1e-5)
+
+
+def bare(model: Path, folder: Path) -> Path:
+    """An encoder without the pooler."""
+    import transformers
+
+    transformers.AutoModel.from_pretrained(model, add_pooling_layer=False).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
 
 
 DOCS = [Doc("7", "the moon pulls the sea"), Doc("8", "yeast makes bread rise"), Doc("9", "cats sleep all day")]

@@ -260,5 +260,23 @@ def test_apollo_grows_no_faster_than_its_limit() -> None:
     assert optimizer.state_bytes() == optimizer.formula_bytes()
 
 
+@pytest.mark.parametrize("proj", ["random", "rsvd"])
+@pytest.mark.parametrize("at", [0, 3])
+def test_bug_apollo_stops_for_good_at_a_gradient_of_zeros(at: int, proj: str) -> None:
+    """What it may grow to is by the last step that was one."""
+    from rankpipe.train.optimizers.lowrank import LowRank
+
+    w = torch.nn.Parameter(torch.zeros(12, 20))
+    optimizer = LowRank([w], Apollo(), proj=proj, rank=4, lr=1.0)
+    sizes = []
+    for k in range(6):
+        before = w.detach().clone()
+        w.grad = torch.randn(12, 20, generator=torch.Generator().manual_seed(k)) * (k != at)
+        optimizer.step()
+        sizes.append(float((w - before).detach().norm()))
+    assert sizes.pop(at) == 0
+    assert all(0 < b <= 1.01 * a * 1.0001 for a, b in pairwise(sizes))
+
+
 def test_settings_are_frozen_and_can_be_replaced() -> None:
     assert replace(GaLore(), rank=8) == GaLore(rank=8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,13 +22,16 @@ from killed import Killed  # noqa: E402
 from tuned import GALORE, TRAINING  # noqa: E402
 
 from rankpipe.disk import shown  # noqa: E402
-from rankpipe.errors import ModelError  # noqa: E402
+from rankpipe.errors import ModelError, RecipeError  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
+from rankpipe.train import arguments  # noqa: E402
 from rankpipe.train.loop import last_whole  # noqa: E402
+from rankpipe.train.optimizers.galore import GaLore  # noqa: E402
 from rankpipe.train.optimizers.storage import state_bytes  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
 
+ON_CPU = pytest.mark.skipif(torch.accelerator.is_available(), reason="has a GPU")
 DEV = {"share": 0.3, "every": 2, "depth": 8}
 
 
@@ -176,6 +180,66 @@ def test_tensorboard_is_told_what_the_log_is(written: Any) -> None:
                      ("train/optimizer_bytes", "optimizer_bytes")):  # fmt: skip
         said = {e.step: e.value for e in read.Scalars(key)}
         assert said == pytest.approx({r["step"]: r[row] for r in read_log(folder) if row in r}, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "dtype", "said"),
+    [
+        ("pissa", "nf4", "pissa: needs weights in full, and the base is quantised; say dtype: bfloat16, or"),
+        ("lora-sb", "int8", "lorasb: needs weights in full"),
+        ("relora", "int8", "relora: needs weights in full"),
+        pytest.param("dora", "int8", "dora: over a base of eight bits it is for GPUs; say dtype: nf4", marks=ON_CPU),
+    ],
+)
+def test_bug_a_base_that_cannot_be_quantised_is_refused_late(method: str, dtype: str, said: str, written: Any) -> None:
+    """ReLoRA was, after its first stage."""
+    [told] = Tuning(written(adapter={"use": method, "rank": 2}, dtype=dtype)).check()
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"optimizer": GALORE},
+        {"optimizer": {"use": "apollo"}},
+        {"optimizer": None, "training": TRAINING | {"optim": "galore_adamw"}},
+    ],
+)
+def test_bug_an_adapter_under_galore_is_refused_late(how: dict[str, Any], written: Any) -> None:
+    """When lists and model were made."""
+    [told] = Tuning(written(**how)).check()
+    assert "projects whole matrices, no adapter, of low rank already; say adamw" in told
+
+
+def test_bug_weights_move_by_gradients_that_are_scaled_up(tmp_path: Path) -> None:
+    """By hooks, before ``GradScaler`` unscales them; its step then asserts."""
+    args = arguments.made({"use_cpu": True, "max_grad_norm": 0}, tmp_path, None)
+    args.fp16 = True  # which is for GPUs
+    with pytest.raises(RecipeError, match="fp16: weights would move by gradients that are still scaled up; say bf16"):
+        arguments.fit(GaLore(layerwise=True), args, None, "float32")
+    arguments.fit(GaLore(), args, None, "float32")
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ({"adapter": None}, True),
+        ({"adapter": None, "optimizer": None}, True),
+        ({}, False),
+        ({"adapter": None, "optimizer": {"use": "adam8bit"}}, False),
+        ({"adapter": None, "dtype": "float32"}, False),
+    ],
+)
+def test_steps_that_are_lost_in_weights_of_few_bits_are_told(how: dict[str, Any], told: bool, written: Any) -> None:
+    with listening(heard := Heard()):
+        assert Tuning(written(**{"dtype": "bfloat16"} | how)).check() == []
+    assert ("rounded to nothing by this optimizer; say adam8bit" in str(heard.notices)) is told
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_lists_have_no_length_to_go_by(strategy: str, written: Any) -> None:
+    [told] = Tuning(written(training=TRAINING | {"train_sampling_strategy": strategy})).check()
+    assert f"training: train_sampling_strategy: {strategy} goes by lengths" in told
 
 
 def test_settings_that_would_change_nothing_are_refused(written: Any) -> None:

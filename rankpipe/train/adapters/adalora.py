@@ -58,10 +58,17 @@ class AdaLoRA(Adapter):
         return step >= _fixed(model.peft_config[NAME])
 
     def save(self, model: Any, folder: str | Path, *, as_lora: bool = False) -> None:
-        """Write the adapter with the ranks that are left."""
-        config = model.peft_config[NAME]
+        """Write the adapter with the ranks that are left.
+
+        :raises ModelError: If they are more than was asked for.
+        """
+        config, left, budget = model.peft_config[NAME], kept(model), model.base_model.rankallocator.target_bgt
+        if (ranks := sum(map(sum, left.values()))) > budget:
+            raise ModelError(
+                f"adalora: {ranks} ranks are left, and rank={self.rank} asks for {budget}: train to the end"
+            )
         try:
-            config.rank_pattern = {name: _one(ranks) for name, ranks in kept(model).items()}
+            config.rank_pattern = {name: _one(ranks) for name, ranks in left.items()}
             super().save(model, folder, as_lora=as_lora)
         finally:
             config.rank_pattern = None
@@ -123,9 +130,9 @@ class Allocation(Callback):
         self.pattern: dict[str, list[bool]] = {}
 
     def on_step(self, model: Any, optimizer: Any, step: int) -> None:  # noqa: ARG002
-        """Scores, and on some steps the mask.
+        """Scores, and on some steps the mask; nothing on a step that was not made, as a gradient was not finite.
 
-        :raises ModelError: If a gradient is gone, or the step that fixed the ranks was not seen.
+        :raises ModelError: If a gradient is gone, or the step that fixed the ranks, or any before it, was not seen.
         """
         inner, allocator, config = model.base_model.model, model.base_model.rankallocator, model.peft_config[NAME]
         last = _fixed(config)
@@ -140,6 +147,10 @@ class Allocation(Callback):
             blind = [n for n, p in inner.named_parameters() if "lora_" in n and p.grad is None]
             if blind:
                 raise ModelError(f"adalora: {blind[0]} has no gradient: call on_step before they are cleared")
+            if not all(bool(p.grad.isfinite().all()) for p in inner.parameters() if p.grad is not None):
+                return  # running means would never be numbers again
+        elif not allocator.exp_avg_ipt:
+            raise ModelError(f"adalora: no step before {step}, which fixes the ranks, had gradients that are finite")
         _, pattern = allocator.update_and_allocate(inner, step, force_mask=step == last)
         self.pattern = pattern or self.pattern
         if step == last:

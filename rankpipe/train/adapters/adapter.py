@@ -66,6 +66,7 @@ class Adapter:
     on_meta: ClassVar[bool] = False  # has no numbers before _begin makes them
     by_loss: ClassVar[bool] = False  # calibration is of what the loss takes, not only the model
     averages: ClassVar[bool] = True  # the mean of its weights after several steps means something
+    quantised: ClassVar[bool] = True  # can be over a base of few bits
 
     def __post_init__(self) -> None:
         require("peft", name=self.method_name, extra="train")
@@ -89,6 +90,8 @@ class Adapter:
         """
         if faults := [*self._lacks(calibration, steps)]:
             raise RecipeError(faults)
+        if getattr(model, "is_quantized", False):
+            self.refuse_quantised(8 if getattr(model, "is_loaded_in_8bit", False) else 4)
         peft = need("peft", name=self.method_name, extra="train")
         where = spread(model, self.targets, self.method_name)
         _prepare(peft, model)
@@ -97,6 +100,16 @@ class Adapter:
             made = peft.get_peft_model(model, self._config(peft, where, steps), low_cpu_mem_usage=self.on_meta)
             self._begin(made, ready, calibration)
         return made
+
+    def refuse_quantised(self, bits: int) -> None:  # noqa: ARG002
+        """Refuse a base that is quantised, if this cannot be over it.
+
+        :param bits: of its weights.
+        :raises RecipeError: Says what can be.
+        """
+        if not self.quantised:
+            cure = "say dtype: bfloat16, or another adapter, such as lora"
+            raise RecipeError([f"{self.method_name}: needs weights in full, and the base is quantised; {cure}"])
 
     def callbacks(self) -> list[Callback]:
         """What is to be done after each step, before gradients are cleared."""
@@ -119,15 +132,17 @@ class Adapter:
     ) -> list[dict[str, Any]]:
         """Groups of parameters for any ``torch.optim.Optimizer``, each with its own learning rate.
 
-        The score head has its own groups, with ``head_lr``, or ``lr`` if that is None.
+        The score head has its own groups, with ``head_lr``; if that is None, ``lr`` times what this method says.
         """
         optimizer = AdamW(lr=lr, weight_decay=weight_decay, head_lr=head_lr, fused=False).over(model)
         self.pace(optimizer)
         return [{k: group[k] for k in ("params", "names", "lr", "weight_decay")} for group in optimizer.param_groups]
 
     def pace(self, optimizer: Any) -> None:
-        """Give an optimizer of ours, before its first step, this method's learning rates: groups are split."""
-        for group in [*optimizer.param_groups]:
+        """Give an optimizer of ours, before its first step, this method's learning rates: groups are split, but not
+        those of the score head if it has a ``head_lr``.
+        """
+        for group in [group for group in optimizer.param_groups if group["paced"]]:
             named = [*zip(group["names"], group["params"], strict=True)]
             rates = dict.fromkeys(self.rate(name) for name, _ in named)
             parts = {rate: [(n, p) for n, p in named if self.rate(n) == rate] for rate in rates}

@@ -53,6 +53,7 @@ class LoRASB(LoRA):
 
     only_lora: ClassVar[bool] = True
     by_loss: ClassVar[bool] = True
+    quantised: ClassVar[bool] = False
 
     def _lacks(self, calibration: Batches | None, steps: int | None) -> Iterator[str]:  # noqa: ARG002
         if calibration is None:
@@ -61,8 +62,6 @@ class LoRASB(LoRA):
     def _before(self, model: Any, where: Spread, calibration: Batches | None, loss: Loss | None) -> Any:
         """The summed gradients of the layers that will be adapted."""
         weights = {path: model.get_submodule(path).weight for path in where.layers}
-        if fixed := [path for path, weight in weights.items() if not weight.is_floating_point()]:
-            raise RecipeError([f"lora-sb: {fixed[0]} is quantised and has no gradient: use lora-xs, or a base in full"])
         return _gradients(model, weights, calibration or (), loss or _own_loss)
 
     def _begin(self, model: Any, ready: Any, calibration: Batches | None) -> None:  # noqa: ARG002
@@ -81,7 +80,8 @@ def _svd(layer: Any, matrix: Any, rank: int, path: str) -> tuple[Any, Any, Any]:
     torch = need("torch", name="an adapter", extra="train")
     if not matrix.is_floating_point():
         integrations = need("peft.utils.integrations", name="an adapter", extra="train")
-        matrix = integrations.dequantize_bnb_weight(matrix)
+        state = getattr(layer.get_base_layer(), "state", None)  # of eight bits; four have theirs in the weight
+        matrix = integrations.dequantize_bnb_weight(matrix, state=state)
     matrix = matrix.T if layer.fan_in_fan_out else matrix
     if min(matrix.shape) < rank:
         raise RecipeError([f"rank: {path} is {tuple(matrix.shape)}, of less than rank {rank}"])

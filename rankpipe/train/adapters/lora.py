@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rankpipe.catalog import need
+from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.targets import Spread
 
@@ -46,6 +48,14 @@ class DoRA(LoRA):
 
     Not the DoRA of arXiv 2405.17357, which takes ranks away. vLLM does not read it: merge it first.
     """
+
+    def refuse_quantised(self, bits: int) -> None:
+        """Eight bits, where there is no GPU: on a CPU, PEFT (0.21) loses their scales.
+
+        :raises RecipeError: Says what can be.
+        """
+        if bits == 8 and not need("torch", name="dora", extra="train").accelerator.is_available():
+            raise RecipeError(["dora: over a base of eight bits it is for GPUs; say dtype: nf4 or bfloat16"])
 
     def _options(self) -> dict[str, Any]:
         return {"use_dora": True}

@@ -11,8 +11,9 @@ from rankpipe.train.adapters.lora import LoRA
 class LoRAPlus(LoRA):
     """LoRA whose B has ``ratio`` times the learning rate; halve that of LoRA.
 
-    We deviate from PEFT's ``create_loraplus_optimizer``: any optimizer can be used, and norms, biases and the score
-    head, which PEFT puts with A or B by their number of dimensions, have the learning rate itself.
+    We deviate from PEFT's ``create_loraplus_optimizer``, which puts a score head with A and its bias with B, by their
+    number of dimensions: any optimizer can be used, and what is trained in full, as the head is, moves as fast as B,
+    unless the optimizer has a ``head_lr``.
 
     :param ratio: of the learning rates of B and A; 16 to 20 in the paper.
     """
@@ -21,4 +22,4 @@ class LoRAPlus(LoRA):
 
     def rate(self, name: str) -> float:
         """What the learning rate of a parameter is times."""
-        return self.ratio if "lora_B" in name.split(".") else 1.0
+        return 1.0 if {"lora_B", "modules_to_save"}.isdisjoint(name.split(".")) else self.ratio

@@ -23,6 +23,7 @@ class PiSSA(LoRA):
     iterations: int | None = None
 
     only_lora: ClassVar[bool] = True
+    quantised: ClassVar[bool] = False
 
     def _options(self) -> dict[str, Any]:
         return {"init_lora_weights": "pissa" if self.iterations is None else f"pissa_niter_{self.iterations}"}

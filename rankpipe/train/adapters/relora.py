@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rankpipe.catalog import need
-from rankpipe.errors import RecipeError
 from rankpipe.train.adapters.adapter import Batches
 from rankpipe.train.adapters.callbacks import Callback
 from rankpipe.train.adapters.factors import NAME, forget, layers, past, remember
@@ -34,6 +33,7 @@ class ReLoRA(LoRA):
 
     only_lora: ClassVar[bool] = True
     averages: ClassVar[bool] = False  # over a base that has part of them
+    quantised: ClassVar[bool] = False
 
     def callbacks(self) -> list[Callback]:
         """Stages end after a step."""
@@ -100,8 +100,6 @@ class Stages(Callback):
 
 def _into_base(path: str, layer: Any, b: Any, a: Any) -> Any:
     base = layer.get_base_layer()
-    if not base.weight.is_floating_point():
-        raise RecipeError([f"relora: {path} is quantised: nothing can be added to it without a loss; use lora"])
     torch = need("torch", name="relora", extra="train")
     with torch.no_grad():
         update = (b.to(base.weight.device) @ a.to(base.weight.device)).float()

@@ -19,12 +19,17 @@ class Spread:
 
     layers: tuple[str, ...]  # paths of the adapted layers
     names: tuple[str, ...]  # the same as PEFT's target_modules: the last part of a path where that is enough
-    heads: tuple[str, ...]  # PEFT's modules_to_save
+    heads: tuple[str, ...]  # PEFT's modules_to_save: these, and what else was drawn
     task: str | None  # PEFT's task_type
 
 
+def drawn(model: Any, names: Collection[str]) -> None:
+    """Tell adapters that these weights of a model were not in its files: they are trained and saved in full."""
+    model.drawn = {name.rpartition(".")[0] for name in names}
+
+
 def spread(model: Any, targets: str | Sequence[str], method: str) -> Spread:
-    """Where an adapter of this model goes: never to its score head, embeddings, or what gives its logits.
+    """Where an adapter of this model goes: never to its score head, embeddings, what gives its logits, or was drawn.
 
     :param targets: ``all-linear``, or names of linear layers: ``q_proj`` are all that are called exactly so; with dots
         it is a whole path, ``model.layers.*.mlp.up_proj``, in which ``*`` is any one part.
@@ -44,13 +49,16 @@ def spread(model: Any, targets: str | Sequence[str], method: str) -> Spread:
     if not layers:
         raise RecipeError([f"{method}: no linear layer to adapt"])
     heads = sorted({name for path in modules for name in HEADS if path.endswith(name)})
-    return Spread(layers, _short(layers, modules), tuple(heads), _task(model, heads))
+    others = sorted(path for path in getattr(model, "drawn", ()) if not is_head(path))
+    return Spread(layers, _short(layers, modules), (*heads, *others), _task(model, heads))
 
 
 def _kept_out(path: str, module: Any, model: Any) -> str:
     """Why this layer is not adapted, if it is not."""
     if is_head(path):
         return "score head"
+    if path in getattr(model, "drawn", ()):
+        return "not in the model's files, so that all of it is trained"
     ends = [get() for name in ("get_input_embeddings", "get_output_embeddings") if (get := getattr(model, name, None))]
     tied = any(end is not None and module.weight is end.weight for end in ends)
     return "embedding or logits" if tied else ""

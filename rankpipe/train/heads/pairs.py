@@ -16,6 +16,7 @@ from rankpipe.onnx import fitting
 from rankpipe.progress import notice
 from rankpipe.rerank.cross import CrossEncoder, Loaded, Scored
 from rankpipe.stage import Reranker
+from rankpipe.train.adapters.targets import drawn
 from rankpipe.train.examples import Example
 from rankpipe.train.heads.head import Batch, Dtype, Head, Numbers, Outputs, Ranker, at_rest, cut, on, spread, targets
 
@@ -89,6 +90,7 @@ class OfPairs(Ranker):
         )  # fmt: skip
         if (fresh := sorted(told["missing_keys"])) and not empty:
             notice(f"{self.model}: has no {', '.join(fresh)}; they begin at random")
+        drawn(model, fresh)
         model.config.pad_token_id = self.tokenizer.pad_token_id
         return model
 

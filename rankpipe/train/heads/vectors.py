@@ -107,6 +107,10 @@ class OfVectors(Ranker):
 
     def load(self, dtype: Numbers, *, empty: bool = False) -> Any:
         """The transformer inside."""
+        if empty:
+            self.sentence = st.load(
+                "SentenceTransformer", weights.resolve(self.model), "float32", self.most, empty=True
+            )
         self.sentence.to(on(empty) or "cpu", getattr(need("torch", name="bi-encoder-head", extra="train"), dtype))
         return self.sentence[0].auto_model
 

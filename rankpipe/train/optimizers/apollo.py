@@ -34,15 +34,13 @@ class Apollo(GaLore):
         speeds = seen.direction.norm(dim=across) / (seen.low.norm(dim=across) + 1e-8)  # (n,) or ()
         step = seen.grad * -speeds
         norm = step.norm()
-        if "norm" in seen.state:
-            most = seen.state["norm"] * self.growth
-            shorter = (most / norm.clamp(min=1e-30)).clamp(max=1.0)
-            step, norm = step * shorter, norm * shorter
-        seen.state["norm"] = norm
-        return step
+        last = seen.state.get("norm", norm.new_zeros(()))
+        shorter = (last * self.growth / norm.clamp(min=1e-30)).clamp(max=1.0).where(last > 0, 1.0)
+        seen.state["norm"] = (norm * shorter).where(norm > 0, last)  # one of 0 would be the end of all growth
+        return step * shorter
 
     def own_bytes(self, width: int) -> int:
-        """The last step's norm."""
+        """The norm of the last step that was one."""
         return width
 
     def _of_group(self, projected: bool) -> dict[str, Any]:

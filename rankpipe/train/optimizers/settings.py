@@ -17,7 +17,7 @@ class Settings:
 
     :param lr: the learning rate.
     :param weight_decay: how much of itself a weight loses at a step, times ``lr``; norms and biases never do.
-    :param head_lr: the learning rate of the score head; None is ``lr``.
+    :param head_lr: the learning rate of the score head; None is ``lr``, or what an adapter makes of that.
     :raises RecipeError: If a number is out of its range, or a name is none of those there are.
     :raises MissingExtra: If torch is not installed.
     """
@@ -69,6 +69,7 @@ class Settings:
                 "names": [p.name for p in members],
                 "lr": self.head_lr if head and self.head_lr is not None else self.lr,
                 "weight_decay": self.weight_decay if decays else 0.0,
+                "paced": not head or self.head_lr is None,  # an adapter may say how fast
                 **self._of_group(projected),
             }
             for (projected, decays, head), members in by_group.items()
