@@ -238,7 +238,7 @@ class Tuning:
             lists = dev.beside(lists) if dev else lists
             mine, theirs = lists.parts(dev.share if dev else 0.0)
             examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
-            Objective(self._parts.loss, self._parts.head).refuse_silence(examples, args.train_batch_size)
+            Objective(self._parts.loss, self._parts.head).refuse_silence(examples, args.per_device_train_batch_size)
             self._forget_others(f"{store.read_manifest(self.folder / 'kept' / 'lists').data.checksum} {self.base}")
             return examples, dev.held(lists, theirs) if dev else None
 
