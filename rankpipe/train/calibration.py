@@ -45,4 +45,5 @@ def _steps(args: Any, lists: int) -> int:
         return int(args.max_steps)
     whole = floor if args.dataloader_drop_last else ceil
     batches = whole(whole(lists / args.train_batch_size) / args.world_size)  # of each process
-    return ceil(args.num_train_epochs * max(1, ceil(batches / args.gradient_accumulation_steps)))
+    steps: int = ceil(args.num_train_epochs * max(1, ceil(batches / args.gradient_accumulation_steps)))
+    return steps
