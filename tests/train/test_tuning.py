@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,9 +20,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The following rank_pattern keys"),  # PEFT of any AdaLoRA; it does use them
 ]
 
-from killed import Killed, Signalled  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
-from tuned import GALORE, TRAINING, tensors  # noqa: E402
+from killed import Killed  # noqa: E402
+from tuned import EPOCHS, GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe import recipe, store, trec  # noqa: E402
 from rankpipe.catalog import CATALOG  # noqa: E402
@@ -35,11 +29,8 @@ from rankpipe.errors import DiskError, MissingExtra, ModelError, RecipeError  # 
 from rankpipe.measure.ranking import evaluate  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
 from rankpipe.train import calibration  # noqa: E402
-from rankpipe.train.loop import last_whole  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
-
-EPOCHS = {k: v for k, v in TRAINING.items() if k != "max_steps"} | {"num_train_epochs": 2}
 
 
 def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
@@ -62,33 +53,6 @@ def test_from_data_to_an_adapter_that_is_used(written: Any) -> None:
     assert facts["best"] == again(Tuning(folder), facts)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        {"ema": 0.9},
-        {"adapter": {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}},
-        {"adapter": None, "optimizer": GALORE},
-        {"adapter": None, "head": {"use": "listwise-head"}, "loss": {"use": "permutation-lm"}},
-        {"training": EPOCHS | {"bf16": True}, "dtype": "bfloat16"},
-        {"training": EPOCHS | {"gradient_checkpointing": True}, "adapter": None, "optimizer": GALORE},
-    ],
-    ids=["lora", "adalora", "galore", "adamw", "bf16", "checkpointing"],
-)
-def test_killed_it_goes_on_to_the_same_weights(how: dict[str, Any], written: Any) -> None:
-    whole, killed = written("whole", **how), written("killed", **how)
-    Tuning(whole).run()
-    with pytest.raises(KeyboardInterrupt):
-        Tuning(killed).run(callbacks=[Killed(5)])
-    assert not (killed / "manifest.json").exists()
-    broken = next(Tuning(killed).work.glob("checkpoints/checkpoint-4"))
-    (broken / "whole").unlink()  # as if it had been killed while writing it
-    Tuning(killed).run()
-    one, other = tensors(whole), tensors(killed)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[k], other[k]) for k in one)
-    assert [r.get("loss") for r in read_log(whole)] == [r.get("loss") for r in read_log(killed)]
-
-
 @pytest.mark.parametrize("drop", [False, True])
 def test_steps_are_foreseen_as_they_are_made(drop: bool, written: Any) -> None:
     for size, accumulation, epochs in ((2, 2, 1.5), (3, 1, 2), (5, 2, 0.4)):
@@ -105,61 +69,6 @@ def test_an_adapter_that_is_not_done_is_not_made(written: Any, monkeypatch: pyte
     with pytest.raises(ModelError, match="adalora is not done after 6 steps; let it train for longer"):
         Tuning(folder).run()
     assert not (folder / "manifest.json").exists()
-
-
-def test_another_base_is_another_model(written: Any, tiny_chat: Path, tmp_path: Path) -> None:
-    base = shutil.copytree(tiny_chat, tmp_path / "base")
-    folder = written(model=str(base))
-    with pytest.raises(KeyboardInterrupt):
-        Tuning(folder).run(callbacks=[Killed(3)])
-    heard = Heard()
-    with listening(heard):
-        for _ in range(2):
-            [file] = base.glob("*.safetensors")
-            weights = load_file(file)
-            save_file({k: v + 0.01 for k, v in weights.items()}, file, {"format": "pt"})
-            Tuning(folder).run()
-    assert not any(said.startswith(("going on", f"{folder} is current")) for said in heard.notices)
-    with listening(heard):
-        Tuning(folder).run()
-    assert heard.notices[-1].startswith(f"{folder} is current")
-
-
-def test_a_card_that_is_gone_is_written_again(written: Any) -> None:
-    folder = written(dev={"share": 0.3, "every": 2, "depth": 8})
-    Tuning(folder).run()
-    told = {name: (folder / name).read_text() for name in ("card.md", "log.jsonl")}
-    (folder / "card.md").unlink()
-    (folder / "log.jsonl").write_text("")
-    Tuning(folder).run()
-    assert told == {name: (folder / name).read_text() for name in told}
-    (folder / "card.md").write_text("my own")
-    Tuning(folder).run()
-    assert (folder / "card.md").read_text() == "my own"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_loses_nothing(number: signal.Signals, written: Any) -> None:
-    """The step is finished and kept, though no checkpoint is due; the next session ends with the same weights."""
-    before = signal.getsignal(number)
-    whole, ended = written("whole"), written("ended")
-    Tuning(whole).run()
-    notices = Heard()
-    with listening(notices), pytest.raises(KeyboardInterrupt):
-        Tuning(ended).run(callbacks=[Signalled(3, number)])
-    assert signal.getsignal(number) is before
-    assert "it ends when this step is made and kept" in str(notices.notices)
-    assert last_whole(Tuning(ended).work / "checkpoints").name == "checkpoint-3"
-    Tuning(ended).run()
-    one, other = tensors(whole), tensors(ended)
-    assert all(torch.equal(one[k], other[k]) for k in one)
-
-
-def test_interrupted_twice_it_ends_at_once(written: Any) -> None:
-    folder = written("ended")
-    with pytest.raises(KeyboardInterrupt):
-        Tuning(folder).run(callbacks=[Signalled(3, signal.SIGINT, signal.SIGINT)])
-    assert last_whole(Tuning(folder).work / "checkpoints").name == "checkpoint-2"
 
 
 PAIRS = {"head": {"use": "cross-encoder-head", "max_length": 64}, "loss": {"use": "ranknet"}}
@@ -386,23 +295,6 @@ def test_stages_are_warmed_or_refused(written: Any) -> None:
         Tuning(folder).run()
 
 
-@pytest.mark.slow
-def test_killed_for_good_it_goes_on(written: Any) -> None:
-    """By the command line, and by a signal that cannot be caught."""
-    whole, killed = written("whole"), written("killed")
-    command = [sys.executable, "-c", "from rankpipe.cli import main; main()", "train", "--json"]
-    env = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    subprocess.run([*command, str(whole)], env=env, check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(killed)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(killed.glob("kept/*/checkpoints/checkpoint-2/whole")):
-        pass
-    process.kill()
-    process.wait()
-    done = subprocess.run([*command, str(killed)], env=env, check=True, capture_output=True, text=True)
-    assert json.loads(done.stdout)["steps"] == 6
-    assert all(torch.equal(v, tensors(killed)[k]) for k, v in tensors(whole).items())
-
-
 @pytest.mark.parametrize("how", [{}, {"dev": {"share": 0.3, "every": 2, "depth": 8, "patience": 1}, "ema": 0.5}])
 def test_no_step_is_made_after_the_last(how: dict[str, Any], written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither of a model that is there, nor of one that was killed before it was published."""
@@ -437,21 +329,3 @@ def test_a_full_disk_is_no_bug(written: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(transformers.Trainer, "_save_checkpoint", lambda *_: raised(SafetensorError(said)))
     with pytest.raises(DiskError, match="no space left"):
         Tuning(written()).run()
-
-
-def test_a_teacher_that_says_other_things_is_learned_from_anew(
-    written: Any, tiny_path: Path, first_stage: Path, tmp_path: Path
-) -> None:
-    said = tmp_path / "said.trec"
-    said.write_text(first_stage.read_text())
-    lists = {"use": "lists", "data": str(tiny_path), "run": str(first_stage), "length": [3, 5]}
-    folder = written(examples={**lists, "labels": {"use": "recorded", "path": str(said)}})
-    for _ in range(2):
-        Tuning(folder).run()
-        before = [row["loss"] for row in read_log(folder) if "loss" in row]
-        assert len(before) == 3
-    said.write_text("".join(line.replace(" 0.", " -0.") for line in first_stage.read_text().splitlines(keepends=True)))
-    Tuning(folder).run()
-    after = [row["loss"] for row in read_log(folder) if "loss" in row]
-    assert len(after) == 3
-    assert all(a != b for a, b in zip(before, after, strict=True))
