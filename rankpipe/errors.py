@@ -16,8 +16,8 @@ The numbers are the exit codes of the command line. 10 is a regression found by 
 user.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar, Self
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, Self
 
 
 class RankpipeError(Exception):
@@ -147,3 +147,19 @@ def refuse(faults: Sequence[str]) -> None:
 def _listed(faults: Sequence[str], where: str) -> str:
     some = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
     return f"{some} {where}:\n" + "\n".join(f"  - {fault}" for fault in faults)
+
+
+def faults_of(place: str, call: Callable[[], Any]) -> list[str]:
+    """What a call finds wrong, each fault with its place.
+
+    :raises MissingExtra: If the call does.
+    """
+    try:
+        call()
+    except RecipeError as error:
+        return placed(place, error.faults) if place else list(error.faults)
+    except MissingExtra:
+        raise
+    except RankpipeError as error:
+        return [f"{place}: {error}" if place else str(error)]
+    return []

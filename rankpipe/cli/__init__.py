@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 1 bug, 2 wrong command line, 3 recipe, 4 data, 5 something missing, 6 artefact, "
-    "7 model, 8 disk, 9 cluster, 10 regression found by compare or bounds broken in run, 130 interrupted.",
+    "7 model, 8 disk, 9 cluster, 10 regression found by compare or bounds broken in run, 11 busy, 130 interrupted.",
 )
 
 

@@ -59,6 +59,7 @@ def build(
     rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
     from rankpipe import store
+    from rankpipe.datasets import open_dataset
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
@@ -70,6 +71,8 @@ def build(
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         with guard.spelled(), store.replacing(force), _going_on(folder):
+            if split:
+                open_dataset(data, split)
             kind = use or "bm25"
             node = options.component(shelf.ALSO.get(kind, kind), settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
@@ -77,7 +80,9 @@ def build(
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        _refuse_said(written, {"--use": use, "--set": settings, "--titles": titles, "--recall": recall})
+        _refuse_said(
+            written, {"--use": use, "--set": settings, "--titles": titles, "--recall": recall, "--split": split}
+        )
         with _going_on(folder):
             why = shelf.ensure(folder, **how)
     else:

@@ -53,10 +53,10 @@ def listed() -> None:
         rows = [(*list(row.values())[:-2], shown(row["size_bytes"]) if row["here"] else "not here") for row in tuned]
         if rows:
             show.table("Tuned (models/)", [*list(tuned[0])[:-2], "size"], rows, text=("base", "head", "method"))
-        if gone := [row["name"] for row in tuned if not row["here"]]:
-            show.remark(f"what is not here can be trained: rankpipe train models/{gone[0]}")
         else:
             show.remark("nothing is on the shelf models/ here; rankpipe train RECIPE puts it there")
+        if gone := [row["name"] for row in tuned if not row["here"]]:
+            show.remark(f"what is not here can be trained: rankpipe train models/{gone[0]}")
         tell_aliases(known)
 
     show.emit({"tuned": tuned, "aliases": known}, human)
@@ -97,7 +97,7 @@ def shows(name: Name) -> None:
         "data": f"{made.data.name} ({made.data.checksum[:12]})", "recipe": made.recipe_hash, "commit": made.commit,
         "created": made.created,
         **{k.replace("_", " "): v for k, v in made.facts.items() if k not in ("reranker", "merged")},
-        **{f"merged, {k.replace('_', ' ')}": v for k, v in made.facts.get("merged", {}).items()},
+        **_merged(made.facts.get("merged", {})),
     }  # fmt: skip
     node = rankers.reranker(made)
 
@@ -112,6 +112,13 @@ def shows(name: Name) -> None:
             show.remark(f"its files are not here: rankpipe train {made.folder} makes it again")
 
     show.emit({**told, "reranker": node}, human)
+
+
+def _merged(told: str | dict[str, Any]) -> dict[str, Any]:
+    """What a merge lost: in words, of one that training made, or by what it was made of."""
+    if isinstance(told, str):
+        return {"merged": told}
+    return {f"merged, {k.replace('_', ' ')}": v for k, v in told.items()}
 
 
 def _row(made: Manifest) -> dict[str, Any]:

@@ -52,17 +52,14 @@ def open_dataset(
     return replace(opened, **{k: v for k, v in policies.items() if v})  # type: ignore[arg-type]  # each has its kind
 
 
-def open_documents(spec: str | Path, split: str | None = None, *, titles: Titles | None = None) -> Dataset:
-    """Open a collection for its documents, which are the same at every split.
+def open_documents(spec: str | Path, split: str = "test", *, titles: Titles | None = None) -> Dataset:
+    """Open a collection for its documents, which are the same at every split: at another one if it has no such split.
 
-    :param split: one that it must have; any if None.
     :raises: As :func:`open_dataset`.
     """
     try:
-        return open_dataset(spec, split or "test", titles=titles)
+        return open_dataset(spec, split, titles=titles)
     except NoSplit as error:
-        if split:
-            raise
         return open_dataset(spec, error.splits[0], titles=titles)
 
 

@@ -140,7 +140,7 @@ def outdated(folder: Path) -> bool:
 
 def opened(tree: dict[str, Any]) -> Dataset:
     """The collection that the recipe of an index names."""
-    return open_documents(tree["data"], tree.get("split"), titles=tree.get("titles"))
+    return open_documents(tree["data"], tree.get("split", "test"), titles=tree.get("titles"))
 
 
 def build(

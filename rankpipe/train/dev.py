@@ -18,7 +18,7 @@ from rankpipe.measure.ranking import evaluate, parse
 from rankpipe.stage import Stage
 from rankpipe.train.heads.head import Ranker
 from rankpipe.train.lists import Part, Source
-from rankpipe.train.split import Others, relevant
+from rankpipe.train.split import Others, origin, relevant
 from rankpipe.trec import Qrels, Run
 
 
@@ -54,7 +54,7 @@ class Dev:
     :param share: of the examples' judged queries that is held out for it: none shares a relevant document with what is
         learned from.
     :param data: a collection of its own in place of a share, as ``beir/nfcorpus/dev`` or a folder. No list has its
-        queries or what is relevant to them; by ids, as with ``apart`` of lists.
+        queries, by their texts, nor, of the same collection, what is relevant to them.
     :param split: whose judgements; a name that says its split needs none.
     :param run: over that, a TREC run or a pipeline.
     :param measures: what is measured; the first one decides.
@@ -92,8 +92,8 @@ class Dev:
         """The lists, kept apart from development queries of a collection of its own; a share is apart anyway."""
         if not self.data:
             return lists
-        own = self._held
-        return lists.beside(Others(frozenset(r.query.text for r in own.rankings), own.qrels))
+        own, place = self._held, origin(open_dataset(self.data, self.split))
+        return lists.beside(Others(frozenset(r.query.text for r in own.rankings), own.qrels, place))
 
     def held(self, lists: Source, part: Part) -> Held:
         """The queries.

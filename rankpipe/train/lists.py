@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial, reduce
 from itertools import chain, islice
 from math import ceil
@@ -30,7 +30,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import Others, apart, relevant, some, split
+from rankpipe.train.split import Others, apart, origin, relevant, some, split
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
 KIND, FORMAT = "lists", 2  # of artefacts; the first had no column of what is relevant
@@ -205,7 +205,8 @@ class Lists(Source):
     def beside(self, others: Others) -> Self:
         """The same lists, without these queries and what is relevant to them."""
         made = copy(self)
-        made.__dict__["_others"] = others
+        same = others.origin == origin(self.collection)  # else their ids say nothing of ours
+        made.__dict__["_others"] = others if same else replace(others, qrels={})
         return made
 
     @cached_property
@@ -254,14 +255,13 @@ class Lists(Source):
         where lists are in this order, at random places, since the last ones would tell what they are.
         """
         run = ordered(scores)
-        first, mined = {*run[: self.negatives.depth]}, self.negatives.mined(run, grades)
+        first, mined = {*run[self.negatives.skip : self.negatives.depth]}, self.negatives.mined(run, grades)
         made, more = [d for d in mined if d in first], [d for d in mined if d not in first]
         more += [d for d, grade in sorted(grades.items()) if grade > 0 and d not in scores] if self.relevant else []
-        more += [d for d in chosen if grades.get(d, 0) <= 0]
+        more += [d for d in chosen if grades.get(d, 0) <= 0 and d not in first]
         chance = random.Random(f"{self.seed} {query} places")
-        for doc in more:
-            if doc not in made:
-                made.insert(len(made) if self.shuffle else chance.randint(0, len(made)), doc)
+        for doc in dict.fromkeys(more):
+            made.insert(len(made) if self.shuffle else chance.randint(0, len(made)), doc)
         return {d: 1.0 / rank for rank, d in enumerate(made, 1)}
 
     def _drawn(self, query: str, ids: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from rankpipe.train.adapters.merging import merge
 from rankpipe.train.card import card
 from rankpipe.train.heads.head import Numbers
 
-LOG = "log.jsonl"
+CARD, LOG = "card.md", "log.jsonl"
+KEPT_LOG = f".{LOG}"  # in what is made: no file of the model's, and not given away with it
 
 
 def put(trainer: Any, folder: Path, place: str, dtype: Numbers) -> dict[str, Any]:
@@ -36,16 +38,19 @@ def put(trainer: Any, folder: Path, place: str, dtype: Numbers) -> dict[str, Any
             model, loss = merge(model)
             facts["merged"] = str(loss)
     ranker.save(model, folder, whole=ranker.whole or not adapter)
-    lines.write(folder / LOG, trainer.state.log_history)
+    lines.write(folder / KEPT_LOG, trainer.state.log_history)
     half = trainer.args.bf16 or dtype != "float32"
     return {**facts, "reranker": ranker.node(place, bool(adapter), "bfloat16" if half else "float32")}
 
 
-def tell(made: Manifest, history: Sequence[dict[str, Any]], collections: Sequence[Dataset]) -> None:
-    """Write log and card beside what was made, unless they were since."""
-    told = made.folder / "card.md"
-    if told.exists() and told.stat().st_mtime >= (made.folder / "manifest.json").stat().st_mtime:
-        return
+def tell(made: Manifest, collections: Sequence[Dataset]) -> None:
+    """Write the log and the card beside what was made."""
+    history = read_log(made.path, KEPT_LOG)
     lines.write(made.folder / LOG, history)
-    with write(told) as f:
+    with write(made.folder / CARD) as f:
         f.write(card(made.folder.resolve().name, made, collections, history))
+
+
+def read_log(folder: Path, name: str = LOG) -> list[dict[str, Any]]:
+    """The log of a tuned model."""
+    return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]

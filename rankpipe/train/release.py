@@ -59,7 +59,7 @@ def exported(made: Manifest, out: Path, *, as_lora: bool = False) -> None:
             save_as_lora(_adapted(made, "float32"), folder)
             _beside(made, folder)
         else:
-            shutil.copytree(made.path, folder, dirs_exist_ok=True)
+            shutil.copytree(made.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         if (card := made.folder / "card.md").exists():
             shutil.copyfile(card, folder / "README.md")
         _name_base(folder / rankers.ADAPTER, made.recipe["model"])
@@ -81,7 +81,7 @@ def _adapted(made: Manifest, dtype: Dtype) -> Any:
 def _beside(made: Manifest, folder: Path) -> None:
     """What lies beside an adapter: the tokenizer."""
     for path in made.paths:
-        if path.parent == made.path and path.name not in OWN:
+        if path.parent == made.path and path.name not in OWN and not path.name.startswith("."):
             shutil.copyfile(path, folder / path.name)
 
 

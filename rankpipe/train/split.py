@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from rankpipe.datasets import Dataset
 from rankpipe.errors import DataError, RecipeError, several
 from rankpipe.progress import notice
 from rankpipe.trec import Qrels, Run
@@ -13,10 +14,14 @@ from rankpipe.trec import Qrels, Run
 
 @dataclass(frozen=True)
 class Others:
-    """Development queries that are no part of what lists are made of, and that lists are kept apart from."""
+    """Development queries that are no part of what lists are made of, and that lists are kept apart from.
+
+    :param origin: of the documents that are relevant to them (:func:`origin`).
+    """
 
     texts: frozenset[str] = frozenset()
     qrels: Qrels = field(default_factory=dict)
+    origin: str = ""
 
     def left_out(self, qrels: Qrels, texts: Mapping[str, str], name: str) -> Qrels:
         """The judgements, without queries that are among these, or share a relevant document with them; tells how many.
@@ -36,6 +41,11 @@ class Others:
                 )
             notice(f"{told} relevant documents with them: they are left out")
         return left
+
+
+def origin(data: Dataset) -> str:
+    """Where its documents come from: the same of all splits of a collection."""
+    return data.known.id if data.known else str(getattr(data.corpus, "path", data.name))
 
 
 def split(qrels: Qrels, share: float, seed: int) -> tuple[Qrels, Qrels]:

@@ -17,9 +17,9 @@ both). ``log.jsonl`` and ``card.md`` say how it came about.
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import Any, get_args
 from rankpipe import recipe, store, weights
 from rankpipe.catalog import near, need
 from rankpipe.disk import disk_errors, write
-from rankpipe.errors import MissingExtra, RankpipeError, RecipeError, placed, refuse
+from rankpipe.errors import MissingWeights, RecipeError, faults_of, refuse
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
 from rankpipe.train import arguments, calibration, processes
@@ -39,9 +39,10 @@ from rankpipe.train.dev import Held
 from rankpipe.train.forecast import Forecast, forecast, free, longest
 from rankpipe.train.heads.head import Head, Numbers
 from rankpipe.train.lists import Source
-from rankpipe.train.making import LOG, put, tell
+from rankpipe.train.making import CARD, KEPT_LOG, put, read_log, tell
 from rankpipe.train.objective import Objective
 
+__all__ = ["Tuning", "read_log"]
 NEEDED = ("model", "head", "examples", "loss")
 COMPONENTS = ("head", "examples", "loss", "adapter", "optimizer")
 KEYS = (*NEEDED, "adapter", "optimizer", "training", "dev", "ema", "dtype")
@@ -105,9 +106,9 @@ class Tuning:
         ema = tree.get("ema")
         if ema is not None and not (isinstance(ema, float) and 0 < ema < 1):
             faults.append(f"ema: {ema!r}; expected a number between 0 and 1, such as 0.999")
-        faults += _refusal("training", lambda: arguments.check(tree.get("training", {}), tree.get("optimizer")))
+        faults += faults_of("training", lambda: arguments.check(tree.get("training", {}), tree.get("optimizer")))
         if not faults:
-            faults += _refusal("", self._fits)
+            faults += faults_of("", self._fits)
         return faults
 
     def _fits(self) -> None:
@@ -148,9 +149,13 @@ class Tuning:
         args = self._arguments()
         examples, held = self._data(args)
         if not force and self._is_there():
-            self._tell()
+            if processes.first():
+                self._tell()
             notice(f"{self.folder} is current; --force tunes it again")
             return store.read_manifest(self.folder).facts
+        self._objective.refuse_silence(examples, args.per_device_train_batch_size)
+        with args.main_process_first(local=False):
+            self._forget_others()
         trainer = self._trainer(args, examples, held)
         from rankpipe.train.loop import last_whole
 
@@ -183,8 +188,9 @@ class Tuning:
         refuse(self.check())
         parts, args = self._parts, self._arguments()
         examples, _ = self._data(args)
+        self._objective.refuse_silence(examples, args.per_device_train_batch_size)
         made = forecast(
-            parts.head.over(str(self.tree["model"])), Objective(parts.loss, parts.head),
+            parts.head.over(str(self.tree["model"])), self._objective,
             arguments.optimizer(self.tree.get("optimizer"), args), parts.adapter,
             longest(examples, args.per_device_train_batch_size), dtype=self.dtype, args=args, ema="ema" in self.tree,
         )  # fmt: skip
@@ -200,7 +206,9 @@ class Tuning:
         lists = store.read_manifest(self.folder / "kept" / "lists").data
         if store.staleness(self.folder, kind=weights.TUNED, recipe=self.tree, data=lists) is not None:
             return False
-        return bool(store.read_manifest(self.folder).facts.get("base", self.base) == self.base)
+        with suppress(MissingWeights):  # then it is not known to be another
+            return bool(store.read_manifest(self.folder).facts.get("base", self.base) == self.base)
+        return True
 
     def _trainer(self, args: Any, examples: Any, held: Held | None) -> Any:
         transformers, parts = need("transformers", name="training", extra="train"), self._parts
@@ -210,7 +218,7 @@ class Tuning:
             model = ranker.load(self.dtype)
         if self.dtype not in BITS:
             model = model.to(args.device)  # where adapters decompose it
-        objective = Objective(parts.loss, parts.head)
+        objective = self._objective
         if parts.adapter:
             with weights.quiet():
                 model = calibration.adapted(model, parts.adapter, ranker, objective, examples, args)
@@ -238,18 +246,21 @@ class Tuning:
             lists = dev.beside(lists) if dev else lists
             mine, theirs = lists.parts(dev.share if dev else 0.0)
             examples = lists.ensure(self.folder / "kept" / "lists", self.tree["examples"], mine)
-            Objective(self._parts.loss, self._parts.head).refuse_silence(examples, args.per_device_train_batch_size)
-            self._forget_others(f"{store.read_manifest(self.folder / 'kept' / 'lists').data.checksum} {self.base}")
             return examples, dev.held(lists, theirs) if dev else None
 
-    def _forget_others(self, lists: str) -> None:
+    def _forget_others(self) -> None:
         """Checkpoints of other lists than these, or of another base, by their checksums."""
+        lists = f"{store.read_manifest(self.folder / 'kept' / 'lists').data.checksum} {self.base}"
         mark = self.work / "lists"
         if mark.exists() and mark.read_text("utf-8") != lists:
             notice("the lists or the base are others than before: training begins anew")
             shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
         with write(mark) as f:
             f.write(lists)
+
+    @property
+    def _objective(self) -> Objective:
+        return Objective(self._parts.loss, self._parts.head)
 
     @cached_property
     def base(self) -> str:
@@ -269,6 +280,7 @@ class Tuning:
     def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""
         data = store.read_manifest(self.folder / "kept" / "lists").data
+        (self.folder / CARD).unlink(missing_ok=True)  # it is of what is there now
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
             place = str(self.folder.resolve().relative_to(self.root.resolve()))
             draft.facts |= {**facts_of(trainer, self._parts.dev), "base": self.base}
@@ -278,22 +290,5 @@ class Tuning:
     def _tell(self) -> None:
         """The log and the card of what was made, unless they are there already."""
         made = store.read_manifest(self.folder)
-        if (made.path / LOG).exists():
-            tell(made, read_log(made.path), self._parts.examples.collections)
-
-
-def _refusal(place: str, call: Callable[[], Any]) -> list[str]:
-    try:
-        call()
-    except RecipeError as error:
-        return placed(place, error.faults) if place else list(error.faults)
-    except MissingExtra:
-        raise
-    except RankpipeError as error:
-        return [f"{place}: {error}" if place else str(error)]
-    return []
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The log of a tuned model."""
-    return [json.loads(line) for line in (folder / LOG).read_text("utf-8").splitlines()]
+        if not (self.folder / CARD).exists() and (made.path / KEPT_LOG).exists():
+            tell(made, self._parts.examples.collections)

@@ -195,6 +195,12 @@ def test_documents_need_no_judgements(said: list[str], tmp_path: Path) -> None:
             assert "is current" in CliRunner().invoke(app, ["index", "build", words]).stdout
         (data / "corpus.jsonl").write_text(f'{{"_id": "{verb}", "text": "tea two"}}\n')
     assert [d.id for d in BM25(Path(words)).documents()] == ["a", "build", "update"]
+    (Path(words) / "recipe.yaml").write_text(
+        f"data: {data}\nsplit: train\nindex: {{use: bm25}}\n"
+    )  # of earlier versions
+    assert CliRunner().invoke(app, ["index", "build", words, "--force"]).exit_code == 0
+    twice = CliRunner().invoke(app, ["index", "build", words, "--split", "dev"])
+    assert (twice.exit_code, "--split" in twice.stderr) == (2, True)
     refused = CliRunner().invoke(app, ["index", "build", f"{words}2", "--data", str(data), "--split", "tset"])
     assert (refused.exit_code, "no split 'tset'; it has dev" in refused.stderr) == (4, True)
     assert not Path(f"{words}2").exists()

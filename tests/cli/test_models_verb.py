@@ -74,8 +74,11 @@ def test_the_shelf_is_listed(rankpipe: Callable[..., Result], tiny_chat: Path) -
     assert (it["base"], it["head"], it["method"], it["steps"]) == (str(tiny_chat), "pointwise-head", "lora", 3)
     assert it["size_bytes"] == store.read_manifest(Path("models/it")).size_bytes
     assert "smollm2" in {row["name"] for row in listed["aliases"]}
-    said = rankpipe("models").stdout
+    done = rankpipe("models")
+    said = done.stdout
     assert "Tuned (models/)" in said
+    assert "nothing is on the shelf" not in done.output
+    assert "not here" not in done.output
     assert "minilm-l12" in said
 
 

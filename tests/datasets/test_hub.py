@@ -57,11 +57,7 @@ def test_beir_layout_with_judgements_inside(hub: Path, tiny_path: Path, tiny: Da
     assert [q.id for q in open_dataset(f"hf:{hub}", split="dev").queries] == ["q1"]
     with pytest.raises(DataError, match="no split 'train'; it has test, dev"):
         open_dataset(f"hf:{hub}", split="train")
-    with pytest.raises(DataError, match="no split 'train'"):
-        open_documents(f"hf:{hub}", split="train")
-    whole = tables(tiny_path, tiny)
-    layout(other := Path(f"{hub}-dev"), {**whole, "default": {"dev": whole["default"]["dev"]}})
-    assert list(open_documents(f"hf:{other}").docs()) == list(tiny.docs())
+    assert list(open_documents(f"hf:{hub}", split="train").docs()) == list(tiny.docs())
 
 
 def test_judgements_in_the_repository_beside(hub: Path, tiny_path: Path, tiny: Dataset) -> None:

@@ -55,18 +55,19 @@ def test_queries_of_a_collection_of_its_own_are_no_lists(lists: Lists, two: Path
 
 
 def test_a_query_of_another_name_is_the_same(lists: Lists, two: Path, tmp_path: Path, tiny_path: Path) -> None:
-    """Of a collection whose ids are others, and in which something else is relevant."""
+    """Of another collection, of which a document has the name of one that is relevant here, which says nothing."""
     held = Dev(every=1, data=lists.data, run=two).held(lists, Part({}, {}))
+    every, _ = lists.parts()
+    doc = min(relevant({q: grades for q, grades in every.qrels.items() if q not in held.qrels}))
     other = tmp_path / "other"
     (other / "qrels").mkdir(parents=True)
-    (other / "corpus.jsonl").write_text('{"_id": "x", "text": "words"}\n')
+    (other / "corpus.jsonl").write_text(f'{{"_id": "{doc}", "text": "words"}}\n')
     texts = [r.query.text for r in held.rankings]
     (other / "queries.jsonl").write_text("".join(f'{{"_id": "x{i}", "text": "{t}"}}\n' for i, t in enumerate(texts)))
-    judged = "".join(f"x{i}\tx\t1\n" for i in range(2))
+    judged = "".join(f"x{i}\t{doc}\t1\n" for i in range(2))
     (other / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
-    (tmp_path / "other.trec").write_text("x0 Q0 x 1 1.0 x\nx1 Q0 x 1 1.0 x\n")
+    (tmp_path / "other.trec").write_text(f"x0 Q0 {doc} 1 1.0 x\nx1 Q0 {doc} 1 1.0 x\n")
     part, _ = Dev(every=1, data=str(other), run=tmp_path / "other.trec").beside(lists).parts()
-    every, _ = lists.parts()
     assert every.qrels.keys() - part.qrels.keys() == held.qrels.keys()
 
 

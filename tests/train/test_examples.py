@@ -109,6 +109,17 @@ def test_lists_have_what_is_relevant_and_are_the_same_again(lists: Lists) -> Non
         assert {*e.relevant} == relevant({"": grades})
 
 
+def test_what_is_above_those_that_are_skipped_is_not_known_by_its_place(lists: Lists) -> None:
+    qrels = {f"q{i}": {"d0": 1} for i in range(20)}
+    run = {q: {f"d{i}": -float(i) for i in range(8)} for q in qrels}
+    in_order = replace(lists, shuffle=False, copies=1, length=(6, 6), negatives=Negatives(skip=3, depth=8))
+    in_order.__dict__["collection"] = Dataset.of(
+        [Doc(f"d{i}", "text") for i in range(8)], [Query(q, "?") for q in qrels], qrels
+    )
+    made = [[d.id for d in e.docs] for e in in_order.examples(Part(run, qrels))]
+    assert {ids.index("d0") for ids in made} == {0, 1, 2, 3, 4, 5}
+
+
 def test_what_the_run_missed_is_not_known_by_its_place(lists: Lists) -> None:
     """Of 30 queries, whose run finds what is drawn nowhere, and what is relevant nowhere or below its first hits."""
     docs = [Doc(f"d{i}", "text") for i in range(40)]

@@ -120,13 +120,13 @@ def _between() -> Any:
 def _gradients(model: Any, weights: dict[str, Any], batches: Batches, loss: Loss) -> dict[str, Any]:
     """Of the loss, summed over all batches in single precision."""
     torch = need("torch", name="lora-sb", extra="train")
-    sums = {path: torch.zeros_like(weight, dtype=torch.float32) for path, weight in weights.items()}
+    sums = {path: torch.zeros_like(weight, dtype=torch.float32, device="cpu") for path, weight in weights.items()}
     moved = {name: p.requires_grad for name, p in model.named_parameters()}
     training = model.training
 
     def take(path: str) -> Any:
         def taken(weight: Any) -> None:
-            sums[path] += weight.grad.float()
+            sums[path] += weight.grad.float().cpu()
             weight.grad = None
 
         return taken

@@ -12,8 +12,8 @@ class LoRAPlus(LoRA):
     """LoRA whose B has ``ratio`` times the learning rate; halve that of LoRA.
 
     We deviate from PEFT's ``create_loraplus_optimizer``, which puts a score head with A and its bias with B, by their
-    number of dimensions: any optimizer can be used, and what is trained in full, as the head is, moves as fast as B,
-    unless the optimizer has a ``head_lr``.
+    number of dimensions: any optimizer can be used, and what is trained in full moves as fast as B; so does the
+    score head, unless the optimizer has a ``head_lr``.
 
     :param ratio: of the learning rates of B and A; 16 to 20 in the paper.
     """
