@@ -59,7 +59,6 @@ def build(
     rankpipe index build my-index --data corpus.jsonl --engine ray --address head:6379
     """
     from rankpipe import store
-    from rankpipe.datasets import open_dataset
     from rankpipe.retrieve import shelf
 
     foreseen: list[Forecast] = []
@@ -71,8 +70,6 @@ def build(
     if data is not None:
         settings = [*(settings or ()), *([f"recall={recall}"] if recall is not None else ())]
         with guard.spelled(), store.replacing(force), _going_on(folder):
-            if split:
-                open_dataset(data, split)
             kind = use or "bm25"
             node = options.component(shelf.ALSO.get(kind, kind), settings, method="build", given=shelf.GIVEN)
             tree = {**_collection(data, split, titles), "index": node}
@@ -80,9 +77,7 @@ def build(
             why = shelf.build(shelf.opened(tree), folder, node, **how)
         _write_recipe(written, tree)  # only now: a build that fails changes nothing
     elif written.exists():
-        _refuse_said(
-            written, {"--use": use, "--set": settings, "--titles": titles, "--recall": recall, "--split": split}
-        )
+        _refuse_said(written, use=use, set=settings, titles=titles, recall=recall, split=split)
         with _going_on(folder):
             why = shelf.ensure(folder, **how)
     else:
@@ -185,7 +180,14 @@ def _values(name: str, counts: dict[str, int], listed: Iterable[str]) -> str:
 
 
 def _collection(data: str, split: str | None, titles: options.TitlePolicy | None) -> dict[str, Any]:
-    """A collection as the recipe of an index has it."""
+    """A collection as the recipe of an index has it.
+
+    :raises DataError: If it has no such split.
+    """
+    from rankpipe.datasets import open_dataset
+
+    if split:
+        open_dataset(data, split)
     source = str(Path(data).resolve()) if Path(data).exists() else data
     return {
         "data": source,
@@ -200,8 +202,8 @@ def _going_on(folder: Path) -> AbstractContextManager[None]:
     return show.going_on(GO_ON, lambda: any(path.is_file() for path in left))
 
 
-def _refuse_said(written: Path, told: dict[str, Any]) -> None:
-    if said := [option for option, value in told.items() if value is not None]:
+def _refuse_said(written: Path, **told: Any) -> None:
+    if said := [f"--{option}" for option, value in told.items() if value is not None]:
         raise CommandError([f"{', '.join(said)}: {written} says how; change it, or name a collection with --data"])
 
 
