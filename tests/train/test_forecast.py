@@ -166,11 +166,11 @@ def test_smollm2_peaks_where_it_was_foretold(how: dict[str, Any], written: Any) 
     program = """
 import sys, json
 from pathlib import Path
-from rankpipe.train import loop
+from rankpipe.train.loop.told import peak_bytes
 from rankpipe.train.tuning import Tuning
 import sentence_transformers, peft
 tuning = Tuning(Path(sys.argv[1]))
-foretold, before = tuning.forecast().total, loop.peak_bytes()
+foretold, before = tuning.forecast().total, peak_bytes()
 print(json.dumps([before, foretold, tuning.run()["peak_bytes"]]))
 """
     env = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
