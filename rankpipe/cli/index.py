@@ -198,8 +198,7 @@ def _collection(data: str, split: str | None, titles: options.TitlePolicy | None
 
 def _going_on(folder: Path) -> AbstractContextManager[None]:
     """Tells who interrupts a build how it goes on, if it has written anything."""
-    left = (folder / "made").glob(".work-*/**/*")
-    return show.going_on(GO_ON, lambda: any(path.is_file() for path in left))
+    return show.going_on(GO_ON, lambda: any(path.is_file() for path in folder.glob("made/.work-*/**/*")))
 
 
 def _refuse_said(written: Path, **told: Any) -> None:

@@ -92,8 +92,8 @@ class Dev:
         """The lists, kept apart from development queries of a collection of its own; a share is apart anyway."""
         if not self.data:
             return lists
-        own, place = self._held, origin(open_dataset(self.data, self.split))
-        return lists.beside(Others(frozenset(r.query.text for r in own.rankings), own.qrels, place))
+        own = self._held
+        return lists.beside(Others(frozenset(r.query.text for r in own.rankings), own.qrels, origin(self._collection)))
 
     def held(self, lists: Source, part: Part) -> Held:
         """The queries.
@@ -103,9 +103,13 @@ class Dev:
         return self._held if self.data else self._taken(lists.rankings(part), part.qrels)
 
     @cached_property
+    def _collection(self) -> Dataset:
+        return open_dataset(str(self.data), self.split)
+
+    @cached_property
     def _held(self) -> Held:
         """Of a collection of its own."""
-        own = open_dataset(str(self.data), self.split)
+        own = self._collection
         judged = {q.id for q in own.queries if relevant({q.id: own.qrels.get(q.id, {})})}
         return self._taken(self._own(own, judged), own.qrels)
 

@@ -280,11 +280,11 @@ class Tuning:
     def _publish(self, trainer: Any) -> None:
         """The model, its log and its card."""
         data = store.read_manifest(self.folder / "kept" / "lists").data
-        (self.folder / CARD).unlink(missing_ok=True)  # it is of what is there now
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
             place = str(self.folder.resolve().relative_to(self.root.resolve()))
             draft.facts |= {**facts_of(trainer, self._parts.dev), "base": self.base}
             draft.facts |= put(trainer, draft.folder, place, self.dtype)
+            (self.folder / CARD).unlink(missing_ok=True)  # it is of what is there now
         self._tell()
 
     def _tell(self) -> None:
