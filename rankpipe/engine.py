@@ -12,8 +12,10 @@ import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
+from weakref import ref
 
 from rankpipe.aside import settings
 from rankpipe.catalog import need, require
@@ -21,6 +23,7 @@ from rankpipe.errors import ClusterError, RankpipeError, RecipeError
 
 I = TypeVar("I")  # noqa: E741  what a piece of work is made of
 O = TypeVar("O")  # noqa: E741  what it gives
+KEPT = 64  # things to do that a process of a crew keeps ready
 OURS = "RANKPIPE_"  # settings of the environment that go with the work
 
 
@@ -90,6 +93,7 @@ class Ray:
             raise RecipeError([f"{numbers}: the first two are above 0, nothing is below"])
         self.address, self.cpus, self.gpus = address, cpus, gpus
         self.replacements, self.timeout_s = replacements, timeout_s
+        self._crews = list[ref[Any]]()  # processes that stay, as long as somebody holds them
 
     @cached_property
     def workers(self) -> int:
@@ -123,16 +127,32 @@ class Ray:
                 self._ray.cancel(left)
 
     def crew(self, dos: Sequence[Callable[[I], O]]) -> Callable[[I], list[O]]:
-        """One process for each, which stays until what is given is dropped; one that dies is replaced."""
-        room = {**self._room, "max_restarts": -1, "max_task_retries": self.replacements}
-        worker = self._ray.remote(_Worker).options(**room)
-        actors = [worker.remote(self._place, pickle.dumps(do)) for do in dos]
+        """A process for each, if there is room, which stays until what is given is dropped, and serves other crews
+        meanwhile: they would wait for each other's room for ever. One that dies is replaced.
+
+        :raises ClusterError: If no process is started in time, or they die again and again.
+        """
+        told, crew = [pickle.dumps(do) for do in dos], self._started(min(len(dos), self.workers))
 
         def ask(item: I) -> list[O]:
             shared = self._ray.put(item)
-            return [self._told(one) for one in [actor.done.remote(shared) for actor in actors]]
+            asked = [one.done.remote(self._place, do, shared) for one, do in zip(cycle(crew), told, strict=False)]
+            return [self._told(one) for one in asked]
 
         return ask
+
+    def _started(self, wanted: int) -> list[Any]:
+        """So many processes that stay, those of other crews first; fewer, if no more have room in time."""
+        crew = [one for known in self._crews if (one := known()) is not None][:wanted]
+        room = {**self._room, "max_restarts": -1, "max_task_retries": self.replacements}
+        fresh = [self._ray.remote(_Worker).options(**room).remote() for _ in range(wanted - len(crew))]
+        if ready := {one.ready.remote(): one for one in fresh}:
+            there, _ = self._ray.wait([*ready], num_returns=len(ready), timeout=self.timeout_s)
+            crew += [ready[one] for one in there]
+        if not crew:
+            raise self._busy()
+        self._crews = [ref(one) for one in crew]
+        return crew
 
     def sees(self, *paths: Path) -> None:
         """Have every machine of the cluster look for them, and for the folder that this process runs in.
@@ -166,12 +186,15 @@ class Ray:
     def _place(self) -> Place:
         return Place(os.getcwd(), {k: v for k, v in os.environ.items() if k.startswith(OURS)})
 
+    def _busy(self) -> ClusterError:
+        return ClusterError(f"Ray started no worker within {self.timeout_s:g} s; is the cluster busy?")
+
     def _told(self, asked: Any, timeout_s: float | None = None) -> Any:
         errors = need("ray.exceptions", name="engine ray", extra="ray")
         try:
             told = self._ray.get(asked, timeout=timeout_s)
         except errors.GetTimeoutError:
-            raise ClusterError(f"Ray started no worker within {timeout_s:g} s; is the cluster busy?") from None
+            raise self._busy() from None
         except errors.RayTaskError:
             raise  # a bug, or a rankpipe that is not there
         except errors.RayError as error:
@@ -196,26 +219,28 @@ class Place(NamedTuple):
 
 
 class _Worker:
-    """Has one thing to do, in a process of its own."""
+    """Has things to do, in a process of its own, and keeps what it has loaded for them."""
 
-    def __init__(self, place: Place, do: bytes) -> None:
-        self._place, self._do = place, do
+    def __init__(self) -> None:
+        self._loaded = lru_cache(maxsize=KEPT)(pickle.loads)
 
-    def done(self, item: Any) -> Any:
-        """What it makes of an item."""
-        return _done(self._place, self._do, item)
+    def ready(self) -> None:
+        """It is."""
 
-
-def _done(place: Place, do: bytes, item: Any) -> Any:
-    place.enter()
-    return answered(lambda: _loaded(do)(item))
+    def done(self, place: Place, do: bytes, item: Any) -> Any:
+        """What comes of an item."""
+        return _done(place, do, item, self._loaded)
 
 
 @lru_cache(maxsize=1)
-def _loaded(do: bytes) -> Callable[[Any], Any]:
+def _loaded(do: bytes) -> Any:
     """What was loaded for an item before serves the next."""
-    made: Callable[[Any], Any] = pickle.loads(do)
-    return made
+    return pickle.loads(do)
+
+
+def _done(place: Place, do: bytes, item: Any, loaded: Callable[[bytes], Any] = _loaded) -> Any:
+    place.enter()
+    return answered(lambda: loaded(do)(item))
 
 
 def _look(paths: Sequence[str]) -> tuple[list[str], str]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Any, ParamSpec, TypeVar
 
 from rankpipe.catalog import need, require
 from rankpipe.errors import MissingExtra
@@ -23,6 +24,20 @@ from rankpipe.errors import MissingExtra
 OLDEST = 21
 WARNS = 24  # since when Java warns of how Lucene maps its files, unless told not to
 MOST = 1 << 40  # bytes; a larger limit is none
+LOCK = RLock()  # jnius keeps a method and the object it was asked of in one place for all threads
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def locked(ask: Callable[P, R]) -> Callable[P, R]:
+    """Under the lock, which others take between two such calls."""
+
+    @wraps(ask)
+    def asked(*args: P.args, **kwargs: P.kwargs) -> R:
+        with LOCK:
+            return ask(*args, **kwargs)
+
+    return asked
 
 
 def start() -> None:

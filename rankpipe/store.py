@@ -43,6 +43,7 @@ class Draft:
     folder: Path
     facts: dict[str, Any] = field(default_factory=dict)
     sums: dict[str, tuple[int, str]] = field(default_factory=dict)  # of files that are on the disk for sure, if known
+    spent_s: float = 0.0  # on it before it was begun
 
 
 @contextmanager
@@ -60,8 +61,8 @@ def publish(
     folder = Path(folder)  # a text will do
     refuse_other(folder, kind, data=data)
     known = _Known(kind, format)
-    told = [kind, format, recipe, asdict(data), resume]
-    key = hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:12]
+    told = json.dumps([kind, format, recipe, asdict(data), resume], default=str)
+    key = hashlib.sha256(told.encode()).hexdigest()[:12]
     work = folder / "made" / f".work-{key}"
     with disk_errors(folder), lock(folder):
         named = _named(folder)
@@ -184,11 +185,10 @@ class _Known:
             "kind": self.kind, "format": self.format, "build": build, "recipe": recipe,
             "recipe_hash": digest(recipe), "data": asdict(data), "facts": draft.facts, "files": sums,
             **self.provenance, "created": f"{self.started:%Y-%m-%dT%H:%M:%SZ}",
-            "seconds": round((datetime.now(UTC) - self.started).total_seconds(), 3),
+            "seconds": round(draft.spent_s + (datetime.now(UTC) - self.started).total_seconds(), 3),
         }  # fmt: skip
         plain = json.loads(json.dumps(manifest, default=str))
-        told = {**plain, "checksum": digest(plain)}
-        text = json.dumps(told, indent=1, sort_keys=True, ensure_ascii=False)
+        text = json.dumps({**plain, "checksum": digest(plain)}, indent=1, sort_keys=True, ensure_ascii=False)
         (work / SPARE).write_text(text, "utf-8")
         for path in (*fresh, work / SPARE, *(p for p in work.rglob("*") if p.is_dir()), work):
             fsync(path)

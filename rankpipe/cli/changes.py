@@ -115,6 +115,7 @@ def _odd(line: bytes) -> bool:
 def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
     """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too, with what is wrong with it."""
     from rankpipe.retrieve.rescue import damaged_texts, rescued
+    from rankpipe.store import read_manifest
 
     try:
         living = _living(folder)
@@ -122,7 +123,10 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
         documents = rescued(folder, error)
         show.warn(f"{error}\nThe files that its documents are in are whole, and are exported.")
         return documents, None, str(error)
-    if faults := damaged_texts(living.manifest):
+    while faults := damaged_texts(living.manifest):
+        if read_manifest(folder).build != living.manifest.build:  # changed meanwhile
+            living.refresh()
+            continue
         raise ArtefactError(f"{folder}: its documents are damaged: {'; '.join(faults)}; bring back a copy")
     return living.documents(), len(living), ""
 
@@ -166,6 +170,7 @@ def _living(folder: Path) -> Index:
 
 def _ids(file: Path) -> list[str]:
     try:
-        return [line for line in file.read_text("utf-8-sig").splitlines() if line.strip()]
+        lines = file.read_text("utf-8-sig").split("\n")  # nothing else ends one: ids may have any other white space
+        return [id for line in lines if (id := line.removesuffix("\r"))]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as a list of ids: {error}") from None

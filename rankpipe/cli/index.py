@@ -123,7 +123,8 @@ def verify(folder: Folder) -> None:
     from rankpipe import store
 
     made = store.read_manifest(folder)
-    faults = store.damages(made)
+    while (faults := store.damages(made)) and (now := store.read_manifest(folder)).build != made.build:
+        made = now  # it was changed meanwhile
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": faults}
 
     def human() -> None:

@@ -215,7 +215,7 @@ class BM25(Living):
         """Note how many documents each term has lost."""
         gone = np.zeros(len(segment.docs), bool)
         gone[dead] = True
-        lost = np.flatnonzero(gone[segment.postings.docs])
+        lost = segment.postings.among(gone)
         terms, counts = np.unique(np.searchsorted(segment.postings.starts, lost, side="right") - 1, return_counts=True)
         with write(folder / "lost.npy", "wb") as f:
             np.save(f, np.stack([terms, counts]))

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
+from itertools import chain
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -25,7 +26,7 @@ from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve.fields import terms
 from rankpipe.retrieve.memory import TERM
 from rankpipe.retrieve.postings import Spill
-from rankpipe.retrieve.strings import Strings, mapped, write_strings
+from rankpipe.retrieve.strings import Strings, forgetting, mapped, write_strings
 from rankpipe.store import TEXTS
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Docs:
 
     def each(self, positions: Iterable[int]) -> Iterator[Doc]:
         """The documents at these positions, one after the other; none is kept ready."""
-        return map(self._parse, positions)
+        return forgetting(map(self._parse, positions), self._lines)
 
     def hits(self, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[Hit, ...]:
         """The documents at these positions with their scores; the order is the caller's (see :func:`best`)."""
@@ -176,6 +177,14 @@ def lean(rankings: Iterable[Ranking]) -> list[Ranking]:
         return Stored(doc.id, places.setdefault(doc._docs.folder, Elsewhere(doc._docs.folder)), doc._place)
 
     return [replace(r, hits=tuple(Hit(leaner(h.doc), h.score) for h in r.hits)) for r in rankings]
+
+
+def within(rankings: Iterable[Ranking], opened: Iterable[Docs]) -> None:
+    """Have texts that lie in these folders, which are open, read from there: they may go from the disk meanwhile."""
+    known = {docs.folder.name: docs for docs in opened}
+    for hit in chain.from_iterable(r.hits for r in rankings):
+        if isinstance(hit.doc, Stored) and isinstance(hit.doc._docs, Elsewhere):
+            _set_docs(hit.doc, known[hit.doc._docs.folder.name])
 
 
 def write_docs(docs: Iterable[Doc], draft: Part) -> Iterator[Doc]:

@@ -16,7 +16,7 @@ from rankpipe.retrieve.encode import Encoder, unit
 from rankpipe.retrieve.grown import NOTE, Grown, Known, Places, Rows, cut_texts, grow, noted
 from rankpipe.retrieve.memory import DOC
 from rankpipe.retrieve.parts import Part
-from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.strings import forget, mapped
 from rankpipe.retrieve.vectors import STORES, Columns, Single, Vectors
 
 SHARD = 4096  # documents encoded between two savings; sorted by length within it
@@ -72,7 +72,9 @@ class Embedding:
 
     def taken(self, places: Places, segment: Columns, there: Places) -> Rows:  # noqa: ARG002  it needs no places
         """What an older segment keeps."""
-        return {name: segment[name][there] for name in (*self.store.files, "cut")}, {}
+        taken = {name: segment[name][there] for name in (*self.store.files, "cut")}
+        forget(*segment.values())
+        return taken, {}
 
     def _shortened(self, vectors: Vectors) -> Vectors:
         """Their first dimensions, made one long again (Kusupati et al. 2022, Matryoshka representations)."""
@@ -109,6 +111,7 @@ def copy(segments: Sequence[tuple[Path, NDArray[np.intp]]], store: type[Single],
         for start in range(0, len(places), COPIED):
             some = places[start : start + COPIED]
             grown.append({name: column[some] for name, column in kept.items()}, longest=told["longest"])
+            forget(*kept.values())
 
 
 def columns(folder: Path, store: type[Single]) -> Columns:

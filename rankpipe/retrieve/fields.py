@@ -97,7 +97,7 @@ class Fields:
             case Exists():
                 return self.having(where.field)
             case Equals() | In():
-                sought = [_term(where.field, value) for value in where.values]
+                sought = [_term(where.field, value) for value in where.values if kind_of(value) != OTHER]
                 return self._mask(
                     self._docs_of(bisect_left(self._terms, t), bisect_right(self._terms, t)) for t in sought
                 )

@@ -244,7 +244,7 @@ def shards(docs: Docs, places: Iterable[int], first: int, size: int) -> Iterator
     """
     stream = iter(places)
     while some := list(islice(stream, size)):
-        yield first, [docs[place] for place in some]
+        yield first, [*docs.each(some)]
         first += len(some)
 
 

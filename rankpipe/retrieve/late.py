@@ -24,7 +24,7 @@ from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashe
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
 from rankpipe.retrieve.residuals import Codec
-from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.strings import forget, mapped
 from rankpipe.retrieve.tokens import TokenRows, Tokens, invert, packed
 from rankpipe.where import Filter
 
@@ -176,6 +176,7 @@ class ColBERT(Encoded[TokenEncoder]):
                 rows, _ = s.rows(docs)
                 kept = {n: c[rows] for n, c in s.columns.items()} if same else packed(s.vectors(rows), codec)
                 grown.append({"lengths": s.lengths[docs], "cut": s.cut[docs], "hashes": hashes[docs]}, kept)
+                forget(*s.columns.values())
         _finish(draft, made_by)
 
     @classmethod
@@ -209,6 +210,7 @@ def _codec(segments: Sequence[Tokens], folder: Path, bits: int) -> Codec | None:
         chosen = np.random.default_rng(0).permutation(s.living)[:some]
         for docs in _shards(np.sort(chosen)):
             grown.append({"lengths": s.lengths[docs]}, packed(s.vectors(s.rows(docs)[0]), None))
+            forget(*s.columns.values())
     codec = Codec.learn(mapped(folder / SAMPLED / "vectors.npy"), tokens, bits)
     shutil.rmtree(folder / SAMPLED)
     return codec

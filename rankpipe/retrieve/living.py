@@ -175,7 +175,7 @@ class Living(Index):
         return int(self.manifest.facts["documents"])
 
     def documents(self) -> Iterator[Doc]:
-        """All that are alive, in the order in which they came."""
+        """All that are alive, in the order in which they came, but where small segments were merged over large ones."""
         kept = chain.from_iterable(s.documents() for s in self.segments)
         return joined(kept) if self.passages else kept
 
@@ -199,7 +199,8 @@ class Living(Index):
     def _settled(self) -> Self:
         """After the last thing that a build does: as few segments as memory allows."""
         if len(list(runs(self.segments, self.memory))) < len(self.segments):
-            with amend(self.folder, kind=self.kind, format=self.format) as (_, draft):
+            with amend(self.folder, kind=self.kind, format=self.format) as (built, draft):
+                draft.spent_s = built.seconds
                 self._merge_all(draft)
                 draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
             self.refresh()

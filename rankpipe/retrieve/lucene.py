@@ -13,13 +13,14 @@ from rankpipe import java, recipe
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, DiskError, RecipeError
+from rankpipe.java import locked
 from rankpipe.progress import notice, track
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.lucenefields import FIRST, key
-from rankpipe.retrieve.lucenefiles import LOCK, Reader, Writer, ram_mb, writing
+from rankpipe.retrieve.lucenefiles import Reader, Writer, ram_mb, writing
 from rankpipe.retrieve.lucenesearch import Options, Search, Settings, analyzer
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.passages import Passages, joined
@@ -155,15 +156,15 @@ class Lucene(Index):
         kept = (reader[place] for place in range(len(reader)))
         return joined(kept) if self._cut else kept
 
+    @locked
     def having(self, field: str, kind: str | None = None) -> int:
         """How many documents have a field, if asked for of this kind."""
-        with LOCK:
-            return self._search.count(lucenefields.having(field, kind, first=self._cut is not None))
+        return self._search.count(lucenefields.having(field, kind, first=self._cut is not None))
 
+    @locked
     def field_names(self) -> Iterator[str]:
         """The names of all fields."""
-        with LOCK:
-            return iter([*lucenefields.names(self._reader.java)])
+        return iter([*lucenefields.names(self._reader.java)])
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search."""

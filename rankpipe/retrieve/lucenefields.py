@@ -67,11 +67,12 @@ def query(where: Filter) -> Any:
         case Equals() | In():
             sought = find("java.util.ArrayList")()
             for value in where.values:
-                sought.add(_bytes(_term(where.field, value)))
+                if kind_of(value) != OTHER:
+                    sought.add(_bytes(_term(where.field, value)))
             return find("org.apache.lucene.search.TermInSetQuery")(FIELD, sought)
         case Range():
-            begin, end = _section(where.field, KINDS[type(where.values[0])])
-            bounds = {name: _term(where.field, bound) for name, bound in where.bounds.items()}
+            begin, end = _section(where.field, kind := KINDS[type(where.values[0])])
+            bounds = {name: _written(where.field, kind, bound) for name, bound in where.bounds.items()}
             low, high = bounds.get("gte", bounds.get("gt", begin)), bounds.get("lte", bounds.get("lt", end))
             return _between(low, high, "gt" not in bounds, "lte" in bounds)
     raise TypeError(f"{type(where).__name__} is no filter")
@@ -125,7 +126,10 @@ def _between(low: str, high: str, with_low: bool, with_high: bool) -> Any:
 
 
 def _term(name: str, value: Any) -> str:
-    kind = kind_of(value)
+    return _written(name, kind_of(value), value)
+
+
+def _written(name: str, kind: str, value: Any) -> str:
     begin, _ = _section(name, kind)
     if kind == "number":
         return begin + _sortable(value)

@@ -12,7 +12,6 @@ from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from rankpipe import java
 from rankpipe.catalog import need
 from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.java import LOCK, locked
 from rankpipe.retrieve.docs import line_of
 from rankpipe.retrieve.lucenefields import FIELD, FIRST, OF, key, oddities, terms
 from rankpipe.retrieve.memory import ANY
@@ -38,8 +38,6 @@ GONE = {
 UNREADABLE = {f"org.apache.lucene.index.{name}Exception" for name in ("CorruptIndex", "IndexFormatTooOld",
               "IndexFormatTooNew")} | {"java.io.EOFException"}  # fmt: skip
 REFUSED = {"java.io.IOException", "java.nio.file.FileSystemException", "java.nio.file.AccessDeniedException"}
-
-LOCK = RLock()  # jnius keeps a method and the object it was asked of in one place for all threads
 
 Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
 
@@ -70,10 +68,10 @@ class Reader:
         """How many there are."""
         return int(self.java.leaves().size())
 
+    @locked
     def count(self, field: str, term: str) -> int:
         """How many documents have the term."""
-        with LOCK:
-            return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
+        return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
 
     def search(self, searcher: Any, query: Any, k: int) -> list[Found]:
         """The best for a query, best first; equal scores as trec_eval breaks them, at the cut as well.
@@ -96,10 +94,10 @@ class Reader:
             last = self._last = place, _doc(*self._stored(place), self.folder)
         return last[1]
 
+    @locked
     def _stored(self, place: int) -> tuple[str, str | None]:
-        with LOCK:
-            stored = self.java.storedFields().document(place)
-            return stored.get("id"), stored.get("raw")
+        stored = self.java.storedFields().document(place)
+        return stored.get("id"), stored.get("raw")
 
 
 class Writer:
@@ -119,7 +117,6 @@ class Writer:
         self._raw = find("org.apache.lucene.document.StoredField")("raw", "")
         self._fields = {name: _searched(name) for name in fields}
         self._terms = list[Any]()  # as many as a document has had; a new one costs more than what is done with it
-
         told = writer.getLiveCommitData().iterator()
         self._documents = int(told.next().getValue()) if told.hasNext() else 0
 
@@ -127,6 +124,7 @@ class Writer:
         """How many documents were put, with those that a build has put before."""
         return self._documents
 
+    @locked
     def commit(self) -> None:
         """Keep what was done so far, whatever becomes of the rest."""
         told = java.find("java.util.HashMap")()
@@ -134,6 +132,7 @@ class Writer:
         self.java.setLiveCommitData(told.entrySet())
         self.java.commit()
 
+    @locked
     def put(self, doc: Doc, line: bytes, *, new: bool) -> None:
         """Add a document; one that is not new takes the place of that with its id.
 
@@ -155,8 +154,7 @@ class Writer:
 
         :param own: fields and terms that it is found by.
         """
-        key = doc.id.encode()
-        if len(key) > LONGEST:
+        if len(key := doc.id.encode()) > LONGEST:
             raise DataError(f"document {doc.id[:40]!r}...: an id of {len(key)} bytes; Lucene has {LONGEST} at most")
         self._id.setStringValue(doc.id)
         self._order.setBytesValue(self._bytes(key))
@@ -180,6 +178,7 @@ class Writer:
         else:
             self.java.updateDocument(self._term("id", doc.id), made)
 
+    @locked
     def delete(self, id: str) -> None:
         """Take out the document of this id, if it is there."""
         self.java.deleteDocuments(self._query(self._term(key(self._cut), id)))
@@ -211,21 +210,25 @@ def writing(
     :raises DiskError: If Lucene cannot write there.
     """
     index = "org.apache.lucene.index."
-    config = java.find(f"{index}IndexWriterConfig")(analyzer)
-    config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
-    config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
-    config.setRAMBufferSizeMB(ram_mb(memory))
-    with LOCK, _words(folder):
-        writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
+    with _words(folder):
+        with LOCK:
+            config = java.find(f"{index}IndexWriterConfig")(analyzer)
+            config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
+            config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
+            config.setRAMBufferSizeMB(ram_mb(memory))
+            writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
+            puts = Writer(writer, fields, cut)
         try:
-            yield Writer(writer, fields, cut)
-            writer.forceMergeDeletes()
-            if segments:
-                writer.forceMerge(segments)
-            writer.commit()
-            writer.close()
+            yield puts  # others may search meanwhile, between two documents
+            with LOCK:
+                writer.forceMergeDeletes()
+                if segments:
+                    writer.forceMerge(segments)
+                writer.commit()
+                writer.close()
         except BaseException:
-            writer.rollback()
+            with LOCK:
+                writer.rollback()
             raise
 
 
@@ -236,9 +239,8 @@ def _close(reader: Any) -> None:
 def _directory(folder: Path) -> Any:
     """Without Lucene's own lock: ours is held by whoever writes, and leaves no file."""
     path = java.find("java.nio.file.Paths").get(str(folder.resolve()))
-    return java.find("org.apache.lucene.store.FSDirectory").open(
-        path, java.find("org.apache.lucene.store.NoLockFactory").INSTANCE
-    )
+    unlocked = java.find("org.apache.lucene.store.NoLockFactory").INSTANCE
+    return java.find("org.apache.lucene.store.FSDirectory").open(path, unlocked)
 
 
 def _searched(name: str) -> Any:

@@ -12,9 +12,10 @@ from rankpipe import java, recipe
 from rankpipe.catalog import near
 from rankpipe.data import Hit
 from rankpipe.errors import RecipeError
+from rankpipe.java import LOCK
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import Stored
-from rankpipe.retrieve.lucenefiles import LOCK, Reader
+from rankpipe.retrieve.lucenefiles import Reader
 from rankpipe.where import Filter
 
 STEMMERS = ("porter", "krovetz", "none")

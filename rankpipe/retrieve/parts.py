@@ -170,6 +170,8 @@ def go_on(draft: Draft, *, alone: bool) -> None:
     there = folders(draft.folder)
     for number, made in enumerate(there):
         with working(f"checksums of {draft.folder}"):
+            if not alone and made is there[-1]:
+                _unfinished(made)
             sums, harmed = _whole(made)
         if harmed:
             again = f"segment {made.name} is" if alone else f"segment {made.name} and those after it are"
@@ -180,6 +182,13 @@ def go_on(draft: Draft, *, alone: bool) -> None:
                 return
         else:
             draft.sums |= _inside(made, sums)
+
+
+def _unfinished(made: Path) -> None:
+    """Let a segment that lacks its facts only, be it for a kill just before them, be gone on with, not made again."""
+    with suppress(OSError, ValueError):
+        if not (made / "facts.json").exists() and "facts.json" in json.loads((made / SUMS).read_text("utf-8")):
+            (made / SUMS).unlink()
 
 
 def _whole(made: Path) -> tuple[Sums, Path | None]:

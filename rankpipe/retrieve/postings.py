@@ -23,10 +23,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from rankpipe.disk import write
 from rankpipe.progress import notice
-from rankpipe.retrieve.strings import Strings, mapped, write_strings
+from rankpipe.retrieve.strings import Strings, forget, mapped, write_strings
 
 BLOCK = 1 << 20  # postings dealt out at once
 FILES = ("terms.bin", "terms.npy", "starts.npy", "docs.npy", "values.npy", "tops.npy")
+DEALT = 1 << 15  # postings whose places may each be in another page of memory
 PAIR = 8  # bytes of a term and its value in a spill
 Block = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[Any]]  # terms, rising; documents; values: (n,) each
 
@@ -45,12 +46,24 @@ class Postings:
         """Where the postings of a term are."""
         return slice(int(self.starts[term]), int(self.starts[term + 1]))
 
+    def among(self, wanted: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Which postings are of wanted documents, rising.
+
+        :param wanted: (documents,).
+        """
+        found = [np.empty(0, np.intp)]
+        for start in range(0, len(self.docs), BLOCK):
+            found.append(start + np.flatnonzero(wanted[self.docs[start : start + BLOCK]]))
+            forget(self.docs)
+        return np.concatenate(found)
+
     def blocks(self, size: int = BLOCK) -> Iterator[Block]:
         """All postings, by term."""
         for start in range(0, len(self.docs), size):
             end = min(start + size, len(self.docs))
             terms = np.searchsorted(self.starts, np.arange(start, end), side="right") - 1
             yield terms, self.docs[start:end].astype(np.int64), self.values[start:end]
+            forget(self.docs, self.values)
 
 
 @dataclass
@@ -120,11 +133,10 @@ class Spill:
         place = np.empty(len(told), np.int64)  # of each term in their order
         place[[self.vocabulary[term] for term in told]] = np.arange(len(told))
         frequencies = np.zeros(len(told), np.int64)
-        pairs = self._pairs()
-        for start in range(0, len(pairs), self.block):
-            frequencies += np.bincount(place[pairs[start : start + self.block, 0]], minlength=len(told))
+        for pairs in self._pairs():
+            frequencies += np.bincount(place[pairs[:, 0]], minlength=len(told))
         kind = np.min_scalar_type(int(self.most)) if np.dtype(self.kind).kind == "i" else self.kind
-        deal(self._blocks(pairs, place), told, frequencies, folder, kind)
+        deal(self._blocks(place), told, frequencies, folder, kind)
         self._saved.unlink(missing_ok=True)
         self.path.unlink()
 
@@ -139,19 +151,19 @@ class Spill:
         with write(self._saved, "wb") as f:
             np.savez(f, distinct=self.distinct, totals=self.totals, terms=terms, most=self.most, checksum=self.checksum)
 
-    def _blocks(self, pairs: NDArray[np.int32], place: NDArray[np.int64]) -> Iterator[Block]:
-        ends = np.cumsum(np.frombuffer(self.distinct, np.int64))  # (documents,) in the spill
-        for start in range(0, len(pairs), self.block):
-            block = pairs[start : start + self.block]
-            terms = place[block[:, 0]]
+    def _blocks(self, place: NDArray[np.int64]) -> Iterator[Block]:
+        ends, start = np.cumsum(np.frombuffer(self.distinct, np.int64)), 0  # (documents,) in the spill
+        for pairs in self._pairs():
+            terms = place[pairs[:, 0]]
             by_term = np.argsort(terms, kind="stable")
             docs = np.searchsorted(ends, start + by_term, side="right")
-            yield terms[by_term], docs, block[by_term, 1].view(self.kind)
+            yield terms[by_term], docs, pairs[by_term, 1].view(self.kind)
+            start += len(pairs)
 
-    def _pairs(self) -> NDArray[np.int32]:
-        if not sum(self.distinct):
-            return np.empty((0, 2), np.int32)  # a file of no bytes cannot be mapped
-        return np.memmap(self.path, np.int32, "r").reshape(-1, 2)
+    def _pairs(self) -> Iterator[NDArray[np.int32]]:
+        with open(self.path, "rb") as f:
+            while len(pairs := np.fromfile(f, np.int32, 2 * self.block)):
+                yield pairs.reshape(-1, 2)
 
 
 def _checksum(path: Path, size: int) -> int:
@@ -180,7 +192,10 @@ def deal(
         first = np.flatnonzero(np.diff(told, prepend=-1))
         count = np.diff(first, append=len(told))
         places = free[told] + np.arange(len(told)) - np.repeat(first, count)
-        docs[places], values[places] = doc, value
+        for start in range(0, len(places), DEALT):
+            some = slice(start, start + DEALT)
+            docs[places[some]], values[places[some]] = doc[some], value[some]
+            forget(docs, values)
         free[told[first]] += count
         if len(first):
             tops[told[first]] = np.maximum(tops[told[first]], np.maximum.reduceat(value, first))

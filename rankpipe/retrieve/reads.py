@@ -17,6 +17,7 @@ from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.grown import Grown, Known, Places, Rows, grow, shards
 from rankpipe.retrieve.recall import FEW, WatchedTokens, drawn
 from rankpipe.retrieve.residuals import Codec
+from rankpipe.retrieve.strings import forget
 from rankpipe.retrieve.tokens import TokenRows, packed
 from rankpipe.retrieve.vectors import Columns, Vectors, spans
 
@@ -68,8 +69,11 @@ class Reader:
         lengths = segment.lengths[there]
         rows, told = spans(segment.starts[there], lengths), _told(lengths, segment.cut[there])
         if segment.codec or not self.codec:
-            return told, {name: column[rows] for name, column in segment.columns.items()}
-        return told, self._packed(places, np.split(segment.vectors(rows), np.cumsum(lengths)[:-1]))
+            kept = {name: column[rows] for name, column in segment.columns.items()}
+        else:
+            kept = self._packed(places, np.split(segment.vectors(rows), np.cumsum(lengths)[:-1]))
+        forget(*segment.columns.values())
+        return told, kept
 
     def _packed(self, places: Places, vectors: Sequence[Vectors]) -> Columns:
         if self.watched:
@@ -106,6 +110,7 @@ class Sample:
         begins = self._rows.starts[there].tolist()
         lengths = np.minimum(self._rows.lengths[there], FEW).tolist()
         vectors = [self._rows.vectors(slice(a, a + n)) for a, n in zip(begins, lengths, strict=True)]
+        forget(*self._rows.columns.values())
         return WatchedTokens(self._places[there], vectors)
 
 

@@ -18,8 +18,8 @@ from rankpipe.store import TEXTS, read_manifest
 
 
 def rescued(folder: Path, error: RankpipeError) -> Iterator[Doc]:
-    """All documents that are alive, in the order in which they came, of an index that cannot be opened, be it damaged
-    or of an earlier format.
+    """All documents that are alive, as :meth:`Living.documents` has them, of an index that cannot be opened, be it
+    damaged or of an earlier format.
 
     :param error: why it cannot be; raised again if there is nothing to be had.
     :raises ArtefactError: If the manifest is damaged, or one of the files that have the texts or say which are alive;

@@ -24,7 +24,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.engine import Engine
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import notice, track
-from rankpipe.retrieve.docs import lean
+from rankpipe.retrieve.docs import lean, within
 from rankpipe.retrieve.encoded import Encoded
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import ANY
@@ -165,6 +165,8 @@ class Spread(Retriever):
             notice(f"{error}; it is searched as it was, in this process alone")
             self._alone = True
             return self.index.run(batch)
+        for rankings in told:
+            within(rankings, (s.docs for s in self.index.segments))
         return [
             Ranking.scored(query, chain.from_iterable(r.hits for r in found), self.index.k)
             for query, *found in zip(batch, *told, strict=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -23,7 +24,7 @@ from rankpipe.retrieve.grown import Grown, Known, Places, Rows, cut_texts, grow,
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
-from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.strings import forget, forgetting, mapped
 from rankpipe.retrieve.topk import Sums, Weighted, candidates
 from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
@@ -224,7 +225,9 @@ class Weigher:
         where = spans(rows.starts[at], lengths)
         weights = rows.values[where].astype(np.float32 if self._steps is None else np.int32)
         documents = {"lengths": lengths.astype(np.int32), "cut": segment.cut[there]}
-        return documents, {"words": words[rows.docs[where]], "weights": weights}
+        found = words[rows.docs[where]]
+        forget(rows.docs, rows.values)
+        return documents, {"words": found, "weights": weights}
 
 
 def refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
@@ -257,6 +260,6 @@ def _invert(folder: Path, vocabulary: Sequence[str], block: int) -> None:
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     spill.fill(
         dict(zip((vocabulary[i] for i in words[a:b].tolist()), weights[a:b].tolist(), strict=True))
-        for a, b in zip([0, *ends], ends, strict=False)
+        for a, b in forgetting(pairwise([0, *ends]), words, weights)
     )
     spill.invert(folder)

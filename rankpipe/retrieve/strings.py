@@ -1,15 +1,18 @@
-"""Many texts in two files, read from a memory map: ids by position, terms in their order."""
+"""What is read from a memory map: arrays, and many texts in two files (ids by position, terms in their order)."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from mmap import ACCESS_READ, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
+OFTEN = 256  # what was read for so many items is given back together
 
 
 class Strings:
@@ -81,3 +84,24 @@ def write_strings(path: Path, texts: Iterable[str]) -> None:
 def mapped(path: Path) -> NDArray[Any]:
     """An array in a file, as a plain array over its memory map; slicing a ``memmap`` costs ten times as much."""
     return np.load(path, mmap_mode="r").view(np.ndarray)  # type: ignore[no-any-return]
+
+
+def forget(*maps: NDArray[Any] | mmap) -> None:
+    """Give back the memory of what was read from memory maps or written to them, which the system counts as this
+    process's; it is read again where it is asked for.
+    """
+    for held in maps:
+        base: Any = held
+        while isinstance(base, np.ndarray):
+            base = base.base
+        if isinstance(base, mmap):
+            base.madvise(MADV_DONTNEED)
+
+
+def forgetting(items: Iterable[T], *maps: NDArray[Any] | mmap) -> Iterator[T]:
+    """The items, of whose memory maps only what few of them are made of is in memory."""
+    for number, item in enumerate(items):
+        if number % OFTEN == 0:
+            forget(*maps)
+        yield item
+    forget(*maps)

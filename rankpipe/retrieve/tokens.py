@@ -25,7 +25,7 @@ from rankpipe.retrieve.fields import Mask
 from rankpipe.retrieve.postings import Postings, Spill
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.segment import Segment
-from rankpipe.retrieve.strings import mapped
+from rankpipe.retrieve.strings import forget, forgetting, mapped
 from rankpipe.retrieve.vectors import ROUNDING, Columns, Vectors, spans
 
 Found = tuple[NDArray[np.intp], NDArray[np.float32]]  # places and scores of a query's documents, best first
@@ -146,6 +146,7 @@ class Tokens(Segment, TokenRows):
         for some in self._blocks(docs, min(PRODUCTS // width, TOKENS)):
             rows, ends = self.rows(docs[some])
             made[some] = maxsim(products(rows), ends, begins)
+            forget(*self.columns.values())
         return made
 
     def _blocks(self, docs: NDArray[np.intp], tokens: int) -> Iterator[slice]:
@@ -191,6 +192,6 @@ def invert(folder: Path, block: int) -> None:
     lengths, codes = mapped(folder / "lengths.npy"), mapped(folder / "codes.npy")
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
     spill = Spill(folder / "spill.bin", block=block)
-    told = (np.unique(codes[a:b], return_counts=True) for a, b in pairwise([0, *ends]))
+    told = (np.unique(codes[a:b], return_counts=True) for a, b in forgetting(pairwise([0, *ends]), codes))
     spill.fill(dict(zip(map(str, numbers.tolist()), counts.tolist(), strict=True)) for numbers, counts in told)
     spill.invert(folder)

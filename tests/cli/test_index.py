@@ -10,17 +10,27 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from rankpipe import store
 from rankpipe.cli import app, changes, index, options, search
 from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
 from rankpipe.datasets.records import Jsonl
 from rankpipe.engine import Local
 from rankpipe.errors import CommandError
-from rankpipe.retrieve import approximate, embedded, forecast, shelf
+from rankpipe.manifest import Manifest
+from rankpipe.retrieve import approximate, embedded, forecast, rescue, shelf
 from rankpipe.retrieve.bm25 import BM25
 
 assert index.build  # registers its verbs
 assert changes.delete
 assert search.search
+
+
+def said(*words: str) -> str:
+    """What a command that does well writes."""
+    done = CliRunner().invoke(app, [*words])
+    assert done.exit_code == 0, done.output
+    return done.stdout
 
 
 def test_the_command_line_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,3 +236,30 @@ def test_documents_that_may_have_changed_are_read_once(tmp_path: Path, monkeypat
     os.utime(data / "corpus.jsonl", (late, late + 1))
     assert [shelf.outdated(words) for _ in range(3)] == [True] * 3
     assert len(read) == 3
+
+
+@pytest.mark.parametrize("words", [("verify",), ("export", "--out", "out.jsonl")])
+def test_what_a_writer_replaces_meanwhile_is_not_damaged(
+    words: tuple[str, ...], tiny_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said("index", "build", "words", "--data", str(tiny_path))
+    module, name = (rescue, "damaged_texts") if words[0] == "export" else (store, "damages")
+    look, batches = getattr(module, name), iter([Doc("new", "a zebra")])
+
+    def late(manifest: Manifest) -> object:
+        for doc in batches:
+            BM25(Path("words")).add([doc])
+        return look(manifest)
+
+    monkeypatch.setattr(module, name, late)
+    said("index", words[0], "words", *words[1:])
+    assert words[0] != "export" or "a zebra" in Path("out.jsonl").read_text()
+
+
+def test_ids_in_a_file_have_any_character_but_a_new_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    odd = ["a\u2028b", "c\x0bd", " ", "e\x85"]
+    BM25.build(Dataset.of([Doc(i, "tea") for i in (*odd, "left")]), Path("words"))
+    Path("gone").write_text("\r\n".join([*odd, ""]), "utf-8", newline="")
+    assert "4 deleted; 1 document" in said("index", "delete", "words", "--ids", "gone")

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -208,7 +209,8 @@ def test_filters_find_what_bm25s_find(books: tuple[Lucene, BM25]) -> None:
         "1999 < year < 1e300", "exists(year) and not year < 2000", "tags == hot", "tags in (old, new)", "tags in ()",
         "by.name == Li or lang == de", "exists(by)", "exists(abstract)", "abstract >= x", "ok == true", "ok == 1",
         "exists(lang)", "not exists(lang)", "day < '2024-01-01'", "day >= 2024-01-01", "more < 0", "more > -1",
-        "x == 1", "more >= 1e308", "not (lang == en or not (year > 0))",
+        "x == 1", "more >= 1e308", f"abstract == {1001 * 'x'}", f"lang <= {1001 * 'z'}",
+        "not (lang == en or not (year > 0))",
     ):  # fmt: skip
         ours, theirs = ([h.doc for h in one.filtered(where).search("tea coffee").hits] for one in books)
         assert {d.id: d for d in ours} == {d.id: d for d in theirs}, where
@@ -345,6 +347,30 @@ def test_readers_while_a_writer_writes(tmp_path: Path) -> None:
         reader.join()
     assert not faults
     assert len(seen) > 1
+
+
+def test_others_search_between_the_documents_of_a_build(index: Lucene, tmp_path: Path) -> None:
+    """In the same process; the build waits here until they have."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def searches() -> None:
+        try:
+            asked.wait(60)
+            if index.search("fox"):
+                answered.set()
+        finally:
+            need("jnius", name="lucene", extra="java").detach()
+
+    def docs() -> Iterator[Doc]:
+        yield Doc("a", "one")
+        asked.set()
+        assert answered.wait(60)
+        yield Doc("b", "another")
+
+    other = threading.Thread(target=searches)
+    other.start()
+    assert len(Lucene.build(Dataset.of(docs()), tmp_path / "other")) == 2
+    other.join()
 
 
 WRITER = """

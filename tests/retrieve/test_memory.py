@@ -1,7 +1,5 @@
 """An index that is made in little memory holds no more, is the same index, and goes on where it was interrupted."""
 
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -129,39 +127,6 @@ def test_no_text_stays_when_segments_are_merged(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(BM25, "portion", 500)
     assert peak(BM25.build, tmp_path, LONG) < LONG.count * len(LONG.texts) / 1.5
     assert len(BM25(tmp_path / "many").segments) == 1
-
-
-class Wide(Quiet):
-    """Draws vectors that are as long as those of real encoders."""
-
-    dimension = 384
-
-    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.cut = [False] * len(texts)
-        return np.random.default_rng(len(texts)).standard_normal((len(texts), 384)).astype(np.float32)
-
-
-@pytest.mark.slow  # FAISS makes a graph of 32,000 documents
-@pytest.mark.parametrize("factory", ["IVF64,Flat", "HNSW8"])
-def test_faiss_in_bounded_memory(factory: str, tmp_path: Path) -> None:
-    """By the operating system's own count, with Python and all libraries."""
-    if not Path("/proc/self/status").exists():
-        pytest.skip("no /proc here")
-    program = """
-import sys
-from pathlib import Path
-from rankpipe.datasets import Dataset
-from rankpipe.retrieve.dense import Dense
-from tests.retrieve.test_memory import Made
-how = {"model": "tests.retrieve.test_memory:Wide", "factory": sys.argv[2], "recall": 0.01}
-index = Dense.build(Dataset("made", Made(40_000)), Path(sys.argv[1]), memory="256MB", **how)
-print(len(index.segments), 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
-"""
-    command = [sys.executable, "-c", program, tmp_path / "index", factory]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    segments, seen = map(int, done.stdout.split()[-2:])
-    assert segments == 2
-    assert 128 << 20 < seen < 256 << 20
 
 
 def test_long_texts_make_short_shards() -> None:

@@ -24,6 +24,7 @@ from rankpipe.measure.experiment import Experiment
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.shards import Spread
@@ -233,6 +234,34 @@ def test_from_the_command_line(cluster: Ray, tiny_path: Path, tmp_path: Path) ->
     rankpipe("search", "cut", "--data", tiny_path, "--out", "cut.trec", *there)
     assert store.read_manifest(tmp_path / "cut").facts["segments"] == 4
     assert (tmp_path / "cut.trec").read_bytes() == (tmp_path / "alone.trec").read_bytes()
+
+
+def test_several_indexes_are_fused(cluster: Ray, data: Dataset, tmp_path: Path) -> None:
+    """Each wants all workers, and there are no more than two; somebody else may have one of them."""
+    import ray
+
+    for name, k1 in (("a", 0.9), ("b", 2.0)):
+        shelf.build(data, tmp_path / name, {"use": "bm25", "k1": k1}, shard=100)
+    indexes = [BM25(tmp_path / name, k=100) for name in "ab"]
+    expected = ran(Fuse(*indexes, k=100)(data.queries), tmp_path / "run")
+    fused = Fuse(*(Spread(index, cluster) for index in indexes), k=100)
+    assert ran(fused(data.queries), tmp_path / "run") == expected
+    del fused
+    others = [ray.remote(num_cpus=1)(Idle).remote() for _ in range(2)]
+    ray.get(others[0].ready.remote())
+    with pytest.raises(ClusterError, match="Ray started no worker within 5 s"):
+        ray.get(others[1].ready.remote())
+        Spread(indexes[0], Ray(cluster.address, timeout_s=5)).run(data.queries[:1])
+    others.pop()
+    patient = Ray(cluster.address, timeout_s=20)
+    assert ran(Fuse(*(Spread(i, patient) for i in indexes), k=100)(data.queries), tmp_path / "run") == expected
+
+
+class Idle:
+    """Has a core, and does nothing."""
+
+    def ready(self) -> None:
+        """It is."""
 
 
 def test_what_goes_wrong_there(cluster: Ray, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -329,7 +329,7 @@ def test_an_index_that_is_changed_meanwhile(data: Dataset, tmp_path: Path) -> No
     spread, texts = Spread(opened(tmp_path / "cut"), Others()), Spread(opened(tmp_path / "cut"), Others())
     [ranking] = pickle.loads(pickle.dumps(lean(texts(QUERIES[:1]))))
     late = shards.Search.of(spread.index, [0])
-    before = hits(texts)
+    before, found = hits(texts), texts.run(QUERIES)
     assert before == hits(opened(tmp_path / "cut"))
     opened(tmp_path / "cut").delete(["d07"])
     with listening(told := Heard()):
@@ -338,6 +338,7 @@ def test_an_index_that_is_changed_meanwhile(data: Dataset, tmp_path: Path) -> No
     assert said.endswith("was changed since it was opened; it is searched as it was, in this process alone")
     with pytest.raises(ArtefactError, match="was changed since it was opened"):
         late(QUERIES)
+    assert [h.doc.text for r in found for h in r.hits] == [h.doc.text for r in spread.run(QUERIES) for h in r.hits]
     with pytest.raises(ArtefactError, match="is gone, for the index was changed meanwhile"):
         _ = ranking.hits[0].doc.text
 
