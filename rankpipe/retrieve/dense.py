@@ -35,7 +35,8 @@ class Dense(Encoded[Encoder]):
 
     The score is the inner product, which is the cosine for models that normalise. An empty query has no hits. The
     model is loaded at the first search or addition. A search is exact unless the index was built with a ``factory`` or
-    a ``recall``; its scores are those of an index that was built of the same documents at once, to the last bit.
+    a ``recall``; its scores are those of an index that was built of the same documents at once, to the last bit,
+    but for what torch's rounding makes of a text in other company (decision 20).
 
     On macOS, FAISS and torch each bring an OpenMP and may crash in one process (facebookresearch/faiss#2317); exact
     search needs no FAISS.

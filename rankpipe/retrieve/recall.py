@@ -2,7 +2,7 @@
 as a model made them.
 
 The queries are documents of the index, which are not to find themselves. Questions are further from documents than
-these are from each other, so that their recall is a little lower.
+these are from each other, so that their recall is lower.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ For every kind of index of ours that is exact: one line in :data:`KINDS`.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -182,3 +183,28 @@ def test_python_does_not_build_over_changes(tiny: Dataset, tmp_path: Path) -> No
         BM25.build(tiny, index.folder)
     with store.replacing():
         assert len(BM25.build(tiny, index.folder)) == 20
+
+
+@pytest.mark.slow  # encodes by real models
+@pytest.mark.parametrize(
+    ("kind", "model", "off"),
+    [(Dense, "minilm", 1e-6), (Dense, "bge-small", 0.0), (SparseIndex, "splade-tiny", 1e-6)],
+    ids=["torch", "ONNX", "padded"],
+)
+def test_equals_a_fresh_one_but_for_the_models_rounding(
+    kind: type[Dense | SparseIndex],
+    model: str,
+    off: float,
+    data_root: Path,
+    embedded: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    embedded(model)
+    data = open_dataset(data_root / "scifact")
+    docs, build = [*islice(data.docs(), 150)], partial(kind.build, model=model)
+    fresh, grown = build(Dataset.of(docs), tmp_path / "fresh"), build(Dataset.of(docs[:101]), tmp_path / "grown")
+    grown.add(docs[101:110])
+    grown.add(docs[110:])
+    for ours, theirs in zip(grown.run(data.queries[:30]), fresh.run(data.queries[:30]), strict=True):
+        scores = {hit.doc.id: hit.score for hit in theirs.hits}
+        assert {hit.doc.id: hit.score for hit in ours.hits} == pytest.approx(scores, rel=off, abs=0)

@@ -18,6 +18,7 @@ from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.milvus import Milvus
+from rankpipe.store import read_manifest
 from tests.retrieve.test_damaged import index
 
 assert index  # a fixture: every kind, of two segments, with dead documents
@@ -122,9 +123,12 @@ def test_it_opens_whole_while_it_is_written(index: Index) -> None:
     context: Any = multiprocessing.get_context("spawn" if foreign else "fork")
     go_on = context.Value("b", True)
     writer = context.Process(target=written, args=(type(index), index.folder, go_on))
+    before, states = read_manifest(index.folder).build, []
     writer.start()
     try:
-        states = [found(kind(index.folder)) for _ in range(OPENED)]
+        while len(states) < OPENED or read_manifest(index.folder).build == before:
+            states.append(found(kind(index.folder)))
+            assert writer.is_alive()
     finally:
         go_on.value = False
         writer.join(60)
