@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from rankpipe import store
 from rankpipe.data import Doc, Query, Ranking
-from rankpipe.datasets import Dataset
+from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, Busy, DataError
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
