@@ -23,7 +23,8 @@ from rankpipe.errors import ClusterError, RankpipeError, RecipeError
 
 I = TypeVar("I")  # noqa: E741  what a piece of work is made of
 O = TypeVar("O")  # noqa: E741  what it gives
-KEPT = 64  # things to do that a process of a crew keeps ready
+KEPT = 16  # things to do that a process of a crew keeps ready
+SOON_S = 10  # for more processes, where some are there already
 OURS = "RANKPIPE_"  # settings of the environment that go with the work
 
 
@@ -143,16 +144,17 @@ class Ray:
 
     def _started(self, wanted: int) -> list[Any]:
         """So many processes that stay, those of other crews first; fewer, if no more have room in time."""
-        crew = [one for known in self._crews if (one := known()) is not None][:wanted]
+        living = [one for known in self._crews if (one := known()) is not None]
         room = {**self._room, "max_restarts": -1, "max_task_retries": self.replacements}
-        fresh = [self._ray.remote(_Worker).options(**room).remote() for _ in range(wanted - len(crew))]
+        fresh = [self._ray.remote(_Worker).options(**room).remote() for _ in range(wanted - len(living))]
         if ready := {one.ready.remote(): one for one in fresh}:
-            there, _ = self._ray.wait([*ready], num_returns=len(ready), timeout=self.timeout_s)
-            crew += [ready[one] for one in there]
-        if not crew:
+            patience = min(self.timeout_s, SOON_S) if living else self.timeout_s
+            there, _ = self._ray.wait([*ready], num_returns=len(ready), timeout=patience)
+            living += [ready[one] for one in there]
+        if wanted and not living:
             raise self._busy()
-        self._crews = [ref(one) for one in crew]
-        return crew
+        self._crews = [ref(one) for one in living]
+        return living[:wanted]
 
     def sees(self, *paths: Path) -> None:
         """Have every machine of the cluster look for them, and for the folder that this process runs in.

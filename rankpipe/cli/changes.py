@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankpipe.cli import options, show
-from rankpipe.cli.index import Folder, index
+from rankpipe.cli.index import Folder, index, looked_at
 from rankpipe.cli.search import opened_index, search
 from rankpipe.errors import ArtefactError, CommandError, DataError, RankpipeError, several
 
@@ -115,7 +115,6 @@ def _odd(line: bytes) -> bool:
 def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
     """Of an index, and how many, if it is whole; of one that is damaged elsewhere, too, with what is wrong with it."""
     from rankpipe.retrieve.rescue import damaged_texts, rescued
-    from rankpipe.store import read_manifest
 
     try:
         living = _living(folder)
@@ -123,10 +122,10 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
         documents = rescued(folder, error)
         show.warn(f"{error}\nThe files that its documents are in are whole, and are exported.")
         return documents, None, str(error)
-    while faults := damaged_texts(living.manifest):
-        if read_manifest(folder).build != living.manifest.build:  # changed meanwhile
-            living.refresh()
-            continue
+    made, faults = looked_at(folder, damaged_texts)
+    if living.manifest.build != made.build:
+        living.refresh()
+    if faults:
         raise ArtefactError(f"{folder}: its documents are damaged: {'; '.join(faults)}; bring back a copy")
     return living.documents(), len(living), ""
 
@@ -170,7 +169,7 @@ def _living(folder: Path) -> Index:
 
 def _ids(file: Path) -> list[str]:
     try:
-        lines = file.read_text("utf-8-sig").split("\n")  # nothing else ends one: ids may have any other white space
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")  # nothing else ends one, for ids may have it
         return [id for line in lines if (id := line.removesuffix("\r"))]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: cannot be read as a list of ids: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, guard, options, show
-from rankpipe.errors import ArtefactError, CommandError, MissingExtra
+from rankpipe.errors import ArtefactError, Busy, CommandError, MissingExtra
 
 if TYPE_CHECKING:
+    from rankpipe.manifest import Manifest
     from rankpipe.retrieve.forecast import Forecast
 
 index = typer.Typer(help="Build an index, and change it while it is searched.", no_args_is_help=True)
 app.add_typer(index, name="index")
+ROUNDS = 5  # of looking at an index that is changed meanwhile
 GO_ON = "what was whole is kept; to go on from there"
 Folder = Annotated[Path, typer.Argument(help="The folder of an index.")]
 
@@ -122,9 +124,7 @@ def verify(folder: Folder) -> None:
     """
     from rankpipe import store
 
-    made = store.read_manifest(folder)
-    while (faults := store.damages(made)) and (now := store.read_manifest(folder)).build != made.build:
-        made = now  # it was changed meanwhile
+    made, faults = looked_at(folder, store.damages)
     told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": faults}
 
     def human() -> None:
@@ -135,6 +135,20 @@ def verify(folder: Folder) -> None:
     show.emit(told | ({"cure": store.cure(folder, made)} if faults else {}), human)
     if faults:
         raise typer.Exit(ArtefactError.exit_code)
+
+
+def looked_at(folder: Path, look: Callable[[Manifest], list[str]]) -> tuple[Manifest, list[str]]:
+    """What is wrong with an index, and its manifest, though it be changed meanwhile.
+
+    :raises Busy: If it is changed all the time.
+    """
+    from rankpipe import store
+
+    for _ in range(ROUNDS):
+        made = store.read_manifest(folder)
+        if not (faults := look(made)) or store.read_manifest(folder).build == made.build:
+            return made, faults
+    raise Busy(f"{folder}: was changed {ROUNDS} times while it was read; look when nobody writes")
 
 
 def _tell(folder: Path, why: str | None, foreseen: Sequence[Forecast]) -> None:

@@ -151,7 +151,7 @@ class ColBERT(Encoded[TokenEncoder]):
         _finish(draft, model.identity)
         draft.facts |= {"reused_vectors": reused} if reused else {}
         if reader.watched:
-            draft.facts |= reader.watched.recall(Tokens(draft.folder))
+            draft.facts |= reader.watched.recall(Tokens(draft.folder, passing=True))
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:

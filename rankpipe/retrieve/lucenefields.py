@@ -16,6 +16,7 @@ from typing import Any
 
 from rankpipe import java
 from rankpipe.data import Doc
+from rankpipe.errors import RecipeError
 from rankpipe.retrieve.fields import OTHER, flat, kind_of
 from rankpipe.retrieve.passages import Passages
 from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Range
@@ -25,6 +26,7 @@ OF = "of"  # the field of passages that has the id of their document
 FIRST = "odd", "first_passages"  # field and term of the passages that their documents begin with
 SIGNS = {"text": '"', "number": "#", "boolean": "?", OTHER: "~"}
 TURNED = str.maketrans("0123456789", "9876543210")
+FARTHEST = 900  # bytes of the text that a range begins or ends with; Lucene walks an automaton of them, 1,000 deep
 LARGE = 50_000  # digits before the point that a number does not have
 
 
@@ -52,6 +54,7 @@ def query(where: Filter) -> Any:
     """Lucene's query for the documents that meet a condition; to be asked for under the lock.
 
     :raises TypeError: If it is none of those in :mod:`rankpipe.where`.
+    :raises RecipeError: If a range is between longer texts than Lucene takes.
     """
     find = java.find
     match where:
@@ -72,6 +75,10 @@ def query(where: Filter) -> Any:
             return find("org.apache.lucene.search.TermInSetQuery")(FIELD, sought)
         case Range():
             begin, end = _section(where.field, kind := KINDS[type(where.values[0])])
+            for bound in where.bounds.values():
+                if (size := len(str(bound).encode())) > FARTHEST:
+                    said = f"a text of {size} bytes; Lucene compares with {FARTHEST} at most"
+                    raise RecipeError([f"where: {where.field}: {said}"])
             bounds = {name: _written(where.field, kind, bound) for name, bound in where.bounds.items()}
             low, high = bounds.get("gte", bounds.get("gt", begin)), bounds.get("lte", bounds.get("lt", end))
             return _between(low, high, "gt" not in bounds, "lte" in bounds)

@@ -17,28 +17,18 @@ from typing import Any
 import numpy as np
 
 from rankpipe import java
-from rankpipe.catalog import need
 from rankpipe.data import Doc
-from rankpipe.errors import ArtefactError, DataError, DiskError
+from rankpipe.errors import ArtefactError, DataError
 from rankpipe.java import LOCK, locked
 from rankpipe.retrieve.docs import line_of
+from rankpipe.retrieve.lucenefaults import refusals
 from rankpipe.retrieve.lucenefields import FIELD, FIRST, OF, key, oddities, terms
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.passages import Passages
-from rankpipe.store import cure
 
 LONGEST = 32766  # bytes of a term
 RAM_MB = 256.0  # of Java's memory, before documents are written out, at most
 TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
-GONE = {
-    "java.nio.file.NoSuchFileException",
-    "java.io.FileNotFoundException",
-    "org.apache.lucene.index.IndexNotFoundException",
-}
-UNREADABLE = {f"org.apache.lucene.index.{name}Exception" for name in ("CorruptIndex", "IndexFormatTooOld",
-              "IndexFormatTooNew")} | {"java.io.EOFException"}  # fmt: skip
-REFUSED = {"java.io.IOException", "java.nio.file.FileSystemException", "java.nio.file.AccessDeniedException"}
-
 Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
 
 
@@ -50,9 +40,10 @@ class Reader:
     :raises ArtefactError: If Lucene cannot read it.
     """
 
+    @locked
     def __init__(self, folder: Path, *, look: bool = False) -> None:
         self.folder = folder
-        with LOCK, _words(folder):
+        with refusals(folder):
             self.java = java.find("org.apache.lucene.index.DirectoryReader").open(_directory(folder))
             for number in range(self.segments if look else 0):
                 self.java.leaves().get(number).reader().checkIntegrity()
@@ -60,10 +51,12 @@ class Reader:
         self._json = java.find("com.fasterxml.jackson.databind.ObjectMapper")()
         self._last = (-1, Doc("", ""))
 
+    @locked
     def __len__(self) -> int:
         return int(self.java.numDocs())
 
     @property
+    @locked
     def segments(self) -> int:
         """How many there are."""
         return int(self.java.leaves().size())
@@ -210,7 +203,7 @@ def writing(
     :raises DiskError: If Lucene cannot write there.
     """
     index = "org.apache.lucene.index."
-    with _words(folder):
+    with refusals(folder):
         with LOCK:
             config = java.find(f"{index}IndexWriterConfig")(analyzer)
             config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
@@ -232,6 +225,7 @@ def writing(
             raise
 
 
+@locked
 def _close(reader: Any) -> None:
     reader.close()  # named here, not bound when the reader was opened: jnius would close whichever was asked last
 
@@ -282,19 +276,3 @@ def _doc(id: str, raw: str | None, folder: Path) -> Doc:
     text = next((told[name] for name in TEXTS if name in told), raw)
     fields = told.get("metadata")
     return Doc(id, text, told.get("title") or "", fields if isinstance(fields, dict) else {})
-
-
-@contextmanager
-def _words(folder: Path) -> Iterator[None]:
-    """Java's refusals in ours."""
-    try:
-        yield
-    except need("jnius", name="lucene", extra="java").JavaException as error:
-        said = f"{folder}: Lucene says: {error.innermessage or error}"
-        if error.classname in GONE:
-            raise FileNotFoundError(said) from error
-        if error.classname in UNREADABLE:
-            raise ArtefactError(f"{said}; {cure(folder)}") from error
-        if error.classname in REFUSED:
-            raise DiskError(f"{said}; nothing was changed") from error
-        raise

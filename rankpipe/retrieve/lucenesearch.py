@@ -12,7 +12,7 @@ from rankpipe import java, recipe
 from rankpipe.catalog import near
 from rankpipe.data import Hit
 from rankpipe.errors import RecipeError
-from rankpipe.java import LOCK
+from rankpipe.java import LOCK, locked
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import Stored
 from rankpipe.retrieve.lucenefiles import Reader
@@ -136,6 +136,7 @@ def _meant(options: Mapping[str, Any]) -> dict[str, Any]:
     return told
 
 
+@locked
 def analyzer(settings: Settings) -> Any:
     """Lucene's, that makes words of texts."""
     if settings.language != "en":
@@ -154,6 +155,7 @@ class Search:
     :raises RecipeError: If RM3 cannot read the documents.
     """
 
+    @locked
     def __init__(self, reader: Reader, settings: Settings) -> None:
         find = java.find
         self._reader, self._settings, self._analyzer = reader, settings, analyzer(settings)

@@ -187,8 +187,10 @@ def go_on(draft: Draft, *, alone: bool) -> None:
 def _unfinished(made: Path) -> None:
     """Let a segment that lacks its facts only, be it for a kill just before them, be gone on with, not made again."""
     with suppress(OSError, ValueError):
-        if not (made / "facts.json").exists() and "facts.json" in json.loads((made / SUMS).read_text("utf-8")):
-            (made / SUMS).unlink()
+        told = json.loads((made / SUMS).read_text("utf-8"))
+        if not (made / "facts.json").exists() and told.pop("facts.json", None):
+            with write(made / SUMS) as f:
+                json.dump(told, f)
 
 
 def _whole(made: Path) -> tuple[Sums, Path | None]:

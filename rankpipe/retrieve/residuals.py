@@ -130,6 +130,7 @@ def _centroids(vectors: NDArray[Any], used: NDArray[np.intp], count: int, chance
     :param used: which of them; they are read block by block.
     """
     made = unit(vectors[np.sort(chance.choice(used, count, replace=False))].astype(np.float32))
+    forget(vectors)
     for _ in track(range(ROUNDS), f"{count} centroids of {len(used)} token vectors"):
         sums = np.zeros_like(made)
         for some in _blocks(len(used), count):

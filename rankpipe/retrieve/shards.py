@@ -12,6 +12,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain, islice
@@ -143,7 +144,7 @@ class Spread(Retriever):
     def __init__(self, index: Retriever, engine: Engine) -> None:
         if not (isinstance(index, Living) and index.apart):
             raise RecipeError([f"{index.name}: an index of this kind has no segments to search side by side"])
-        self.index, self.engine, self.batch = index, engine, index.batch
+        self.index, self.engine, self.batch = copy(index), engine, index.batch  # which may be refreshed
         self._alone = False  # whether only this process has the files still
 
     @property
@@ -152,7 +153,7 @@ class Spread(Retriever):
         return self.index.name
 
     def filtered(self, where: Filter | str) -> Self:
-        """The same, of the filtered index; with workers of its own."""
+        """The same, of the filtered index."""
         return type(self)(self.index.filtered(where), self.engine)
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
-OFTEN = 256  # what was read for so many items is given back together
+OFTEN = 16  # what was read for so many items is given back together
 
 
 class Strings:

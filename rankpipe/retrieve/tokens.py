@@ -64,11 +64,15 @@ class TokenRows:
 
 
 class Tokens(Segment, TokenRows):
-    """Documents with a vector for each of their tokens."""
+    """Documents with a vector for each of their tokens.
 
-    def __init__(self, folder: Path) -> None:
+    :param passing: whether nothing that is read of these is to stay in memory.
+    """
+
+    def __init__(self, folder: Path, *, passing: bool = False) -> None:
         Segment.__init__(self, folder)
         TokenRows.__init__(self, folder)
+        self._passing = passing
 
     def open(self) -> None:
         """Open all files that are not yet."""
@@ -146,7 +150,8 @@ class Tokens(Segment, TokenRows):
         for some in self._blocks(docs, min(PRODUCTS // width, TOKENS)):
             rows, ends = self.rows(docs[some])
             made[some] = maxsim(products(rows), ends, begins)
-            forget(*self.columns.values())
+            if self._passing:
+                forget(*self.columns.values())
         return made
 
     def _blocks(self, docs: NDArray[np.intp], tokens: int) -> Iterator[slice]:

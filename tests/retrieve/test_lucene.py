@@ -209,13 +209,16 @@ def test_filters_find_what_bm25s_find(books: tuple[Lucene, BM25]) -> None:
         "1999 < year < 1e300", "exists(year) and not year < 2000", "tags == hot", "tags in (old, new)", "tags in ()",
         "by.name == Li or lang == de", "exists(by)", "exists(abstract)", "abstract >= x", "ok == true", "ok == 1",
         "exists(lang)", "not exists(lang)", "day < '2024-01-01'", "day >= 2024-01-01", "more < 0", "more > -1",
-        "x == 1", "more >= 1e308", f"abstract == {1001 * 'x'}", f"lang <= {1001 * 'z'}",
+        "x == 1", "more >= 1e308", f"abstract == {1001 * 'x'}", f"lang <= {800 * 'z'}", f"lang >= {800 * 'd'}",
         "not (lang == en or not (year > 0))",
     ):  # fmt: skip
         ours, theirs = ([h.doc for h in one.filtered(where).search("tea coffee").hits] for one in books)
         assert {d.id: d for d in ours} == {d.id: d for d in theirs}, where
         seen.add(tuple(sorted(d.id for d in ours)))
     assert len(seen) > 10
+    for long in (f"lang > {901 * 'a'}", f"lang <= {901 * 'a'}"):
+        with pytest.raises(RecipeError, match="where: lang: a text of 901 bytes; Lucene compares with 900 at most"):
+            books[0].filtered(long).search("tea")
 
 
 def test_what_is_odd_about_a_filter_is_told_as_by_bm25(books: tuple[Lucene, BM25]) -> None:
@@ -361,15 +364,16 @@ def test_others_search_between_the_documents_of_a_build(index: Lucene, tmp_path:
         finally:
             need("jnius", name="lucene", extra="java").detach()
 
-    def docs() -> Iterator[Doc]:
-        yield Doc("a", "one")
-        asked.set()
-        assert answered.wait(60)
-        yield Doc("b", "another")
+    class Waiting(Held):
+        def docs(self) -> Iterator[Doc]:
+            for doc in super().docs():
+                yield doc
+                asked.set()
+                assert answered.wait(60)
 
     other = threading.Thread(target=searches)
     other.start()
-    assert len(Lucene.build(Dataset.of(docs()), tmp_path / "other")) == 2
+    assert len(Lucene.build(Dataset("other", Waiting((Doc("a", "one"), Doc("b", "more")))), tmp_path / "other")) == 2
     other.join()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -125,10 +126,12 @@ def test_it_opens_whole_while_it_is_written(index: Index) -> None:
     writer = context.Process(target=written, args=(type(index), index.folder, go_on))
     before, states = read_manifest(index.folder).build, []
     writer.start()
+    late = time.monotonic() + 120
     try:
         while len(states) < OPENED or read_manifest(index.folder).build == before:
             states.append(found(kind(index.folder)))
             assert writer.is_alive()
+            assert time.monotonic() < late
     finally:
         go_on.value = False
         writer.join(60)

@@ -131,39 +131,25 @@ def test_between_two_shards(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert noticed
 
 
-@pytest.mark.parametrize("kind", ["flat", "sparse", "colbert"], indirect=True)
-def test_at_its_end(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When all is made, and the checksums of the segment are not."""
+TRUSTED = {"flat": {"faiss.index", "faiss.json"}, "sparse": {*FILES}, "colbert": {"codec.npz", "residuals.npy"}}
+
+
+@pytest.mark.parametrize("kind", TRUSTED, indirect=True)
+@pytest.mark.parametrize("end", ["checksums", "facts"])
+def test_at_its_end(kind: str, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When all is made, and the checksums of the segment are not, or its facts."""
     made, options, _ = KINDS[kind]
-
-    def dies(_: Path) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(parts, "_sums", dies)
-        made.build(Dataset.of(collection()), tmp_path / "torn", **options)
-    trusted = {"flat": {"faiss.index", "faiss.json"}, "sparse": {*FILES}, "colbert": {"codec.npz", "residuals.npy"}}
-    noticed = resumed(kind, tmp_path / "torn", tmp_path, trusted[kind])
-    assert trusted[kind] <= noticed
-
-
-@pytest.mark.parametrize("kind", ["flat", "sparse", "colbert"], indirect=True)
-def test_just_before_its_facts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When its checksums are there already: nothing is encoded again."""
-    made, options, _ = KINDS[kind]
-    whole = made.build(Dataset.of(collection()), tmp_path / "fresh", **options)
     written = parts.write
 
     def dies(path: Path, *told: Any) -> Any:
-        if path.name == "facts.json":
+        if end == "checksums" or path.name == "facts.json":
             raise KeyboardInterrupt
         return written(path, *told)
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
-        m.setattr(parts, "write", dies)
+        m.setattr(parts, *(("_sums", dies) if end == "checksums" else ("write", dies)))
         made.build(Dataset.of(collection()), tmp_path / "torn", **options)
-    monkeypatch.setattr(Grown, "append", None)
-    with listening(told := Heard()):
-        made.build(Dataset.of(collection()), tmp_path / "torn", **options)
-    assert not [text for text in told.notices if "harmed" in text]
-    assert sums(tmp_path / "torn") == sums(whole.folder)
+    noticed = resumed(kind, tmp_path / "torn", tmp_path, TRUSTED[kind])
+    assert TRUSTED[kind] <= noticed
+    monkeypatch.setattr(Grown, "append", None)  # nothing is encoded again
+    made.build(Dataset.of(collection()), tmp_path / "torn", **options)
