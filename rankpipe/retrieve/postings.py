@@ -162,8 +162,10 @@ class Spill:
 
     def _pairs(self) -> Iterator[NDArray[np.int32]]:
         with open(self.path, "rb") as f:
-            while len(pairs := np.fromfile(f, np.int32, 2 * self.block)):
+            left = sum(self.distinct)
+            while len(pairs := np.fromfile(f, np.int32, 2 * min(left, self.block))):
                 yield pairs.reshape(-1, 2)
+                left -= len(pairs) // 2
 
 
 def _checksum(path: Path, size: int) -> int:
