@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rankpipe.disk import write
 from rankpipe.progress import track
 from rankpipe.retrieve.encode import unit
-from rankpipe.retrieve.strings import forget
+from rankpipe.retrieve.strings import scattered
 from rankpipe.retrieve.vectors import Columns, Vectors
 
 CENTROIDS = 4  # times the square root of the number of vectors
@@ -57,8 +57,7 @@ class Codec:
         wanted = round(CENTROIDS * tokens**0.5)
         used = np.sort(order[len(held) : len(held) + POINTS * wanted])
         centroids = _centroids(vectors, used, min(wanted, len(used)), chance)
-        some = vectors[held if len(held) else used].astype(np.float32)
-        forget(vectors)
+        some = scattered(vectors, held if len(held) else used).astype(np.float32)
         rest = some - centroids[nearest(some, centroids)]
         buckets = 1 << bits
         cuts = np.quantile(rest, np.arange(1, buckets) / buckets).astype(np.float32)
@@ -129,17 +128,15 @@ def _centroids(vectors: NDArray[Any], used: NDArray[np.intp], count: int, chance
 
     :param used: which of them; they are read block by block.
     """
-    made = unit(vectors[np.sort(chance.choice(used, count, replace=False))].astype(np.float32))
-    forget(vectors)
+    made = unit(scattered(vectors, np.sort(chance.choice(used, count, replace=False))).astype(np.float32))
     for _ in track(range(ROUNDS), f"{count} centroids of {len(used)} token vectors"):
         sums = np.zeros_like(made)
         for some in _blocks(len(used), count):
-            block = vectors[used[some]].astype(np.float32)
+            block = scattered(vectors, used[some]).astype(np.float32)
             codes = nearest(block, made)
             order = np.argsort(codes, kind="stable")
             told, first = np.unique(codes[order], return_index=True)
             sums[told] += np.add.reduceat(block[order], first)
-            forget(vectors)
         found = np.linalg.norm(sums, axis=1) > 1e-6  # one that nothing is near to stays where it is
         made[found] = unit(sums[found])
     return made.astype(np.float16).astype(np.float32)

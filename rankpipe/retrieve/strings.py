@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 T = TypeVar("T")
+FEW = 256  # rows, with 64 KiB around each
 OFTEN = 16  # what was read for so many items is given back together
 
 
@@ -105,3 +106,12 @@ def forgetting(items: Iterable[T], *maps: NDArray[Any] | mmap) -> Iterator[T]:
             forget(*maps)
         yield item
     forget(*maps)
+
+
+def scattered(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """Rows of a memory-mapped array that may lie far apart: each brings what is around it into memory, too."""
+    made = np.empty((len(rows), *column.shape[1:]), column.dtype)
+    for start in range(0, len(rows), FEW):
+        made[start : start + FEW] = column[rows[start : start + FEW]]
+        forget(column)
+    return made

@@ -72,7 +72,7 @@ class Tokens(Segment, TokenRows):
     def __init__(self, folder: Path, *, passing: bool = False) -> None:
         Segment.__init__(self, folder)
         TokenRows.__init__(self, folder)
-        self._passing = passing
+        self._passing, self._most = passing, TOKENS // 4 if passing else TOKENS
 
     def open(self) -> None:
         """Open all files that are not yet."""
@@ -131,6 +131,7 @@ class Tokens(Segment, TokenRows):
             rows, ends = self.rows(docs[some])
             vectors = self.vectors(rows)
             scores[some] = [(query @ vectors[a:b].T).max(axis=1).sum() for a, b in pairwise(ends.tolist())]
+        self._read()
         top = best(scores, self.docs.precedence[docs], k)
         return docs[top], scores[top]
 
@@ -147,11 +148,10 @@ class Tokens(Segment, TokenRows):
         :param begins: where among them each query's begin.
         """
         made = np.empty((len(docs), len(begins)), np.float32)
-        for some in self._blocks(docs, min(PRODUCTS // width, TOKENS)):
+        for some in self._blocks(docs, min(PRODUCTS // width, self._most)):
             rows, ends = self.rows(docs[some])
             made[some] = maxsim(products(rows), ends, begins)
-            if self._passing:
-                forget(*self.columns.values())
+            self._read()
         return made
 
     def _blocks(self, docs: NDArray[np.intp], tokens: int) -> Iterator[slice]:
@@ -162,6 +162,11 @@ class Tokens(Segment, TokenRows):
             end = max(int(np.searchsorted(ends, before + tokens, side="right")), start + 1)
             yield slice(start, end)
             start = end
+
+    def _read(self) -> None:
+        """What was read is done with."""
+        if self._passing:
+            forget(*self.columns.values())
 
     @cached_property
     def _postings(self) -> Postings:
