@@ -39,7 +39,6 @@ built = len(index.segments)
 if "factory" not in how:
     index.update(test_resident.Made(100).docs())
     index.compact()
-
 print(built, 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
 """
 
