@@ -254,6 +254,6 @@ def test_scifact(data_root: Path, embedded: Callable[[str], Path], tmp_path: Pat
         index = Dense.build(data, tmp_path, max_length=128, factory=factory)
         assert ("documents_per_second" in index.manifest.facts) == (factory == "exact")
         [found[factory]] = ir_measures.calc_aggregate([nDCG @ 10], data.qrels, to_run(index(data.queries))).values()
-    assert found["Flat"] == found["exact"] > 0.68
+    assert found["Flat"] == found["exact"] == pytest.approx(0.6787, abs=0.005)  # most abstracts are longer than 128
     assert abs(found["HNSW32"] - found["exact"]) < 0.005
     assert abs(found["IVF64,Flat"] - found["exact"]) < 0.005
