@@ -31,7 +31,7 @@ class _Faulty(RankpipeError):
 
     faults: list[str]
 
-    def __reduce__(self) -> tuple[type[Self], tuple[list[str]]]:
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         return type(self), (self.faults,)
 
 
@@ -46,13 +46,16 @@ class CommandError(_Faulty):
 
 
 class RecipeError(_Faulty):
-    """A recipe cannot be built. ``faults`` holds every fault, each with its place."""
+    """A recipe cannot be built. ``faults`` holds every fault, each with its place; ``where`` is the recipe."""
 
     exit_code = 3
 
-    def __init__(self, faults: Sequence[str]) -> None:
-        self.faults = list(faults)
-        super().__init__(_listed(self.faults, "in the recipe"))
+    def __init__(self, faults: Sequence[str], where: str = "the recipe") -> None:
+        self.faults, self.where = list(faults), where
+        super().__init__(_listed(self.faults, f"in {where}"))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        return type(self), (self.faults, self.where)
 
 
 class DataError(RankpipeError):
@@ -131,9 +134,10 @@ def placed(place: str, faults: Iterable[str]) -> list[str]:
     return [Fault(text, fault.kind) if isinstance(fault, Fault) else text for text, fault in said]
 
 
-def refuse(faults: Sequence[str]) -> None:
+def refuse(faults: Sequence[str], where: str = "the recipe") -> None:
     """Refuse a recipe that has faults.
 
+    :param where: it is.
     :raises RankpipeError: Of the kind that they are, if it is one kind: MissingExtra, ...
     :raises RecipeError: If they are the recipe's own, or of several kinds.
     """
@@ -141,7 +145,7 @@ def refuse(faults: Sequence[str]) -> None:
     if len(kinds) == 1 and (kind := kinds.pop()) is not RecipeError:
         raise kind("\n".join(faults))
     if faults:
-        raise RecipeError(faults)
+        raise RecipeError(faults, where)
 
 
 def _listed(faults: Sequence[str], where: str) -> str:

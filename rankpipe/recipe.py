@@ -70,6 +70,12 @@ def house(path: Path) -> Path:
     return folder.parent.parent if folder.parent.name in SHELVES else Path.cwd()
 
 
+def place(folder: Path, house: Path) -> str:
+    """How recipes of a house name a folder: by its path from there, if it lies below."""
+    folder, house = folder.resolve(), house.resolve()
+    return str(folder.relative_to(house) if folder.is_relative_to(house) else folder)
+
+
 def meant(node: Any) -> Any:
     """The tree, every component in it a mapping that says which: ``plan: tournament`` is ``plan: {use: tournament}``,
     ``prompt: mine.yaml`` the prompt in that file, ``prompt: {use: prompt, file: mine.yaml}``, and

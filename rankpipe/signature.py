@@ -89,6 +89,6 @@ def _wrong_kind(annotation: str, value: Any) -> list[str]:
         isinstance(value, kinds[part]) and (not isinstance(value, bool) or part == "bool")  # type: ignore[arg-type]
         for part in parts
     )
-    cure = "; YAML takes it for a text: write it with a point, as 1.0e-4"
+    cure = "; YAML takes it for a text: write it with a point and without quotes, as 1.0e-4"
     meant = isinstance(value, str) and "float" in parts and EXPONENT.fullmatch(value)
     return [] if fits else [f"{value!r} is a {type(value).__name__}, expected {annotation}{cure if meant else ''}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typer.core import TyperGroup
 
 from rankpipe.cli import app, evaluate, options, show
 from rankpipe.cli.reranking import Cache, Given, cached
+from rankpipe.data import Ranking
 from rankpipe.errors import CommandError
 from rankpipe.store import Manifest
 from rankpipe.train.heads.head import Dtype
@@ -96,7 +98,7 @@ def shows(name: Name) -> None:
         "base id": base.id if base else made.recipe["model"], "base licence": base.licence if base else "unknown",
         "data": f"{made.data.name} ({made.data.checksum[:12]})", "recipe": made.recipe_hash, "commit": made.commit,
         "created": made.created,
-        **{k.replace("_", " "): v for k, v in made.facts.items() if k not in ("reranker", "merged")},
+        **{k.replace("_", " "): v for k, v in made.facts.items() if k not in ("reranker", "merged", "base")},
         **_merged(made.facts.get("merged", {})),
     }  # fmt: skip
     node = rankers.reranker(made)
@@ -126,7 +128,7 @@ def _row(made: Manifest) -> dict[str, Any]:
     from rankpipe.weights import rankers
 
     tree, facts = made.recipe, made.facts
-    method = tree["adapter"]["use"] if tree.get("adapter") else "all weights"
+    method = rankers.method(tree)
     best = (
         f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})"
         if facts.get("best") is not None
@@ -202,22 +204,31 @@ def compares(
     depth: options.Depth = None,
     cache: Cache = None,
 ) -> None:
-    """Rerank a run with the base and with the tuned model, and test the difference, query by query.
+    """Rerank a run with the base and with the tuned model, and test the difference, query by query. Where the base
+    has no head to score with, the run itself is what it is compared with.
 
     rankpipe models compare listwise-smollm2-lora --data beir/scifact/test --run bm25.trec
     """
     from rankpipe import recipe, trec
     from rankpipe.measure import compare
-    from rankpipe.weights import rankers
+    from rankpipe.rerank.cross import has_head
+    from rankpipe.weights import rankers, resolve
 
     made, opened = rankers.ranker(name), options.judged(given.data, given.topics, split=given.split)
-    rankings, stages = given.rankings(), {}
-    for system in ("base", made.folder.name):
-        node = cached(rankers.reranker(made, base=system == "base") | ({"depth": depth} if depth else {}), cache)
-        stages[system] = recipe.build(options.checked(node), Path.cwd())
-    runs = {
-        system: opened.without_self_matches(trec.to_run(stage.through(rankings, f"rerank with {system}")))[0]
-        for system, stage in stages.items()
-    }
+    rankings, name = given.rankings(), made.folder.name
+    if opened.name in made.data.name.split(" + "):
+        show.warn(f"{opened.name} is what {name} was trained on: its gain says nothing of other queries")
+    nodes = {"base": rankers.reranker(made, base=True), name: rankers.reranker(made)}
+    found: dict[str, Iterable[Ranking]] = {}
+    if nodes["base"]["use"] == "cross-encoder" and not has_head(resolve(nodes["base"]["model"])):
+        base = nodes.pop("base")["model"]
+        show.remark(f"{base} has no head to score with: the run is what {name} is compared with")
+        found["run"] = rankings
+    stages = {}  # together, so that they share weights
+    for system, node in nodes.items():
+        given_depth = {"depth": depth} if depth else {}
+        stages[system] = recipe.build(options.checked(cached(node | given_depth, cache)), Path.cwd())
+    found |= {system: stage.through(rankings, f"rerank with {system}") for system, stage in stages.items()}
+    runs = {system: opened.without_self_matches(trec.to_run(made))[0] for system, made in found.items()}
     asked = options.measured(measures)
     evaluate.tell(compare(runs, opened.qrels, asked), asked, {q.id: q.text for q in opened.queries})

@@ -38,7 +38,7 @@ def check(recipe: RecipePath) -> None:
         faults = shelf.check(tree)
     else:
         faults = (Tuning if "head" in tree else Experiment)(recipe).check()
-    refuse(faults)
+    refuse(faults, str(recipe))
     show.emit({"recipe": str(recipe), "faults": []}, lambda: show.out.print(f"{recipe}: no faults"))
 
 

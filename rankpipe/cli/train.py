@@ -10,7 +10,7 @@ import typer
 from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
-from rankpipe.errors import CommandError, RecipeError
+from rankpipe.errors import CommandError, refuse
 
 DEPTH = 50  # hits that are labelled
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the models shelf.")]
@@ -58,7 +58,8 @@ def train(
             ),
         )
         return
-    with show.going_on(f"checkpoints are kept in {tuning.work}; to go on from the last one"):
+    kept = f"checkpoints are kept in {tuning.work}; to go on from the last one"
+    with show.going_on(kept, lambda: tuning.begun is not None):
         facts = tuning.run(force=force)
     if not first():  # of several processes
         return
@@ -66,14 +67,16 @@ def train(
 
     def human() -> None:
         rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
-        show.facts(f"{tuning.folder}: tuned", {k.replace("_", " "): v for k, v in rounded.items() if k != "reranker"})
+        told = {k.replace("_", " "): v for k, v in rounded.items() if k not in ("reranker", "base")}
+        show.facts(f"{tuning.folder}: tuned", {"of": tuning.tree["model"], **told})
         before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
         if facts.get("best") is not None and facts["best"] <= max(before):
-            told = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
+            both = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
             show.warn(
-                f"{facts['measure']} of the development queries, with and without tuning: {told}; nothing is gained"
+                f"{facts['measure']} of the development queries, with and without tuning: {both}; nothing is gained"
             )
-        show.remark(f"{tuning.folder / 'card.md'} says more; to use it: rankpipe rerank RUN --model {tuning.folder}")
+        use = f"rankpipe rerank RUN --data DATA --model {tuning.folder} --out NEW"
+        show.remark(f"{tuning.folder / 'card.md'} says more; to use it: {use}")
 
     show.emit(told, human)
 
@@ -81,7 +84,7 @@ def train(
 def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
     """The folder with the recipe as ``--set`` changes it.
 
-    :raises CommandError: If it is not said where, or something else is there.
+    :raises CommandError: If it is not said where, or something else is there that was begun.
     :raises RecipeError: If the recipe has faults; then it is not written.
     """
     import yaml
@@ -94,21 +97,18 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
         raise CommandError(
             ["--set and --out go together: what is changed in the recipe, and the folder of the new one"]
         )
-    tree, path = options.merged(Tuning(recipe).tree, settings), out / "recipe.yaml"
+    tuning, path = Tuning(recipe), out / "recipe.yaml"
+    tuning.tree = options.merged(tuning.tree, settings)
+    refuse(tuning.check(), f"{recipe}, as it is changed")
     if path.exists():
-        if load(out) != tree:
+        if load(out) == tuning.tree:
+            return out
+        if (out / "manifest.json").exists() or Tuning(out).begun:
             raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
-        return out
-    if out.exists() and any(out.iterdir()):
+    elif out.exists() and any(out.iterdir()):
         raise CommandError([f"{out}: is no folder of a model, and not empty; name a new one"])
-    new = not out.exists()
     with disk.write(path) as f:
-        yaml.safe_dump(tree, f, sort_keys=False, allow_unicode=True)
-    if faults := Tuning(out).check():
-        path.unlink()
-        if new:
-            out.rmdir()
-        raise RecipeError(faults)
+        yaml.safe_dump(tuning.tree, f, sort_keys=False, allow_unicode=True)
     return out
 
 

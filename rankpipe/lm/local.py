@@ -43,11 +43,7 @@ def loading(folder: Path, kind: Any) -> Iterator[None]:
         with quiet():
             yield
     except (OSError, ValueError, RuntimeError) as error:
-        onnx = not any(folder.glob("*.safetensors")) and any(folder.rglob("*.onnx"))
-        cure = (
-            "; it has only a graph of ONNX, to be run, not trained: name the model that it was made of" if onnx else ""
-        )
-        raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}{cure}") from error
+        raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 
 def whole(kind: Any, folder: Path, **options: Any) -> Any:

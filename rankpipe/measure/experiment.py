@@ -160,7 +160,7 @@ class Experiment:
         :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
         :raises ArtefactError: If something else was built in the recipe's folder.
         """
-        refuse(self.check())
+        refuse(self.check(), str(self.path))
         store.refuse_other(self.folder, RUNS)
         for folder in self.indexes:
             if (folder / "recipe.yaml").exists():

@@ -143,11 +143,21 @@ def _onnx(folder: Path, max_length: int | None) -> Loaded:
     return Loaded(score, model.length, model.max_length)
 
 
+def has_head(folder: Path) -> bool:
+    """Whether a model has weights that score pairs; sentence-transformers would draw those of another one."""
+    if weights.by_onnx(folder) or re.fullmatch(r"\w+For(SequenceClassification|CausalLM)", _kind(folder)):
+        return True
+    return bool(read_json(folder / "config_sentence_transformers.json").get("model_type") == "CrossEncoder")
+
+
+def _kind(folder: Path) -> str:
+    return str((read_json(folder / "config.json").get("architectures") or ["no architecture"])[0])
+
+
 def _torch(folder: Path, max_length: int | None) -> Loaded:
     """In single precision: eight bits would make ties of good passages."""
-    made = read_json(folder / "config.json").get("architectures") or ["no architecture"]
-    if not (folder / "modules.json").exists() and not re.fullmatch(r"\w+For(SequenceClassification|CausalLM)", made[0]):
-        raise ModelError(f"{folder}: no cross-encoder but {made[0]}; its scores would come from random weights")
+    if not has_head(folder):
+        raise ModelError(f"{folder}: no cross-encoder but {_kind(folder)}; its scores would come from random weights")
     model = st.load("CrossEncoder", folder, "float32", max_length)
     identity = need("torch", name="this cross-encoder", extra="st").nn.Identity()
     if model.num_labels != 1:

@@ -59,8 +59,7 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
     licences = {c.name: c.known.licence if c.known and c.known.licence else UNKNOWN for c in collections}
     lines = [
         "---", *_yaml(_header(name, told, made, [*licences])), "---", "", f"# {name}", "",
-        f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}"
-        + (f", `{tree['adapter']['use']}`." if tree.get("adapter") else ", all weights."), "",
+        f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}, {weights.method(tree)}.", "",
         f"- Base: {told}, licence {base.licence if base else 'unknown'}.",
         f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: "
         + "; ".join(f"{name}: {said}" for name, said in licences.items()) + ".",
@@ -119,8 +118,9 @@ def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[s
     if "measure" in facts:
         key = f"eval_{facts['measure']}"
         rows = [(row["step"], row[key]) for row in history if key in row]
+        held = several(facts["dev_queries"], "query", "queries")
         made += [
-            f"{facts['measure']} of {facts['dev_queries']} queries held out; first stage: {facts['first_stage']:.4f}.",
+            f"{facts['measure']} of {held} held out; first stage: {facts['first_stage']:.4f}.",
             "They chose the step, so that the best of these is no estimate for other queries.", "",
             f"| step | {facts['measure']} |", "| ---: | ---: |",
             *(f"| {step} | {value:.4f}{' (taken)' if step == facts['best_step'] else ''} |"

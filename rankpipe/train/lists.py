@@ -30,7 +30,7 @@ from rankpipe.stage import Stage
 from rankpipe.train.examples import Example, drawn
 from rankpipe.train.labels import Judged, Labels
 from rankpipe.train.negatives import Negatives
-from rankpipe.train.split import Others, apart, origin, relevant, some, split
+from rankpipe.train.split import Others, apart, origin, relevant, some, split, tell_apart
 from rankpipe.trec import Qrels, Run, ordered, read_run, to_run
 
 KIND, FORMAT = "lists", 2  # of artefacts; the first had no column of what is relevant
@@ -195,6 +195,7 @@ class Lists(Source):
         run = self._run(judged)
         mine, theirs = split(judged, share, self.seed) if share else (judged, {})
         made = Part(*apart(run, mine, [theirs, *others]))
+        tell_apart(self.data, {q: run[q] for q in run if q in mine}, made.run, self.apart)
         if not made.run:
             raise DataError(
                 f"{self.data}: no judged query with hits is left of {len(judged)}: nothing to learn from; is the run "

@@ -17,6 +17,7 @@ from rankpipe.train.card import card
 from rankpipe.train.heads.head import Numbers
 
 CARD, LOG = "card.md", "log.jsonl"
+WHOLE = "whole"  # marks a checkpoint of which every file is written
 KEPT_LOG = f".{LOG}"  # in what is made: no file of the model's, and not given away with it
 
 
@@ -33,7 +34,8 @@ def put(trainer: Any, folder: Path, place: str, dtype: Numbers) -> dict[str, Any
         if not adapter.may_end(model, step := trainer.state.best_global_step or trainer.state.global_step):
             raise ModelError(f"{adapter.method_name} is not done after {step} steps; let it train for longer")
         facts["report"] = str(adapter.report(model))
-        adapter.save(model, folder / "adapter" if ranker.whole else folder)
+        adapter.save(model, at := folder / "adapter" if ranker.whole else folder)
+        (at / "README.md").unlink(missing_ok=True)  # PEFT's card, which says nothing
         if ranker.whole:
             model, loss = merge(model)
             facts["merged"] = str(loss)
@@ -54,3 +56,9 @@ def tell(made: Manifest, collections: Sequence[Dataset]) -> None:
 def read_log(folder: Path, name: str = LOG) -> list[dict[str, Any]]:
     """The log of a tuned model."""
     return [json.loads(line) for line in (folder / name).read_text("utf-8").splitlines()]
+
+
+def last_whole(folder: Path) -> Path | None:
+    """The last checkpoint of which every file is written."""
+    found = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)

@@ -106,6 +106,19 @@ def apart(run: Run, qrels: Qrels, others: Iterable[Qrels]) -> tuple[Run, Qrels]:
     return kept, {q: {d: g for d, g in grades.items() if d not in theirs} for q, grades in mine.items()}
 
 
+def tell_apart(name: str, before: Run, after: Run, names: Iterable[str]) -> None:
+    """Tell how much was left out of a run for the sake of others.
+
+    :param name: of what lists are made of.
+    :param names: of collections that it is kept apart from.
+    """
+    queries, hits = len(before) - len(after), sum(len(before[q]) - len(after[q]) for q in after)
+    lost = [several(queries, "query", "queries")] * bool(queries) + [several(hits, "hit") + " of others"] * bool(hits)
+    if lost:
+        others = " or ".join(["queries held out", *names])
+        notice(f"{name}: {' and '.join(lost)} left out, for what is relevant to {others}")
+
+
 def relevant(qrels: Qrels) -> set[str]:
     """The documents that are, to any of the queries."""
     return {doc for grades in qrels.values() for doc, grade in grades.items() if grade > 0}

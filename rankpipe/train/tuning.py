@@ -39,7 +39,7 @@ from rankpipe.train.dev import Held
 from rankpipe.train.forecast import Forecast, forecast, free, longest
 from rankpipe.train.heads.head import Head, Numbers
 from rankpipe.train.lists import Source
-from rankpipe.train.making import CARD, KEPT_LOG, put, read_log, tell
+from rankpipe.train.making import CARD, KEPT_LOG, last_whole, put, read_log, tell
 from rankpipe.train.objective import Objective
 
 __all__ = ["Tuning", "read_log"]
@@ -79,6 +79,11 @@ class Tuning:
     def work(self) -> Path:
         """Where checkpoints of this very recipe are kept."""
         return self.folder / "kept" / digest(self.tree)[:12]
+
+    @property
+    def begun(self) -> Path | None:
+        """The last checkpoint of this very recipe, if there is any."""
+        return last_whole(self.work / "checkpoints")
 
     @property
     def dtype(self) -> Numbers:
@@ -144,7 +149,7 @@ class Tuning:
         :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
         :raises ArtefactError: If something else was built in the recipe's folder.
         """
-        refuse(self.check())
+        refuse(self.check(), str(self.path))
         store.refuse_other(self.folder, weights.TUNED)
         args = self._arguments()
         examples, held = self._data(args)
@@ -157,15 +162,12 @@ class Tuning:
         with args.main_process_first(local=False):
             self._forget_others()
         trainer = self._trainer(args, examples, held)
-        from rankpipe.train.loop import last_whole
-
         for callback in callbacks:
             trainer.add_callback(callback)
         with trainer.args.main_process_first(local=False):
             if force and trainer.is_world_process_zero():
                 shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
-        begun = last_whole(self.work / "checkpoints")
-        if begun:
+        if begun := self.begun:
             notice(f"going on from {begun}")
             trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
         unsaved = need("safetensors", name="training", extra="train").SafetensorError
@@ -185,7 +187,7 @@ class Tuning:
 
         :raises RecipeError: If ``check`` finds faults, or it is more than can be had here; says what makes it less.
         """
-        refuse(self.check())
+        refuse(self.check(), str(self.path))
         parts, args = self._parts, self._arguments()
         examples, _ = self._data(args)
         self._objective.refuse_silence(examples, args.per_device_train_batch_size)
@@ -240,7 +242,11 @@ class Tuning:
         return arguments.made(self.tree.get("training", {}), folder, parts.dev, ordered=parts.examples.ordered)
 
     def _data(self, args: Any) -> tuple[Any, Held | None]:
-        """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""
+        """The lists to learn from, and the development queries, if there are any. One process makes what is kept.
+
+        :raises ModelError: If the model cannot be trained; then they are not made.
+        """
+        weights.to_train(str(self.tree["model"]))
         lists, dev = self._parts.examples, self._parts.dev
         with args.main_process_first(local=False):
             lists = dev.beside(lists) if dev else lists
@@ -265,7 +271,7 @@ class Tuning:
     @cached_property
     def base(self) -> str:
         """What model is tuned, by its files."""
-        return weights.identity(weights.resolve(str(self.tree["model"])))
+        return weights.identity(weights.to_train(str(self.tree["model"])))
 
     @cached_property
     def _parts(self) -> Parts:
@@ -281,7 +287,7 @@ class Tuning:
         """The model, its log and its card."""
         data = store.read_manifest(self.folder / "kept" / "lists").data
         with store.publish(self.folder, kind=weights.TUNED, recipe=self.tree, data=data) as draft:
-            place = str(self.folder.resolve().relative_to(self.root.resolve()))
+            place = recipe.place(self.folder, self.root)
             draft.facts |= {**facts_of(trainer, self._parts.dev), "base": self.base}
             draft.facts |= put(trainer, draft.folder, place, self.dtype)
             (self.folder / CARD).unlink(missing_ok=True)  # it is of what is there now

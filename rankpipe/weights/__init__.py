@@ -16,7 +16,7 @@ from typing import Literal
 
 from rankpipe import disk, seen, store
 from rankpipe.catalog import near, require
-from rankpipe.errors import ArtefactError, MissingWeights
+from rankpipe.errors import ArtefactError, MissingWeights, ModelError
 from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
@@ -24,12 +24,12 @@ from rankpipe.weights.form import by_onnx
 from rankpipe.weights.graphfiles import graph, graphs, quantised
 from rankpipe.weights.hub import whole
 from rankpipe.weights.quiet import quiet
-from rankpipe.weights.rankers import TUNED, tuned
+from rankpipe.weights.rankers import TUNED, method, tuned
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
-    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "pull",
-    "quantised", "quiet", "require_runner", "resolve", "state", "tuned", "whole",
+    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "method", "pull",
+    "quantised", "quiet", "require_runner", "resolve", "state", "to_train", "tuned", "whole",
 ]  # fmt: skip
 
 KIND = "weights"
@@ -55,6 +55,18 @@ def resolve(name: str) -> Path:
         return _open(model).path if (folder / "manifest.json").exists() else pull(name)
     repo = _repo(name, model)
     return hub.cached(repo) or _download(repo)
+
+
+def to_train(name: str) -> Path:
+    """:func:`resolve`, for a model whose weights will be trained.
+
+    :raises ModelError: If there are none, but a graph.
+    """
+    folder, model = resolve(name), find(name)
+    if graph(folder) and not whole(folder):
+        cure = hub.cure(model.id) if model and model.id else "name the folder of the model that it was made of"
+        raise ModelError(f"{name}: a graph of ONNX only, which is run, not trained; {cure}")
+    return folder
 
 
 def pull(name: str, wheel_file: Path | None = None) -> Path:

@@ -58,6 +58,13 @@ def has_adapter(made: Manifest) -> bool:
     return ADAPTER in made.files
 
 
+def method(recipe: dict[str, Any]) -> str:
+    """How a recipe trains, in few words."""
+    if adapter := recipe.get("adapter"):
+        return str(adapter["use"])
+    return f"all weights, {recipe['optimizer']['use']}" if recipe.get("optimizer") else "all weights"
+
+
 def reranker(made: Manifest, *, base: bool = False) -> dict[str, Any]:
     """The recipe of the reranker, over the folder as it lies now.
 

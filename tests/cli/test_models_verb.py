@@ -126,10 +126,36 @@ def test_it_is_compared_with_its_base(rankpipe: Callable[..., Result], tiny_path
         assert ours | {"system": ""} == theirs | {"system": ""}
     assert any(d["delta"] for d in found["differences"])
     assert found["baseline"] == "base"
-    assert "it against base; p-values Holm-corrected" in rankpipe(*words).stdout
+    said = rankpipe(*words)
+    assert "it against base; p-values Holm-corrected" in said.stdout
+    assert "is what it was trained on: its gain says nothing of other queries" in " ".join(said.stderr.split())
     with listening(heard := Heard()):
         rankpipe(*words, "-q")
     assert not [said for said in heard.work if said.endswith("loading")]
+
+
+def test_a_base_without_a_head_is_no_baseline(
+    rankpipe: Callable[..., Result], tiny_path: Path, embedded: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its scores would be random. The recipe lies on no shelf, and not below the working folder."""
+    pytest.importorskip("sentence_transformers")
+    folder = tmp_path / "cross"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(f"""
+model: {embedded("minilm")}
+head: {{use: cross-encoder-head, max_length: 32}}
+examples: {{use: lists, data: {tiny_path}, run: {Path("run.trec").absolute()}, length: [2, 2]}}
+loss: {{use: ranknet}}
+training: {{max_steps: 1, per_device_train_batch_size: 1, use_cpu: true}}
+""")
+    Tuning(folder).run()
+    done = rankpipe("models", "compare", folder, "--data", tiny_path, "--run", "run.trec", *MEASURES, "--json")
+    found = told(done)
+    assert found["baseline"] == "run"
+    assert "has no head to score with: the run is what cross is compared with" in " ".join(done.stderr.split())
+    rankpipe("rerank", "run.trec", "--data", tiny_path, "--model", folder, "--out", "cross.trec")
+    wanted = told(rankpipe("compare", "run.trec", "cross.trec", "--data", tiny_path, *MEASURES, "--json"))
+    assert [d["delta"] for d in found["differences"]] == [d["delta"] for d in wanted["differences"]]
 
 
 def test_a_model_that_is_named_knows_its_reranker(rankpipe: Callable[..., Result], tiny_path: Path) -> None:
@@ -143,7 +169,7 @@ def test_it_is_merged_and_exported(rankpipe: Callable[..., Result]) -> None:
     merged = told(rankpipe("models", "merge", "it", "--out", "models/whole", "--dtype", "bfloat16", "--json"))
     assert 0 < merged["lost_of_update"] < 1
     assert Path(merged["files"], "model.safetensors").exists()
-    assert "rounding is" in rankpipe("models", "merge", "it", "--out", "models/whole", "--dtype", "float32").stdout
+    assert "rounding" in rankpipe("models", "merge", "it", "--out", "models/whole", "--dtype", "float32").stdout
     [row] = [row for row in told(rankpipe("models", "--json"))["tuned"] if row["name"] == "whole"]
     assert row["method"] == "lora, merged"
     assert "adapter_model.safetensors" in told(rankpipe("models", "export", "it", "--out", "plain", "--json"))["files"]

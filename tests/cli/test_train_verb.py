@@ -72,7 +72,9 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     assert "no faults" in rankpipe("check", folder).stdout
     told = rankpipe("train", folder)
     assert "2 steps" in (folder / "card.md").read_text()
-    assert "rankpipe rerank RUN --model models/it" in " ".join(told.stderr.split())
+    assert "rankpipe rerank RUN --data DATA --model models/it --out NEW" in " ".join(told.stderr.split())
+    assert "peak bytes" in told.stdout  # of two steps, where every tenth is logged
+    assert not [*folder.glob("made/*/README.md")]  # PEFT's own says nothing
     other = Path("models/other")
     rankpipe("train", folder, "--set", "training.seed=1", "--set", "adapter.rank=2", "--out", other)
     made = store.read_manifest(other).recipe
@@ -83,8 +85,11 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     )
     assert "has another recipe" in rankpipe("train", folder, "--set", "training.seed=2", "--out", other, code=2).output
     new = Path("models/new")
-    assert "no argument 'sed'" in rankpipe("train", folder, "--set", "training.sed=2", "--out", new, code=3).output
+    wrong = rankpipe("train", folder, "--set", "training.sed=2", "--out", new, code=3).output
+    assert "1 fault in models/it, as it is changed:" in wrong
+    assert "no argument 'sed'" in wrong
     assert not new.exists()
+    rankpipe("train", folder, "--set", "training.seed=2", "--out", new, "--dry-run")
     told = ("optimizer={use: adamw}", "optimizer.lr=1e-4", "training={max_steps: 2, use_cpu: true}")
     rankpipe("train", folder, *chain.from_iterable(("--set", one) for one in told), "--out", new, "--dry-run")
     assert "lr: 0.0001" in (new / "recipe.yaml").read_text()
@@ -93,4 +98,6 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     assert "is no folder of a model" in other.output
     assert "go together" in rankpipe("train", folder, "--set", "training.seed=2", code=2).output
     (folder / "recipe.yaml").write_text("model: x\nhead: first-head\n")
-    assert "examples is missing" in rankpipe("check", folder, code=3).output
+    faults = rankpipe("check", folder, code=3).output
+    assert "2 faults in models/it:" in faults
+    assert "examples is missing" in faults

@@ -197,5 +197,6 @@ def test_sentence_transformers_models_score_as_by_themselves(tmp_path: Path, emb
 def test_a_model_without_a_head_is_refused(embedded: Callable[[str], Path]) -> None:
     """sentence-transformers would give it a random one."""
     pytest.importorskip("sentence_transformers")
-    with pytest.raises(ModelError, match="no cross-encoder but BertForMaskedLM; its scores would come from random"):
-        CrossEncoder(str(embedded("splade-tiny"))).apply([ranking(PASSAGES)])
+    for model, kind in (("splade-tiny", "BertForMaskedLM"), ("minilm", "BertModel")):
+        with pytest.raises(ModelError, match=f"no cross-encoder but {kind}; its scores would come from random"):
+            CrossEncoder(str(embedded(model))).apply([ranking(PASSAGES)])

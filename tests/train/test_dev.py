@@ -48,7 +48,9 @@ def test_queries_of_a_collection_of_its_own_are_no_lists(lists: Lists, two: Path
     assert relevant(held.qrels).isdisjoint(d for hits in part.run.values() for d in hits)
     every, _ = lists.parts()
     assert every.qrels.keys() - part.qrels.keys() == {"q1", "q4", "q8"}
-    [told] = heard.notices
+    told, left = heard.notices
+    hits = sum(len(every.run[q]) - len(hits) for q, hits in part.run.items())
+    assert left == f"{lists.data}: {hits} hits of others left out, for what is relevant to queries held out"
     assert f"3 of 8 queries of {lists.data} are development queries, or share relevant documents with them" in told
     both = dev.beside(Mixture([lists, lists], seed=3)).parts()[0]
     assert both.qrels.keys() == {f"{n}:{q}" for n in (0, 1) for q in part.qrels}

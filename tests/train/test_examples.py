@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 
 from rankpipe import store
 from rankpipe.data import Doc, Hit, Query, Ranking
-from rankpipe.datasets import Dataset
+from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import DataError, RecipeError
+from rankpipe.progress import listening
 from rankpipe.rerank.budget import Budget
 from rankpipe.rerank.scores import ByScore, rescored
 from rankpipe.train import arguments
@@ -26,6 +28,7 @@ from rankpipe.train.mixture import Mixture
 from rankpipe.train.negatives import Negatives
 from rankpipe.train.split import apart, relevant, some, split
 from rankpipe.train.teach import pool
+from tests.heard import Heard
 
 pytest.importorskip("datasets")
 
@@ -196,6 +199,30 @@ def test_neither_texts_nor_rankings_are_held_while_lists_are_drawn(lists: Lists)
     assert {d.contents for e in made for d in e.docs} == {f"a title text {i}" for i in range(corpus.count)}
     assert max(corpus.rankings) <= before + MANY + 1  # of a block, and the last one before it
     assert [sum(doc() is not None for doc in corpus.given) for _ in many.examples(part)] == [0] * len(names)
+
+
+def test_what_is_apart_is_left_out_and_told(lists: Lists, tiny_path: Path, tmp_path: Path) -> None:
+    """A collection that shares the relevant documents of q1 and q4."""
+    other = shutil.copytree(tiny_path, tmp_path / "other")
+    rows = (other / "qrels" / "test.tsv").read_text().splitlines(keepends=True)
+    shared = [row for row in rows if row.split("\t")[0] in ("query-id", "q1", "q4")]
+    (other / "qrels" / "test.tsv").write_text("".join(shared))
+    every, _ = lists.parts()
+    with listening(heard := Heard()):
+        part, _ = replace(lists, apart=[str(other)]).parts()
+    gone = relevant(open_dataset(other).qrels)
+    assert gone
+    assert not gone & relevant(part.qrels)
+    assert not gone & {d for hits in part.run.values() for d in hits}
+    queries = len(every.run) - len(part.run)
+    hits = sum(len(every.run[q]) - len(hits) for q, hits in part.run.items())
+    assert queries >= 2
+    assert hits > 0
+    [told] = heard.notices
+    assert told == (
+        f"{lists.data}: {queries} queries and {hits} hits of others left out, for what is relevant to queries held out "
+        f"or {other}"
+    )
 
 
 def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -> None:

@@ -89,8 +89,8 @@ def test_encoders_are_made_that_score_as_they_were_evaluated(
     tuning = Tuning(folder)
     facts = tuning.run()
     assert facts["best"] == again(tuning, facts)
-    assert ("rounding is" in facts.get("merged", "")) is (tuning.tree.get("adapter") is not None)
-    assert ("Merged into the base: rounding is" in (folder / "card.md").read_text()) is ("merged" in facts)
+    assert ("rounding" in facts.get("merged", "")) is (tuning.tree.get("adapter") is not None)
+    assert ("Merged into the base: rounding" in (folder / "card.md").read_text()) is ("merged" in facts)
 
 
 ADALORA = {"use": "adalora", "rank": 2, "begin_rank": 4, "every": 1}
@@ -264,7 +264,7 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
         ({"training": TRAINING | {"max_steps": "many"}}, "training: max_steps: 'many' is a str, expected a number"),
         ({"training": TRAINING | {"per_device_train_batch_size": 2.5}}, "2.5; expected a whole number, 1 or more"),
         ({"training": TRAINING | {"num_train_epochs": 0}}, "training: num_train_epochs: 0; expected more than 0"),
-        ({"optimizer": {"use": "adamw", "lr": "1e-4"}}, "a text: write it with a point, as 1.0e-4"),
+        ({"optimizer": {"use": "adamw", "lr": "1e-4"}}, "a text: write it with a point and without quotes, as 1.0e-4"),
         ({"optimizer": GALORE | {"layerwise": True}, "adapter": None}, "say max_grad_norm: 0, and clip: 1.0"),
         (
             {"optimizer": None, "training": TRAINING | {"optim": "galore_adamw", "optim_args": "rank=abc"}},

@@ -27,7 +27,6 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from tuned import EPOCHS, GALORE, tensors  # noqa: E402
 
 from rankpipe.progress import listening  # noqa: E402
-from rankpipe.train.loop import last_whole  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
 
@@ -101,7 +100,7 @@ def test_interrupted_it_loses_nothing(number: signal.Signals, written: Any) -> N
         Tuning(ended).run(callbacks=[Signalled(3, number)])
     assert signal.getsignal(number) is before
     assert "it ends when this step is made and kept" in str(notices.notices)
-    assert last_whole(Tuning(ended).work / "checkpoints").name == "checkpoint-3"
+    assert Tuning(ended).begun.name == "checkpoint-3"
     Tuning(ended).run()
     one, other = tensors(whole), tensors(ended)
     assert all(torch.equal(one[k], other[k]) for k in one)
@@ -111,7 +110,7 @@ def test_interrupted_twice_it_ends_at_once(written: Any) -> None:
     folder = written("ended")
     with pytest.raises(KeyboardInterrupt):
         Tuning(folder).run(callbacks=[Signalled(3, signal.SIGINT, signal.SIGINT)])
-    assert last_whole(Tuning(folder).work / "checkpoints").name == "checkpoint-2"
+    assert Tuning(folder).begun.name == "checkpoint-2"
 
 
 @pytest.mark.slow

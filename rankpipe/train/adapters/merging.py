@@ -44,6 +44,8 @@ class MergeLoss:
         return max(self.layers, key=lambda layer: layer.error / layer.update if layer.update else 0.0, default=None)
 
     def __str__(self) -> str:
+        if not self.largest:
+            return "rounding loses nothing"
         most = f", most in {self.worst.path}" if self.worst else ""
         return f"rounding is {self.of_update:.2g} of the update, a weight is off by {self.largest:.2g} at most{most}"
 

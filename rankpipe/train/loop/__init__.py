@@ -3,6 +3,6 @@
 Imports torch and transformers, since its classes are theirs; so it is imported only when something is tuned.
 """
 
-from rankpipe.train.loop.trainer import Method, RankTrainer, last_whole
+from rankpipe.train.loop.trainer import Method, RankTrainer
 
-__all__ = ["Method", "RankTrainer", "last_whole"]
+__all__ = ["Method", "RankTrainer"]

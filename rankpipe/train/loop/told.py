@@ -41,7 +41,8 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
             callback.on_step(given["model"], given["optimizer"], state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
-        """One more."""
+        """One more; the last one is logged, too."""
+        control.should_log |= state.global_step == state.max_steps
         if self.trainer.average:
             self.trainer.average.update()
         self._say(1)

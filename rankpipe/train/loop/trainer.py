@@ -23,10 +23,9 @@ from rankpipe.train.heads.head import Batch, Ranker
 from rankpipe.train.loop.average import Average
 from rankpipe.train.loop.ending import Ending
 from rankpipe.train.loop.told import Told
+from rankpipe.train.making import WHOLE
 from rankpipe.train.objective import Objective
 from rankpipe.train.optimizers.settings import Settings
-
-WHOLE = "whole"  # marks a checkpoint of which every file is written
 
 
 @dataclass(frozen=True)
@@ -243,9 +242,3 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
 
 def _warmed(rate: Callable[[int], float], adapter: Adapter) -> Callable[[int], float]:
     return lambda step: rate(step) * adapter.warmth(step + 1)
-
-
-def last_whole(folder: Path) -> Path | None:
-    """The last checkpoint of which every file is written."""
-    found = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return max(found, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
