@@ -12,9 +12,11 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
+from rankpipe.progress import listening  # noqa: E402
 from rankpipe.train.optimizers.adamw import AdamW  # noqa: E402
 from rankpipe.train.optimizers.galore import GaLore  # noqa: E402
 from rankpipe.train.optimizers.groups import Placed, sort  # noqa: E402
+from tests.heard import Heard  # noqa: E402
 
 LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -50,6 +52,15 @@ def test_linear_layers_are_projected_and_the_logits_are_not(tied: bool) -> None:
     assert kinds["model.embed_tokens.weight"] == "embedding or logits"
     assert kinds.get("lm_head.weight", "embedding or logits") == "embedding or logits"
     assert kinds["model.norm.weight"] == "other"
+
+
+def test_a_rank_that_saves_nothing_is_told() -> None:
+    """The largest matrix that is projected is (24, 16)."""
+    for rank, tells in ((15, 0), (16, 1), (99, 1)):
+        with listening(heard := Heard()):
+            GaLore(rank=rank).over(llama())
+        assert len(heard.notices) == tells
+    assert "rank: 99: what is projected has 16 directions at most" in heard.notices[0]
 
 
 def test_bug_the_score_head_is_projected() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rankpipe.errors import RecipeError
+from rankpipe.progress import notice
 from rankpipe.train.optimizers.groups import Placed, sort
 from rankpipe.train.optimizers.settings import Settings
 
@@ -58,6 +59,9 @@ class GaLore(Settings):
     def over(self, model: Any, *, accumulation: int = 1, max_grad_norm: float = 0.0) -> Any:
         """The optimizer; layer-wise, its ``layers`` say the norm of the gradients and can be removed."""
         optimizer = super().over(model, accumulation=accumulation, max_grad_norm=max_grad_norm)
+        sides = [min(placed.parameter.shape) for placed in self.report(model) if placed.projected]
+        if sides and self.rank >= (most := max(sides)) and self.proj != "identity":
+            notice(f"rank: {self.rank}: what is projected has {most} directions at most, so that this saves no memory")
         if self.layerwise:
             from rankpipe.train.optimizers.lowrank import LayerWise
 
