@@ -166,8 +166,10 @@ class Reranker(Stage[Ranking, Ranking]):
     def whole(self) -> Self:
         """The same reranker, reading all hits of a ranking, whatever its ``depth``; this one stays as it is.
 
-        :raises RecipeError: If its depth cannot be changed.
+        :raises RecipeError: If its depth cannot be changed, or it has a budget: what that leaves out is not scored.
         """
+        if (budget := getattr(self, "budget", None)) != (type(budget)() if budget else None):
+            raise RecipeError([f"{self.name}: has a budget, and all hits are to be scored; leave it out"])
         made = copy(self)
         if hasattr(made, "depth"):
             try:

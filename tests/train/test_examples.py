@@ -271,6 +271,9 @@ def test_a_teacher_labels_what_lies_below_its_depth(lists: Lists) -> None:
     assert stage.depth == 100
     with pytest.raises(RecipeError, match="the first 100 hits, which cannot be changed"):
         Teacher(Shallow()).of([], [])
+    stage.budget = Budget(calls=3)
+    with pytest.raises(RecipeError, match="Knowing: has a budget, and all hits are to be scored"):
+        Teacher(stage).of([], [])
 
 
 def test_negatives_are_of_some_ranks_and_no_better_than_the_relevant_ones() -> None:
