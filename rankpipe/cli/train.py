@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
 from rankpipe.errors import CommandError, refuse
+
+if TYPE_CHECKING:
+    from rankpipe.train.tuning import Tuning
 
 DEPTH = 50  # hits that are labelled
 RecipePath = Annotated[Path, typer.Argument(help="A recipe.yaml, or its folder on the models shelf.")]
@@ -63,22 +66,20 @@ def train(
         facts = tuning.run(force=force)
     if not first():  # of several processes
         return
-    told = {"folder": str(tuning.folder), **facts}
+    show.emit({"folder": str(tuning.folder), **facts}, lambda: _tell(tuning, facts))
 
-    def human() -> None:
-        rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
-        told = {k.replace("_", " "): v for k, v in rounded.items() if k not in ("reranker", "base")}
-        show.facts(f"{tuning.folder}: tuned", {"of": tuning.tree["model"], **told})
-        before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
-        if facts.get("best") is not None and facts["best"] <= max(before):
-            both = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
-            show.warn(
-                f"{facts['measure']} of the development queries, with and without tuning: {both}; nothing is gained"
-            )
-        use = f"rankpipe rerank RUN --data DATA --model {tuning.folder} --out NEW"
-        show.remark(f"{tuning.folder / 'card.md'} says more; to use it: {use}")
 
-    show.emit(told, human)
+def _tell(tuning: Tuning, facts: dict[str, Any]) -> None:
+    """What was made, whether anything is gained, and how it is used."""
+    rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
+    told = {k.replace("_", " "): v for k, v in rounded.items() if k not in ("reranker", "base")}
+    show.facts(f"{tuning.folder}: tuned", {"of": tuning.tree["model"], **told})
+    before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
+    if facts.get("best") is not None and facts["best"] <= max(before):
+        both = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
+        show.warn(f"{facts['measure']} of the development queries, with and without tuning: {both}; nothing is gained")
+    use = f"rankpipe rerank RUN --data DATA --model {tuning.folder} --out NEW"
+    show.remark(f"{tuning.folder / 'card.md'} says more; to use it: {use}")
 
 
 def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
