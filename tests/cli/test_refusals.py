@@ -119,7 +119,7 @@ def test_a_missing_extra_has_one_code_and_is_found_at_once(needy: Rankpipe, word
 def test_a_missing_extra_is_told_among_other_faults(needy: Rankpipe) -> None:
     for verb in ("check", "run"):
         said = refused(needy, verb, "eval/wrong", code=3)
-        assert "RecipeError: 2 faults in the recipe" in said
+        assert "RecipeError: 2 faults in eval/wrong" in said
         assert LACKING in said
         assert "did you mean bm25" in said
     said = refused(needy, "rerank", "a.trec", "--data", "mine", "--use", "needy:Needy", "--set", "x=1", code=2)
