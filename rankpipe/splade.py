@@ -124,7 +124,8 @@ class TorchSparse:
     @cached_property
     def vocabulary(self) -> list[str]:
         """The tokens, or the numbers of the model's own dimensions."""
-        return _names(self._model.tokenizer, int(self._model.get_embedding_dimension()))
+        made = self._model.encode_document("a", show_progress_bar=False)  # before it, the model may not know its size
+        return _names(self._model.tokenizer, int(made.shape[-1]))
 
     def queries(self, texts: Sequence[str]) -> list[Weighed]:
         """Questions; what the model's files say is put before them."""
