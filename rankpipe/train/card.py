@@ -12,6 +12,7 @@ from rankpipe.errors import several
 from rankpipe.measure.results import machine
 from rankpipe.store import Manifest
 from rankpipe.train.adapters.qlora import BITS
+from rankpipe.weights import rankers
 
 COSTS = ("seconds", "peak_bytes", "optimizer_bytes", "tokens_per_s", "cut", "skipped")
 LIBRARIES = {"adapter_config.json": "peft", "modules.json": "sentence-transformers"}  # by a file that is theirs
@@ -59,7 +60,7 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
     licences = {c.name: c.known.licence if c.known and c.known.licence else UNKNOWN for c in collections}
     lines = [
         "---", *_yaml(_header(name, told, made, [*licences])), "---", "", f"# {name}", "",
-        f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}, {weights.method(tree)}.", "",
+        f"A reranker tuned by `rankpipe train`: `{tree['head']['use']}` over {told}, {rankers.method(tree)}.", "",
         f"- Base: {told}, licence {base.licence if base else 'unknown'}.",
         f"- Data: {made.data.name} ({made.data.checksum[:12]}), {facts['lists']} lists; licence: "
         + "; ".join(f"{name}: {said}" for name, said in licences.items()) + ".",

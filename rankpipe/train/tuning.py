@@ -242,11 +242,9 @@ class Tuning:
         return arguments.made(self.tree.get("training", {}), folder, parts.dev, ordered=parts.examples.ordered)
 
     def _data(self, args: Any) -> tuple[Any, Held | None]:
-        """The lists to learn from, and the development queries, if there are any. One process makes what is kept.
-
-        :raises ModelError: If the model cannot be trained; then they are not made.
-        """
-        weights.to_train(str(self.tree["model"]))
+        """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""
+        with suppress(MissingWeights):  # where it is current, they are not needed
+            weights.to_train(str(self.tree["model"]))
         lists, dev = self._parts.examples, self._parts.dev
         with args.main_process_first(local=False):
             lists = dev.beside(lists) if dev else lists

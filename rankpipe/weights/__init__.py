@@ -24,11 +24,11 @@ from rankpipe.weights.form import by_onnx
 from rankpipe.weights.graphfiles import graph, graphs, quantised
 from rankpipe.weights.hub import whole
 from rankpipe.weights.quiet import quiet
-from rankpipe.weights.rankers import TUNED, method, tuned
+from rankpipe.weights.rankers import TUNED, tuned
 from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
-    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "method", "pull",
+    "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "pull",
     "quantised", "quiet", "require_runner", "resolve", "state", "to_train", "tuned", "whole",
 ]  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import chdir
 from importlib.util import find_spec
 from pathlib import Path
@@ -275,6 +276,15 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
 def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, Any], said: str, written: Any) -> None:
     [told] = Tuning(written(**how)).check()
     assert said in told
+
+
+def test_a_graph_is_refused_before_lists_are_made(written: Any, embedded: Callable[[str], Path]) -> None:
+    pytest.importorskip("sentence_transformers")
+    embedded("minilm-l12")
+    folder = written(model="minilm-l12", **PAIRS | {"adapter": None})
+    with pytest.raises(ModelError, match=r"minilm-l12: a graph of ONNX only, .* hf download cross-encoder/ms-marco"):
+        Tuning(folder).run()
+    assert not (folder / "kept").exists()
 
 
 def test_a_seed_is_of_the_adapter_too_unless_that_has_its_own(written: Any) -> None:
