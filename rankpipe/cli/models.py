@@ -226,9 +226,9 @@ def compares(
         found["run"] = rankings
     stages = {}  # together, so that they share weights
     for system, node in nodes.items():
-        given_depth = {"depth": depth} if depth else {}
-        stages[system] = recipe.build(options.checked(cached(node | given_depth, cache)), Path.cwd())
+        node = cached(node | ({"depth": depth} if depth else {}), cache)
+        stages[system] = recipe.build(options.checked(node), Path.cwd())
     found |= {system: stage.through(rankings, f"rerank with {system}") for system, stage in stages.items()}
-    runs = {system: opened.without_self_matches(trec.to_run(made))[0] for system, made in found.items()}
+    runs = {system: opened.without_self_matches(trec.to_run(hits))[0] for system, hits in found.items()}
     asked = options.measured(measures)
     evaluate.tell(compare(runs, opened.qrels, asked), asked, {q.id: q.text for q in opened.queries})
