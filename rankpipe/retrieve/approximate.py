@@ -24,7 +24,6 @@ from rankpipe.onnx import cores
 from rankpipe.progress import working
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
-from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.recall import drawn, measured, recall
 from rankpipe.retrieve.vectors import Vectors
 
@@ -47,19 +46,6 @@ def asked_for(recipe: dict[str, Any]) -> bool:
 def row_bytes(dimension: int) -> int:
     """What FAISS holds of a document, at most: its vector, and its neighbours in a graph."""
     return 4 * dimension + 272
-
-
-def prepare(draft: Part, factory: str, dimension: int) -> None:
-    """Say what FAISS will hold of each document, before there is any.
-
-    :raises RecipeError: If FAISS cannot make such an index.
-    """
-    try:
-        _made("Flat" if factory == "exact" else factory, dimension)
-    except RuntimeError as error:
-        raise RecipeError([f"factory: FAISS cannot make {factory!r} of {dimension} dimensions: {error}"]) from None
-    draft.row += row_bytes(dimension)
-    draft.share, draft.without = SHARE, "FAISS's building"
 
 
 class Faiss(Nearest):
@@ -179,7 +165,7 @@ def build(
     """
     documents, row = len(field.kept), 4 * field.kept.vectors.shape[1]
     train = min(train, max(memory // 8 // row, 1))
-    for name in [factory] if factory != "exact" else _picked(documents, device):
+    for name in [factory] if factory != "exact" else picked(documents, device):
         with working(f"FAISS index {name} of {documents} documents"):
             try:
                 made = _filled(field, name, train, device)
@@ -253,20 +239,21 @@ def _space(device: str) -> Any:
     return _faiss().ParameterSpace() if device == "cpu" else _faiss().GpuParameterSpace()
 
 
-def _picked(documents: int, device: str) -> Sequence[str]:
+def picked(documents: int, device: str) -> Sequence[str]:
     """What is tried for so many documents, in turn. The last one has any recall: it can look at everything."""
     lists = 1 << round(log2(4 * sqrt(documents)))
     inverted = f"IVF{lists},Flat"
     return [inverted] if device != "cpu" or documents > GRAPH_MOST else ["HNSW32", inverted]
 
 
-def _made(factory: str, dimension: int) -> Any:
+def index_of(factory: str, dimension: int) -> Any:
+    """An empty one."""
     return (faiss := _faiss()).index_factory(dimension, factory, faiss.METRIC_INNER_PRODUCT)
 
 
 def _filled(field: Field, factory: str, train: int, device: str) -> Faiss:
     kept = field.kept
-    index = _placed(_made(factory, kept.vectors.shape[1]), device)
+    index = _placed(index_of(factory, kept.vectors.shape[1]), device)
     if not index.is_trained:
         places = np.random.default_rng(0).choice(len(kept), min(train, len(kept)), replace=False)
         index.train(kept.rows(np.sort(places)))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -12,7 +12,7 @@ from rankpipe.catalog import near
 from rankpipe.data import Doc, Hit, Query
 from rankpipe.datasets import Dataset
 from rankpipe.errors import RecipeError
-from rankpipe.retrieve import approximate, embed
+from rankpipe.retrieve import approximate, building, embed
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.embedded import Embedded, index
@@ -20,6 +20,7 @@ from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.recall import Watched
+from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
 from rankpipe.where import Filter
@@ -192,14 +193,14 @@ class Dense(Encoded[Encoder]):
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[Encoder]) -> None:
         """Encode what is new, and have FAISS index it, if it is for FAISS."""
         watched = draft.first and recipe["store"] in ROUNDED and not approximate.asked_for(recipe)
-        way = (Watched if watched else embed.Embedding)(model.encoder, recipe)
+        way = (partial(Watched, folder=draft.folder) if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
-            approximate.prepare(draft, recipe["factory"], way.dimension)
-        embed.embed(write_docs(docs, draft), way, draft)
+            building.prepare(draft, recipe["factory"], way.dimension, recipe["train"])
+        grown = embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         index(draft, recipe)
         if isinstance(way, Watched):
-            draft.facts |= way.recall(cls.segment(draft.folder, recipe).field)
+            draft.facts |= way.recall(grown, cls.segment(draft.folder, recipe).field)
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
@@ -213,8 +214,10 @@ class Dense(Encoded[Encoder]):
         """Copy vectors; nothing is encoded again."""
         moved(segments, draft)
         embed.copy([(s.folder, s.living) for s in segments], STORES[recipe["store"]], draft.folder)
-        told = {k: v for s in segments for k, v in json.loads((s.folder / "facts.json").read_text("utf-8")).items()}
+        told = {k: v for s in segments for k, v in s.facts.items()}
         embed.note(draft, {k: told[k] for k in KEPT if k in told})
+        if recipe["store"] in ROUNDED and not approximate.asked_for(recipe):
+            draft.facts |= mean_recall(segments)  # rows are copied, and all are compared
         index(draft, recipe)
 
     @classmethod

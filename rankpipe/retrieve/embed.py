@@ -56,6 +56,9 @@ class Embedding:
         """
         return self._shortened(self.encode.encode_docs([doc.contents for doc in docs]))
 
+    def keep(self, documents: int) -> None:
+        """Before there are so many documents on the disk: nothing; for others who look at them."""
+
     def fresh(self, places: Places, docs: Sequence[Doc]) -> Rows:
         """What is kept of documents.
 
@@ -82,17 +85,18 @@ class Embedding:
         return np.ascontiguousarray(vectors, np.float32)
 
 
-def embed(docs: Iterable[Doc], way: Embedding, draft: Part) -> None:
+def embed(docs: Iterable[Doc], way: Embedding, draft: Part) -> Grown:
     """Append shard after shard, passing over those that an interrupted build has saved."""
     grown = Grown(draft.folder, way.way)
     known = Known(draft.older(), way.way, lambda folder: columns(folder, way.store))
     shards = _shards(docs, draft.memory // 16, 4 * way.dimension)
-    work = grow(shards, grown, known, way, lambda rows: {"longest": _longest(rows)})
+    work = grow(shards, grown, known, way, lambda rows: {"longest": _longest(rows)}, way.keep)
     note(draft, way.facts)
     if work.encoded:
         draft.facts["documents_per_second"] = round(work.encoded / work.seconds, 1)
     if work.reused:
         draft.facts["reused_vectors"] = work.reused
+    return grown
 
 
 def note(draft: Part, facts: dict[str, Any]) -> None:

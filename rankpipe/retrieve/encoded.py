@@ -205,5 +205,4 @@ def _refuse_other(manifest: Manifest, identity: str) -> None:
 
 def identity(segments: Iterable[Segment]) -> str:
     """The model of some segments of an index: it is the same for all."""
-    told = json.loads((next(iter(segments)).folder / "facts.json").read_text("utf-8"))
-    return str(told["identity"])
+    return str(next(iter(segments)).facts["identity"])

@@ -129,13 +129,15 @@ def forecast(
                 seconds = perf_counter() - start
             if sample > SAMPLE[0] and seconds > QUICK_S:
                 break
+        more = tried[-1].foretold(documents)
     last, times = tried[-1], documents / len(docs)
     together = min(shard or documents, documents)
     grown = WORK * _held(tried[-2:], together)
     held = last.fixed_bytes + beside(together) + (min(grown, limit) if limit < ANY and shard is None else grown)
     size = last.size_bytes * times
     sizes = round(held), round(GROWTH * size), round(size)
-    return Forecast(documents, seconds * times, *sizes, len(docs), data.count is not None, last.without)
+    without = last.without if more is None else ""
+    return Forecast(documents, seconds * times + (more or 0), *sizes, len(docs), data.count is not None, without)
 
 
 def beside(documents: int) -> int:

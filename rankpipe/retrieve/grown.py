@@ -59,6 +59,16 @@ class Grown:
         """How many are there."""
         return int(self._told["documents"])
 
+    @property
+    def recall(self) -> dict[str, float] | None:
+        """What :meth:`note_recall` has noted; None if nothing."""
+        return self._told.get("recall")
+
+    def note_recall(self, measured: dict[str, float]) -> None:
+        """Note what of the nearest is found here."""
+        self._told["recall"] = measured
+        self._keep()
+
     def append(self, documents: Columns, rows: Columns | None = None, **most: float) -> None:
         """Add some documents.
 
@@ -211,11 +221,13 @@ def grow(
     known: Known[S],
     maker: Maker[S],
     most: Callable[[Columns], dict[str, float]] = lambda _: {},
+    before: Callable[[int], None] = lambda _: None,
 ) -> Work:
     """Append shard after shard, passing over those that an interrupted build has saved.
 
     :param shards: documents, with the place of the first of them.
     :param most: numbers of which the largest is to be known, by columns that have a row for each document.
+    :param before: is told how many documents there will be, before a shard is appended.
     """
     work = Work()
     for first, docs in shards:
@@ -231,6 +243,7 @@ def grow(
             pieces.append((fresh, maker.fresh(first + fresh, [docs[i] for i in fresh.tolist()])))
             work.seconds += perf_counter() - start
         documents, rows = _joined(pieces)
+        before(first + len(docs))
         grown.append({**documents, "hashes": hashes}, rows, **most(documents))
         work.encoded += len(fresh)
         work.reused += len(docs) - len(fresh)

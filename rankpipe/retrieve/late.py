@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, Unpack
@@ -23,7 +24,9 @@ from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashes_of, shards
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
+from rankpipe.retrieve.recall import Truth, of_tokens
 from rankpipe.retrieve.residuals import Codec
+from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.strings import forget, mapped
 from rankpipe.retrieve.tokens import TokenRows, Tokens, invert, packed
 from rankpipe.where import Filter
@@ -138,7 +141,8 @@ class ColBERT(Encoded[TokenEncoder]):
             if codec is None or sampled.exists():
                 sample = Sample(sampled, way, kept, known, reader)
                 codec = codec or (sample.learned(recipe["bits"]) if sample.tokens >= LEAST else None)
-                reader.watched = sample.watched() if codec and draft.first else None
+                if codec and draft.first:
+                    reader.watch(Truth.kept(draft.folder, grown.documents) or sample.truth())
             reader.keep(codec, draft.folder)
             if codec:
                 seal(draft, "codec.npz")
@@ -146,12 +150,18 @@ class ColBERT(Encoded[TokenEncoder]):
         if sampled.exists():
             known.add(sampled)
         places = track(left, f"{recipe['model']}: token vectors", len(left))
-        grow(shards(kept, places, grown.documents, SHARD), grown, known, reader)
+        grow(
+            shards(kept, places, grown.documents, SHARD),
+            grown,
+            known,
+            reader,
+            before=partial(reader.seen, draft.folder),
+        )
         shutil.rmtree(sampled, ignore_errors=True)
         _finish(draft, model.identity)
         draft.facts |= {"reused_vectors": reused} if reused else {}
-        if reader.watched:
-            draft.facts |= reader.watched.recall(Tokens(draft.folder, passing=True))
+        if draft.first and (draft.folder / "codec.npz").exists():
+            draft.facts |= of_tokens(grown, reader.truth, Tokens(draft.folder, passing=True))
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
@@ -178,6 +188,8 @@ class ColBERT(Encoded[TokenEncoder]):
                 grown.append({"lengths": s.lengths[docs], "cut": s.cut[docs], "hashes": hashes[docs]}, kept)
                 forget(*s.columns.values())
         _finish(draft, made_by)
+        if codec and all(codec.like(s.codec) for s in segments):
+            draft.facts |= mean_recall(segments)  # vectors were copied
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Tokens:  # noqa: ARG003

@@ -7,39 +7,34 @@ did not happen. So a batch happens when the manifest does, on a server, too; see
 
 from __future__ import annotations
 
-import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.data import Doc, Hit, Query
+from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, RecipeError
+from rankpipe.progress import notice
 from rankpipe.retrieve import milvus_options as options
-from rankpipe.retrieve.collection import DENSE, MOST, Collection, reading, server
+from rankpipe.retrieve.collection import MOST, Collection, reading, server
 from rankpipe.retrieve.common import Common
-from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.encoded import Loaded
-from rankpipe.retrieve.grown import NOTE, Grown, cut_texts
+from rankpipe.retrieve.grown import NOTE, cut_texts
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.living import Living
-from rankpipe.retrieve.milvus_recall import recall
-from rankpipe.retrieve.numbered import FILE, Numbered, State, among, replaced, sent, writing
-from rankpipe.retrieve.parts import Part, folders, moved
+from rankpipe.retrieve.milvus_sending import TOLD, send
+from rankpipe.retrieve.numbered import FILE, Numbered, State, among, replaced, writing
+from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.rows import Encoders
+from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.trial import Try
-from rankpipe.store import Draft
+from rankpipe.store import Draft, read_manifest
 from rankpipe.where import Filter
-
-SHARD = 2048  # documents encoded and sent between two savings
-TOLD = ("identity", "model", "dimension", "metric", "collection")  # facts of every segment
 
 
 class Milvus(Living):
@@ -155,39 +150,11 @@ class Milvus(Living):
         with writing(root, recipe) as collection:
             if not collection.exists():
                 (draft.folder / NOTE).unlink(missing_ok=True)  # a build that goes on begins again
-            cls._send(docs, draft, recipe, Encoders.of(recipe), collection)
+            send(docs, draft, recipe, Encoders.of(recipe), collection)
 
     def more(self, docs: Iterable[Doc], draft: Part) -> None:
         """Send documents that come to the index."""
-        self._send(docs, draft, self.manifest.recipe, self.encoders, self._written_to)
-
-    @classmethod
-    def _send(
-        cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], encoders: Encoders, collection: Collection
-    ) -> None:
-        root = draft.folder.parent
-        state = State.of(root)
-        first, done = sent(draft.folder) if draft.first else state.next, 0
-        grown, stream = Grown(draft.folder, encoders.identity), write_docs(docs, draft)
-        if not grown.documents and ((draft.first and not first) or not collection.exists()):
-            collection.anew(encoders.fields, options.kinds(recipe))
-        collection.load()
-        while part := list(islice(stream, SHARD)):
-            if done >= grown.documents:
-                rows, shortened = encoders.rows(part)
-                serials = np.arange(first + done, first + done + len(part))
-                collection.upsert([{"serial": n, **row} for n, row in zip(serials.tolist(), rows, strict=True)])
-                grown.append({"cut": shortened}, {"serials": serials})
-            done += len(part)
-        since = 0 if draft.first else first
-        if lacks := first + done - since - collection.count(first=since, end=first + done):
-            for begun in folders(root):  # so that all is sent again
-                shutil.rmtree(begun)
-            raise ArtefactError(f"{collection.where}: Milvus lacks {lacks} documents that it took; do it again")
-        draft.facts |= recall(collection, recipe, first, first + done) if draft.first else {}
-        replace(state, next=first + done).keep(root)
-        told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
-        draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": cut_texts(draft.folder)}
+        send(docs, draft, self.manifest.recipe, self.encoders, self._written_to)
 
     @classmethod
     def trial(cls, recipe: dict[str, Any], memory: int) -> Try:
@@ -211,8 +178,8 @@ class Milvus(Living):
         moved(segments, draft)
         for name in ("serials", "cut"):
             np.save(draft.folder / f"{name}.npy", np.concatenate([getattr(s, name)[s.living] for s in segments]))
-        facts = json.loads((segments[-1].folder / "facts.json").read_text("utf-8"))
-        draft.facts |= {**{k: facts[k] for k in TOLD}, "truncated_texts": cut_texts(draft.folder)}
+        told = {k: segments[-1].facts[k] for k in TOLD}
+        draft.facts |= {**told, **mean_recall(segments), "truncated_texts": cut_texts(draft.folder)}
 
     @classmethod
     def bury(cls, segment: Numbered, dead: NDArray[np.int32], folder: Path) -> None:
@@ -262,18 +229,40 @@ class Milvus(Living):
 
     def _open(self) -> None:
         super()._open()
-        path, rows = self.manifest.path, sum(map(len, self.segments))
+        path, rows = self.manifest.path, self._rows
         self._state = State.of(path)
         if self._recipe["uri"]:
             opened = server(self._recipe, self._state.collection)
             opened.load()
-            if (there := opened.count(first=0, end=self._state.next)) < rows:
+            if (there := self._counted(opened)) < rows:
                 raise ArtefactError(f"{opened.where}: {opened.name} has {there} of the {rows} documents of {path}")
         else:
             names = [path / name for name in self.manifest.files if name.startswith(f"{FILE}/")]
             opened = reading(path / FILE, names, self._state.collection)
         self.collection: Collection = opened  # the one before is closed when no filtered index has it any more
         self._encoders = Loaded.since(self, "_encoders", lambda manifest: Encoders.of(manifest.recipe))
+
+    @property
+    def _rows(self) -> int:
+        return sum(map(len, self.segments))
+
+    def _counted(self, collection: Collection) -> int:
+        return collection.count(first=0, end=self._state.next)
+
+    def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
+        """Search; where a server has lost documents since the index was opened, for a batch of changes has happened,
+        again in the index as it is now, which is said.
+        """
+        while True:
+            try:
+                found = super().run(batch)
+                if self.collection.local or self._counted(self.collection) >= self._rows:
+                    return found
+            except ArtefactError:  # a build may have taken the whole collection away
+                if read_manifest(self.folder).build == self.manifest.build:
+                    raise
+            notice(f"{self.folder} was changed since it was opened; it is opened again, and searched as it is now")
+            self.refresh()
 
     @property
     def encoders(self) -> Encoders:

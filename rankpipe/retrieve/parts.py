@@ -53,6 +53,7 @@ class Part(Draft):
     values: int = 0  # and for the different values of their fields
     held: int = 0  # and for all else that grows with them
     without: str = ""  # what is done to large ones only
+    foretold: Callable[[int], float | None] = lambda _: 0.0  # and how long it takes with so many documents
     share: int = 2  # one part in so many of the memory may grow with the documents
 
     @property

@@ -15,7 +15,7 @@ from rankpipe.errors import ModelError
 from rankpipe.progress import track
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.grown import Grown, Known, Places, Rows, grow, shards
-from rankpipe.retrieve.recall import FEW, WatchedTokens, drawn
+from rankpipe.retrieve.recall import FEW, Truth, WatchedTokens, drawn
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.strings import forget
 from rankpipe.retrieve.tokens import TokenRows, packed
@@ -31,13 +31,26 @@ class Reader:
 
     :param name: of the model.
     :param codec: compresses them; None leaves them whole.
-    :param watched: looks at them before they are compressed.
     """
 
     def __init__(self, name: str, encoder: TokenEncoder) -> None:
         self._name, self._encoder = name, encoder
         self.codec: Codec | None = None
-        self.watched: WatchedTokens | None = None
+        self._watched: WatchedTokens | None = None
+
+    @property
+    def truth(self) -> Truth | None:
+        """What was seen of vectors before they were compressed; None if nobody looked."""
+        return self._watched.truth if self._watched else None
+
+    def watch(self, truth: Truth) -> None:
+        """Look at vectors before they are compressed, from now on."""
+        self._watched = WatchedTokens(truth)
+
+    def seen(self, folder: Path, documents: int) -> None:
+        """Keep what was seen, before the folder has so many documents."""
+        if self.truth:
+            self.truth.keep(folder, documents)
 
     def keep(self, codec: Codec | None, folder: Path) -> None:
         """Keep vectors so from now on, as the segment's folder says."""
@@ -76,8 +89,8 @@ class Reader:
         return told, kept
 
     def _packed(self, places: Places, vectors: Sequence[Vectors]) -> Columns:
-        if self.watched:
-            self.watched.see(places, vectors)
+        if self._watched:
+            self._watched.see(places, vectors)
         return packed(np.concatenate(vectors), self.codec)
 
 
@@ -103,15 +116,15 @@ class Sample:
         """How to compress the vectors of all."""
         return Codec.learn(self._rows.columns["vectors"], self.tokens, bits)
 
-    def watched(self) -> WatchedTokens:
-        """What measures how well compressed vectors tell which documents are near to some of these."""
+    def truth(self) -> Truth:
+        """What will tell how well compressed vectors say which documents are near to some of these."""
         there = np.flatnonzero(self._rows.lengths)
         there = there[drawn(len(there), FEW)]
         begins = self._rows.starts[there].tolist()
         lengths = np.minimum(self._rows.lengths[there], FEW).tolist()
         vectors = [self._rows.vectors(slice(a, a + n)) for a, n in zip(begins, lengths, strict=True)]
         forget(*self._rows.columns.values())
-        return WatchedTokens(self._places[there], vectors)
+        return Truth(self._places[there], np.concatenate(vectors), np.array(lengths))
 
 
 def inherited(known: Known[TokenRows], hashes: NDArray[np.uint64]) -> Codec | None:

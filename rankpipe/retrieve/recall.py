@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.data import Doc
+from rankpipe.disk import write
 from rankpipe.retrieve.embed import Embedding
-from rankpipe.retrieve.grown import Places
+from rankpipe.retrieve.encode import Encoder
+from rankpipe.retrieve.grown import Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
@@ -25,19 +30,53 @@ QUERIES = 256  # documents that recall is measured with
 FEW = 32  # the same for token vectors, and of each so many of these
 WORTH = 1000  # documents; of fewer nothing is said of how they are kept
 ROUNDING = 1e-6  # of scores, relative
+KEPT = "nearest-"  # files of what is known by so many documents
 
 
 class Truth:
     """Which documents are nearest, found while the vectors of all pass by on their way to where they are kept in less.
 
     :param own: for each query the place that does not count, its own.
+    :param asked: the vectors of the queries, (vectors, dimension), if they are to be kept with the rest.
+    :param lengths: how many of them each query has.
     """
 
-    def __init__(self, own: NDArray[np.intp]) -> None:
+    def __init__(self, own: Places, asked: Vectors | None = None, lengths: Places | None = None) -> None:
         self.own, self.documents = own, 0
+        self.asked = np.empty((0, 0), np.float32) if asked is None else asked
+        self.lengths = np.ones(len(own), np.intp) if lengths is None else lengths
         self._near = [Near(max(AT) + 1, 0.0) for _ in own]
 
-    def see(self, places: NDArray[np.intp], scores: NDArray[np.float32]) -> None:
+    @classmethod
+    def kept(cls, folder: Path, documents: int) -> Truth | None:
+        """As :meth:`keep` has left it when so many documents had passed; None if that is not there, or harmed."""
+        try:
+            with open(folder / f"{KEPT}{documents}.npz", "rb") as f, np.load(f) as told:
+                made = cls(told["own"], told["asked"], told["lengths"])
+                ends = np.cumsum(told["near"])[:-1]
+                near = zip(*(np.split(told[name], ends) for name in ("places", "scores")), strict=True)
+        except (OSError, ValueError, KeyError, BadZipFile):
+            return None
+        made.documents = documents
+        for one, (places, scores) in zip(made._near, near, strict=True):
+            one.add(places, scores)
+        return made
+
+    def keep(self, folder: Path, documents: int) -> None:
+        """Be there for a build that goes on after so many documents, or after those of the last time.
+
+        :param documents: that there are in the folder next; nothing is kept if not all of them were seen.
+        """
+        if self.documents != documents:
+            return
+        near = np.array([len(one.places) for one in self._near])
+        places, scores = (np.concatenate([getattr(one, name) for one in self._near]) for name in ("places", "rough"))
+        with write(folder / f"{KEPT}{documents}.npz", "wb") as f:
+            np.savez(f, own=self.own, asked=self.asked, lengths=self.lengths, near=near, places=places, scores=scores)
+        for old in _all_kept(folder)[:-2]:
+            old.unlink()
+
+    def see(self, places: Places, scores: Vectors) -> None:
         """Some more documents.
 
         :param scores: exact ones, (queries, documents).
@@ -61,51 +100,85 @@ class Truth:
         return measured(lambda k: map(_rescored, search(k), truth), truth, self.own)
 
 
-class Watched(Embedding):
-    """Makes rows of vectors, and looks at these before they are rounded."""
+def _once(grown: Grown, truth: Truth | None, search: Callable[[Truth, int], Sequence[Found]]) -> dict[str, float]:
+    """The recall of a segment, which is measured once and noted in its folder, so that a build that is killed
+    afterwards has it still.
 
-    _truth: Truth | None = None
+    :param truth: None if nothing was seen since the build went on.
+    :param search: of the queries in it, for so many each.
+    """
+    documents = grown.documents
+    if grown.recall is None:
+        truth = truth or Truth.kept(grown.folder, documents)
+        grown.note_recall(truth.measured(partial(search, truth), documents) if truth else {})
+    for old in _all_kept(grown.folder):
+        old.unlink()
+    return grown.recall or {}
+
+
+def _all_kept(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{KEPT}*.npz"), key=lambda path: int(path.stem.removeprefix(KEPT)))
+
+
+class Watched(Embedding):
+    """Makes rows of vectors, and looks at these before they are rounded.
+
+    :param folder: of the segment.
+    """
+
+    def __init__(self, encode: Encoder, recipe: dict[str, Any], folder: Path) -> None:
+        super().__init__(encode, recipe)
+        self._folder = folder
+        self._truth: Truth | None = None
 
     def made(self, places: Places, docs: Sequence[Doc]) -> Vectors:
         """The vectors of documents, which are looked at."""
         made = super().made(places, docs)
         if self._truth is None:
             own = drawn(len(made))
-            self._truth, self._queries = Truth(places[own]), made[own]
+            self._truth = Truth.kept(self._folder, int(places[0])) or Truth(places[own], made[own])
         with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused afterwards
-            self._truth.see(places, self._queries @ made.T)
+            self._truth.see(places, self._truth.asked @ made.T)
         return made
 
-    def recall(self, field: Field) -> dict[str, float]:
+    def keep(self, documents: int) -> None:
+        """Before so many documents are kept."""
+        if self._truth:
+            self._truth.keep(self._folder, documents)
+
+    def recall(self, grown: Grown, field: Field) -> dict[str, float]:
         """How many of the nearest are found among the rows."""
-        if self._truth is None:
-            return {}
-        return self._truth.measured(partial(Exact(field).search, self._queries), len(field.kept))
+        return _once(grown, self._truth, lambda truth, k: Exact(field).search(truth.asked, k))
 
 
 class WatchedTokens:
     """Looks at token vectors before they are compressed.
 
-    :param own: places of some documents.
-    :param queries: the first vectors of each.
+    :param truth: with the first vectors of some documents.
     """
 
-    def __init__(self, own: NDArray[np.intp], queries: Sequence[Vectors]) -> None:
-        self._queries, self._truth = queries, Truth(own)
-        self._asked, self._begins = np.concatenate(queries).T, np.cumsum([0, *map(len, queries[:-1])])
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        self._asked, self._begins = truth.asked.T, np.cumsum([0, *truth.lengths[:-1]])
 
     def see(self, places: Places, vectors: Sequence[Vectors]) -> None:
         """Some more documents, as the vectors of each."""
         lengths = np.array([*map(len, vectors)])
-        scores = np.full((len(vectors), len(self._queries)), -np.inf, np.float32)
+        scores = np.full((len(vectors), len(self.truth.own)), -np.inf, np.float32)
         if lengths.any():
             ends = np.cumsum([0, *lengths[lengths > 0]])
             scores[lengths > 0] = maxsim(np.concatenate(vectors) @ self._asked, ends, self._begins)
-        self._truth.see(places, scores.T)
+        self.truth.see(places, scores.T)
 
-    def recall(self, segment: Tokens) -> dict[str, float]:
-        """How many of the nearest are found in a segment, if all are compared."""
-        return self._truth.measured(lambda k: segment.search(self._queries, k, None, 1, None), len(segment.docs))
+
+def of_tokens(grown: Grown, truth: Truth | None, segment: Tokens) -> dict[str, float]:
+    """How many of the nearest are found in a segment, if all are compared."""
+
+    def search(truth: Truth, k: int) -> Sequence[Found]:
+        queries = np.split(truth.asked, np.cumsum(truth.lengths)[:-1])
+        return segment.search(queries, k, None, 1, None)
+
+    return _once(grown, truth, search)
 
 
 def drawn(documents: int, queries: int = QUERIES) -> NDArray[np.intp]:

@@ -53,6 +53,11 @@ class Segment:
         """Places of the documents that are alive, rising."""
         return np.arange(len(self.docs)) if self.alive is None else np.flatnonzero(self.alive)
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is known of it."""
+        return dict(json.loads((self.folder / "facts.json").read_text("utf-8")))
+
     def documents(self) -> Iterator[Doc]:
         """Those that are alive, in their order; none is kept ready."""
         return self.docs.each(self.living.tolist())
@@ -135,11 +140,11 @@ def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int
     of its documents, all else as the last one says.
     """
     whole = [made for made in folders(folder) if (made / "facts.json").exists()]
-    told = [json.loads((made / "facts.json").read_text("utf-8")) for made in whole]
     segments = [Segment(made) for made in whole]
+    told = [s.facts for s in segments]
     summed = [*counts, *({REUSED} & {k for one in told for k in one})]
     found = {k: v for one in told for k, v in one.items()} | {k: sum(one.get(k, 0) for one in told) for k in summed}
-    found |= _recall(told, segments)
+    found |= mean_recall(segments)
     found |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
     found |= {"memory_bytes": memory} if memory < ANY else {}
     if not cut:
@@ -148,10 +153,10 @@ def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int
     return {**found, "documents": alive, "passages": found["documents"] - found["dead"]}
 
 
-def _recall(told: Sequence[dict[str, Any]], segments: Sequence[Segment]) -> dict[str, float]:
+def mean_recall(segments: Sequence[Segment]) -> dict[str, float]:
     """What is found of the nearest, by the facts of those segments that say it, each for as many as are alive in it."""
-    made = {}
-    for name in {name for one in told for name in one if name.startswith("recall_at_")}:
-        said = [(one[name], max(len(s), 1)) for one, s in zip(told, segments, strict=True) if name in one]
+    told, made = [(s.facts, max(len(s), 1)) for s in segments], dict[str, float]()
+    for name in {name for one, _ in told for name in one if name.startswith("recall_at_")}:
+        said = [(one[name], weight) for one, weight in told if name in one]
         made[name] = round(sum(share * weight for share, weight in said) / sum(weight for _, weight in said), 4)
     return dict(sorted(made.items()))

@@ -19,6 +19,7 @@ class Trial:
     :param size_bytes: of their index, as they would count in a large one.
     :param fixed_bytes: in memory, however many they are.
     :param without: what a build does with many documents only, so that it was not tried.
+    :param foretold: the seconds of that, with so many documents; None if they cannot be foretold.
     """
 
     documents: int
@@ -28,6 +29,7 @@ class Trial:
     fields_bytes: int = 0
     fixed_bytes: int = 0
     without: str = ""
+    foretold: Callable[[int], float | None] = lambda _: 0.0
 
 
 Try = Callable[[Sequence[Doc], Path], Trial]  # indexes documents in an empty folder

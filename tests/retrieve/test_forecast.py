@@ -16,7 +16,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening
-from rankpipe.retrieve import forecast, memory, shelf
+from rankpipe.retrieve import building, forecast, memory, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.forecast import Forecast, free_disk, free_memory
@@ -93,14 +93,27 @@ def test_what_was_foretold_stands_beside_what_came(tmp_path: Path) -> None:
     assert re.search("foretold were about .* s and .* MB; it took .* s and .* MB$", heard.notices[-1])
 
 
-def test_what_was_not_tried_is_said(tmp_path: Path) -> None:
-    """FAISS's graph may take most of the time; nothing of the kind is said of others."""
-    for name in ("faiss", "dense"):
-        kind, how = KINDS[name]
+def test_faiss_building_is_foretold_or_said_to_be_left_out(tmp_path: Path) -> None:
+    """Its graph or lists may take most of the time; nothing of the kind is said of others."""
+    kind, how = KINDS["faiss"]
+    for name, said in (("HNSW32", False), ("PQ4x4", True)):
         with listening(heard := Heard()):
-            shelf.build(MANY, tmp_path / name, {"use": kind.kind, **how})
-        for said in (heard.notices[0], heard.notices[-1]):
-            assert bool(re.search(r"about \S+ \w+ \(without FAISS's building\)", said)) is (name == "faiss")
+            shelf.build(MANY, tmp_path / name, {"use": kind.kind, **how, "factory": name})
+        for line in (heard.notices[0], heard.notices[-1]):
+            assert bool(re.search(r"about \S+ \w+ \(without FAISS's building\)", line)) is said, line
+
+
+@pytest.mark.parametrize(("factory", "least"), [("HNSW32", 4.0), ("IVF64,Flat", 2.0), ("exact", 4.0), ("SQ8", 0.0)])
+def test_more_documents_take_faiss_longer(factory: str, least: float) -> None:
+    few, many = (building.seconds(factory, 32, n, train=100_000) for n in (20_000, 200_000))
+    assert few is not None
+    assert many is not None
+    assert many > few * least > -1
+
+
+@pytest.mark.parametrize("factory", ["PQ4x4", "IVF5000,Flat"])
+def test_what_takes_too_long_to_try_is_not_foretold(factory: str) -> None:
+    assert building.seconds(factory, 32, 100_000, train=100_000) is None
 
 
 def test_a_limit_is_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:

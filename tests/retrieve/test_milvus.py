@@ -27,7 +27,8 @@ from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.errors import ArtefactError, DataError, MissingExtra, ModelError, RecipeError
-from rankpipe.retrieve import forecast, living, memory, milvus, shelf
+from rankpipe.progress import listening
+from rankpipe.retrieve import forecast, living, memory, milvus_sending, shelf
 from rankpipe.retrieve.collection import Collection
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
@@ -35,6 +36,7 @@ from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.milvus import Milvus
 from rankpipe.retrieve.numbered import FILE
 from rankpipe.retrieve.sparse import SparseIndex
+from tests.heard import Heard
 from tests.retrieve.fakes import Hashed, Torn
 from tests.walls.test_docs import ROOT, run
 
@@ -351,7 +353,7 @@ def test_killed_it_is_as_before_a_batch_or_as_after_it(
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(milvus, "SHARD", 4)
+    monkeypatch.setattr(milvus_sending, "SHARD", 4)
     monkeypatch.setattr(Torn, "calls", 0)
     docs = some(14)
     Torn.encoded.clear()
@@ -399,7 +401,7 @@ def test_memory_is_kept_to_where_a_server_has_the_vectors(
     uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory, "LEAST", 1)
-    monkeypatch.setattr(milvus, "SHARD", 4)
+    monkeypatch.setattr(milvus_sending, "SHARD", 4)
     docs = some(60)
     for told in (lambda: built(docs, tmp_path / "file", model=DRAWN, memory=20_000),
                  lambda: shelf.build(Dataset.of([*docs.values()]), tmp_path / "file",
@@ -499,6 +501,25 @@ def test_a_server_shows_a_batch_when_it_has_happened(uri: str, tmp_path: Path, m
     assert again.collection.count(first=0, end=100) == 10
     again.delete(["d3"])
     assert again.collection.count(first=0, end=100) == 8
+
+
+def test_a_reader_on_a_server_finds_one_state_or_the_next(uri: str, tmp_path: Path) -> None:
+    index = built(some(10), tmp_path, **BOTH, uri=uri)
+    stale, cut = Milvus(tmp_path), Milvus(tmp_path, where="not exists(n)")
+    index.add([Doc("new", "fox")])
+    before = stale.run(QUERIES)  # nothing that it needs has gone
+    assert "new" not in {h.doc.id for r in before for h in r.hits}
+    with listening(heard := Heard()):
+        for change in (lambda: index.update([Doc("d1", "zebra"), Doc("d2", "fox")]), lambda: index.delete(["d3"])):
+            change()
+            same(stale.run(QUERIES), Milvus(tmp_path).run(QUERIES), 1e-9)
+        built(some(4), tmp_path, **BOTH, uri=uri)  # the old collection is dropped
+        for one in (stale, cut):
+            same(one.run(QUERIES), Milvus(tmp_path).run(QUERIES), 1e-9)
+    assert len(told := [line for line in heard.notices if "was changed since it was opened" in line]) == 2 + 2, told
+    stale.collection.drop()
+    with pytest.raises(ArtefactError):
+        stale.run(QUERIES)
 
 
 def _refused() -> None:

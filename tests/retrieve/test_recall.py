@@ -15,7 +15,7 @@ from rankpipe.cli import app
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import approximate, embed, embedded, late, recall, shelf
+from rankpipe.retrieve import approximate, embed, embedded, grown, late, parts, recall, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
@@ -82,6 +82,81 @@ def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
         assert said == pytest.approx(counted(index, asked, scores, k), abs=0.1)  # of other documents
+
+
+@pytest.mark.parametrize("node", [
+    {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"},
+    {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "binary", "dimension": 8},
+    {"use": "colbert", "model": FAKE + "models:Directions", "bits": 2},
+])  # fmt: skip
+def test_a_build_that_goes_on_says_it_as_if_it_had_not_been_killed(
+    node: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late, "LEAST", 500)
+    said = recalls(build(node, tmp_path / "whole"))
+    kills = [(grown.Grown, "append"), (grown.Grown, "_keep"), (grown.Grown, "note_recall"), (parts, "_sums")]
+    for where, what in kills:
+        for after in (False, True):
+            for nth in (1, 2, 4):
+                folder = tmp_path / f"{what} {after} {nth}"
+                with monkeypatch.context() as m:
+                    killing(m, where, what, nth if where is grown.Grown and what != "note_recall" else 1, after)
+                    with pytest.raises(KeyboardInterrupt):
+                        build(node, folder)
+                index = build(node, folder)
+                assert recalls(index) == said, folder
+                assert not [*folder.rglob("nearest-*")]
+
+
+def test_what_was_kept_of_it_is_not_trusted_if_harmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"}
+    for number, harm in enumerate((lambda whole: whole[:-9], lambda whole: whole[:900] + b"!!" + whole[902:])):
+        folder = tmp_path / f"{number}"
+        with monkeypatch.context() as m:
+            killing(m, grown.Grown, "append", 4, False)
+            with pytest.raises(KeyboardInterrupt):
+                build(node, folder)
+        [*kept] = folder.rglob("nearest-*")
+        assert len(kept) == 2
+        for path in kept:
+            path.write_bytes(harm(path.read_bytes()))
+        assert recalls(build(node, folder)) == {}
+
+
+def build(node: dict[str, Any], folder: Path) -> Living:
+    shelf.build(DATA, folder, node)
+    made: Living = find(node["use"])(folder)
+    return made
+
+
+def recalls(index: Living) -> dict[str, float]:
+    return {k: v for k, v in index.manifest.facts.items() if k.startswith("recall_at_")}
+
+
+def killing(patched: pytest.MonkeyPatch, where: Any, what: str, nth: int, after: bool) -> None:
+    """Raise where a function is called for the nth time, before it or after."""
+    whole, calls = getattr(where, what), iter(range(1, 1000))
+
+    def last(*given: Any, **told: Any) -> Any:
+        if (number := next(calls)) == nth and not after:
+            raise KeyboardInterrupt
+        made = whole(*given, **told)
+        if number == nth:
+            raise KeyboardInterrupt
+        return made
+
+    patched.setattr(where, what, last)
+
+
+def test_merged_rows_are_found_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recall, "WORTH", 200)
+    node = {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"}
+    shelf.build(DATA, tmp_path, node, shard=300)
+    index = Dense(tmp_path)
+    said = recalls(index)
+    index.compact()
+    assert [len(s) for s in index.segments] == [600]
+    assert recalls(index) == said != {}
 
 
 def test_of_several_segments_it_is_the_mean_of_their_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
