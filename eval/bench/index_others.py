@@ -60,4 +60,4 @@ def others(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) -
             searches = {OURS: lambda asked, k, own=own: own[k].run(asked)}
             for name, row in searched(made.kind, searches, some, k, times):
                 yield name, row | {"recall_at_10": measured}
-        yield from changed(made.kind, own[KS[0]], rows[OURS]["seconds"])
+        yield from changed(made.kind, own[KS[0]], documents, rows[OURS]["seconds"])

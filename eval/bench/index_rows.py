@@ -105,13 +105,18 @@ def ratio(ours: Timed[Any], theirs: Timed[Any]) -> float:
     return round(ours.median / theirs.median, 3)
 
 
-def changed(kind: str, index: Index, build_s: float) -> Rows:
-    """What a batch of changes costs, and as a share of building all anew."""
-    new = [Doc(f"new{i}", text) for i, text in enumerate(islice(corpora.texts(), 7, 7 + CHANGED))]
+def changed(kind: str, index: Index, documents: int, build_s: float) -> Rows:
+    """What a batch of changes costs, and as a share of building all anew. What is replaced or deleted lies all over the
+    index.
+    """
+    new, newer = (list(islice(corpora.texts(), start, start + CHANGED)) for start in (documents, documents + CHANGED))
+    known = list(islice(corpora.texts(), 7, 7 + CHANGED))
+    apart = documents // CHANGED
     steps: dict[str, Callable[[], Any]] = {
-        f"add {CHANGED}": lambda: index.add(new),
-        f"update {CHANGED}": lambda: index.update([Doc(f"d{3 * i}", d.text) for i, d in enumerate(new)]),
-        f"delete {CHANGED}": lambda: index.delete([f"d{5 * i + 1}" for i in range(CHANGED)]),
+        f"add {CHANGED}": lambda: index.add(_named("new", new)),
+        f"add {CHANGED}, texts known": lambda: index.add(_named("known", known)),
+        f"update {CHANGED}": lambda: index.update([Doc(f"d{apart * i}", text) for i, text in enumerate(newer)]),
+        f"delete {CHANGED}": lambda: index.delete([f"d{apart * i + 1}" for i in range(CHANGED)]),
         "open": lambda: type(index)(index.folder),
         "compact": index.compact,
     }
@@ -119,3 +124,7 @@ def changed(kind: str, index: Index, build_s: float) -> Rows:
         seconds, _ = clocked(step)()
         share = round(100 * seconds / build_s, 3)
         yield "changes", {"kind": kind, "change": name, "seconds": round(seconds, 3), "percent_of_build": share}
+
+
+def _named(name: str, texts: Sequence[str]) -> list[Doc]:
+    return [Doc(f"{name}{i}", text) for i, text in enumerate(texts)]

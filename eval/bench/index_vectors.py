@@ -14,14 +14,15 @@ from typing import Any
 from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, found, recall, searched
 from quick import Vectors
 
-from rankpipe import Dense, Ranking
+from rankpipe import Dense, Milvus, Ranking
 from rankpipe.data import Query
 from rankpipe.datasets import Dataset
 from rankpipe.retrieve.approximate import KNOBS
 
-FAISS, MILVUS = "FAISS", "Milvus Lite"
+FAISS, MILVUS, OURS_BY_MILVUS = "FAISS", "Milvus Lite", f"{OURS}, milvus"
+MODEL = "quick:Vectors"
 RECALL = 0.98  # at 10, that our approximate indexes are set for
-MILVUS_MOST = 10_000  # documents
+MILVUS_MOST = 50_000  # documents; a question takes Milvus Lite a second and more among ten times as many
 BLOCK = 4096  # texts that rivals encode at once
 MESSAGE = 50  # queries that Milvus is asked at once
 
@@ -43,8 +44,10 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
             FAISS: built(partial(_faiss, data, theirs, factory), theirs, partial(_faiss_found, theirs, queries)),
         }
         if milvus := kind == "exact" and documents <= MILVUS_MOST and find_spec("milvus_lite") is not None:
-            at = scratch / "milvus"
+            at, by = scratch / "milvus", scratch / "ours-by-milvus"
             made[MILVUS] = built(partial(_milvus, data, at), at, partial(_milvus_found, at, queries))
+            build = partial(Milvus.build, data, by, model=MODEL)
+            made[OURS_BY_MILVUS] = built(build, by, partial(found, Milvus, by, queries))
         yield from builds(kind, made, documents)
         knobs = _turned(ours, queries, truth)
         own = {k: Dense(ours, k, **knobs) for k in KS}
@@ -52,13 +55,21 @@ def vectors(data: Dataset, queries: Sequence[Query], scratch: Path, times: int) 
         searches[FAISS] = _FaissAlone(theirs, knobs).search
         if milvus:
             searches[MILVUS] = _MilvusAlone(scratch / "milvus").search
+            through = {k: Milvus(scratch / "ours-by-milvus", k) for k in KS}
+            searches[OURS_BY_MILVUS] = lambda asked, k, through=through: through[k].run(asked)
         hits = own[KS[0]].run(queries)
         truth = truth or hits
-        measured = {"recall_at_10": recall(hits, truth), "turned_to": ", ".join(f"{k} {v}" for k, v in knobs.items())}
+        measured = {"recall_at_10": recall(hits, truth), "turned_to": _spelled(knobs)}
+        measured |= {
+            "recall_as_built": recall(Dense(ours, KS[0]).run(queries), truth),
+            "built_to": _spelled(_built(ours)),
+        }
         for k in KS:
             for name, row in searched(kind, searches, queries, k, times):
                 yield name, row | (measured if row["system"] == OURS else {})
-        yield from changed(kind, own[KS[0]], made[OURS]["seconds"])
+        yield from changed(kind, own[KS[0]], documents, made[OURS]["seconds"])
+        if milvus:
+            yield from changed("milvus", through[KS[0]], documents, made[OURS_BY_MILVUS]["seconds"])
 
 
 def _lists(documents: int) -> int:
@@ -71,15 +82,24 @@ def _turned(folder: Path, queries: Sequence[Query], truth: Sequence[Ranking]) ->
 
     A build has only documents to ask with, which lie nearer to each other than questions do to them.
     """
-    facts = Dense(folder).manifest.facts
-    knobs = {knob: int(facts[knob]) for knob in KNOBS if knob in facts}
+    knobs = _built(folder)
     while knobs and recall(Dense(folder, KS[0], **knobs).run(queries), truth) < RECALL:
         knobs = {knob: 2 * value for knob, value in knobs.items()}
     return knobs
 
 
+def _built(folder: Path) -> dict[str, int]:
+    """How its build has turned the index's knob."""
+    facts = Dense(folder).manifest.facts
+    return {knob: int(facts[knob]) for knob in KNOBS if knob in facts}
+
+
+def _spelled(knobs: dict[str, int]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in knobs.items())
+
+
 def _ours(data: Dataset, folder: Path, told: dict[str, Any]) -> None:
-    Dense.build(data, folder, model="quick:Vectors", **told)
+    Dense.build(data, folder, model=MODEL, **told)
 
 
 def _blocks(data: Dataset) -> Iterator[tuple[list[str], Any]]:

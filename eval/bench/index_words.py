@@ -52,4 +52,4 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
         }
         for k in KS:
             yield from searched("bm25", searches, queries, k, times, partial(_lucene, lucene, k))
-    yield from changed("bm25", BM25(ours), made[OURS]["seconds"])
+    yield from changed("bm25", BM25(ours), data.corpus.count, made[OURS]["seconds"])
