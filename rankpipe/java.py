@@ -69,6 +69,11 @@ def find(name: str) -> Any:
     return need("jnius", name="lucene", extra="java").autoclass(name)
 
 
+def cast(name: str, made: Any) -> Any:
+    """What a method gave, as the class that it is of: jnius knows only what the method says that it gives."""
+    return need("jnius", name="lucene", extra="java").cast(name, made)
+
+
 def limit(size_bytes: int) -> None:
     """How much memory Java may take for its objects; of one that runs already nothing changes."""
     config = need("jnius_config", name="lucene", extra="java")

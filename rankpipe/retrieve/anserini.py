@@ -12,7 +12,7 @@ from rankpipe.catalog import near, need
 from rankpipe.data import Query, Ranking
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import working
-from rankpipe.retrieve.lucenefiles import Reader
+from rankpipe.retrieve.lucenereader import Reader
 from rankpipe.retrieve.lucenesearch import Options, Search, Settings
 from rankpipe.stage import Retriever
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Unpack
@@ -19,8 +20,10 @@ from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
+from rankpipe.retrieve.lucenedead import Dead, bury
 from rankpipe.retrieve.lucenefields import FIRST, key
-from rankpipe.retrieve.lucenefiles import Reader, Writer, ram_mb, writing
+from rankpipe.retrieve.lucenefiles import Writer, ram_mb, writing
+from rankpipe.retrieve.lucenereader import Reader
 from rankpipe.retrieve.lucenesearch import Options, Search, Settings, analyzer
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.passages import Passages, joined
@@ -37,9 +40,10 @@ COUNTED = ("empty_texts", "ids_with_white_space")
 class Lucene(Index):
     """Finds documents by the words they share with the query, as Anserini and Pyserini do (Yang et al. 2017).
 
-    Scores are Lucene's own: lengths of documents are rounded to one byte. They are those of an index built from what is
-    left after any changes, for deleted documents are merged away at once; a batch that deletes or replaces documents
-    rewrites the segments they were in.
+    Scores are Lucene's own: lengths of documents are rounded to one byte. After any changes they are, to a millionth,
+    those of an index built from what is left: a search takes off Lucene's statistics what deleted documents add to them
+    (:mod:`~rankpipe.retrieve.lucenedead`). These are merged away where segments are small or one document in 16 is
+    dead, and at once in an index that is built with ``fields`` or ``rm3``.
 
     :param index: a folder made by :meth:`build`.
     :param k: hits a query, at most.
@@ -145,7 +149,13 @@ class Lucene(Index):
         self._built = Settings.of(_options(self.manifest.recipe))
         self._cut = Passages.of(self.manifest.recipe.get("passages"))
         self._reader = Reader(self.manifest.path)
-        self._search = Search(self._reader, self._built.but(self._given))
+        settings, dead = self._built.but(self._given), Dead.of(self.manifest.path)
+        if settings.rm3 and dead.documents:
+            notice(
+                f"{self.folder}: of the words that RM3 may take, {dead.documents} deleted documents still decide which "
+                "are too frequent; rankpipe index compact removes them"
+            )
+        self._search = Search(self._reader, settings, dead)
 
     def __len__(self) -> int:
         return int(self.manifest.facts["documents"])
@@ -153,7 +163,7 @@ class Lucene(Index):
     def documents(self) -> Iterator[Doc]:
         """All that are alive, in the order in which they came."""
         reader = self._reader
-        kept = (reader[place] for place in range(len(reader)))
+        kept = (reader[place] for place in reader.living())
         return joined(kept) if self._cut else kept
 
     @locked
@@ -181,29 +191,29 @@ class Lucene(Index):
 
     def _delete(self, ids: Sequence[str]) -> Change:
         with self._amending() as draft:
-            there = self._there_of(ids, Reader(draft.folder))
-            with self._writing(draft) as writer:
+            there = self._there_of(ids, before := Reader(draft.folder))
+            with self._writing(draft, before, there) as writer:
                 for id in there:
                     writer.delete(id)
         self.refresh()
         return Change(deleted=len(there), absent=tuple(id for id in ids if id not in there))
 
     def _is_compact(self) -> bool:
-        return self._reader.segments <= 1
+        return self._reader.segments <= 1 and not self._reader.segments_with_dead
 
     def _compact(self) -> None:
-        with self._amending(batches=0) as draft, self._writing(draft, segments=1):
+        with self._amending(batches=0) as draft, self._writing(draft, Reader(draft.folder), segments=1):
             pass
         self.refresh()
 
     def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
-        ids = dict[str, None]()
+        ids, there = dict[str, None](), dict[str, None]()
         with self._amending() as draft:
             before = Reader(draft.folder)
-            with self._writing(draft) as writer:
+            with self._writing(draft, before, there) as writer:
                 for doc, line in checked(docs, ids):
                     writer.put(doc, line, new=not replace)
-                there = self._there_of(ids, before)
+                there |= self._there_of(ids, before)
                 if there and not replace:
                     raise self._there([*there], len(ids))
         self.refresh()
@@ -214,12 +224,23 @@ class Lucene(Index):
         return {id: None for id in ids if reader.count(key(self._cut), id)}
 
     @contextmanager
-    def _writing(self, draft: Draft, segments: int | None = None) -> Iterator[Writer]:
-        memory, indexed = int(self.manifest.facts.get("memory_bytes", ANY)), self._built.indexed
-        with writing(
-            draft.folder, analyzer(self._built), indexed, self._cut, memory=memory, segments=segments
-        ) as writer:
+    def _writing(
+        self, draft: Draft, before: Reader, gone: Iterable[str] = (), segments: int | None = None
+    ) -> Iterator[Writer]:
+        """Change the index.
+
+        :param before: as it is.
+        :param gone: the ids of the documents that are dead in the end.
+        :param segments: of it in the end, at most.
+        """
+        memory, words = int(self.manifest.facts.get("memory_bytes", ANY)), analyzer(self._built)
+        change = partial(writing, draft.folder, words, self._built.indexed, self._cut, memory=memory)
+        clean = bool(segments or self._built.fields or self._built.rm3)
+        with change(segments=segments, clean=clean) as writer:
             yield writer
+        if not bury(draft.folder, before, gone, key(self._cut), words):
+            with change():
+                pass
         draft.facts |= _facts(Reader(draft.folder), self._cut, memory)
 
 
@@ -240,6 +261,6 @@ def _options(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 def _facts(reader: Reader, cut: Passages | None, memory: int) -> dict[str, int]:
     counts = {name: reader.count("odd", name) for name in COUNTED}
-    told = {"documents": len(reader), **counts, "dead": 0, "segments": reader.segments}
+    told = {"documents": len(reader), **counts, "dead": reader.dead, "segments": reader.segments}
     told |= {"memory_bytes": memory} if memory < ANY else {}
     return {**told, "documents": reader.count(*FIRST), "passages": len(reader)} if cut else told

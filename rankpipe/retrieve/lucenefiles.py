@@ -6,91 +6,24 @@ and ``text`` beside it, where they are to be searched apart; and what it is filt
 
 from __future__ import annotations
 
-import json
-import weakref
-from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rankpipe import java
 from rankpipe.data import Doc
-from rankpipe.errors import ArtefactError, DataError
+from rankpipe.errors import DataError
 from rankpipe.java import LOCK, locked
 from rankpipe.retrieve.docs import line_of
 from rankpipe.retrieve.lucenefaults import refusals
 from rankpipe.retrieve.lucenefields import FIELD, FIRST, OF, key, oddities, terms
+from rankpipe.retrieve.lucenereader import directory
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.passages import Passages
 
 LONGEST = 32766  # bytes of a term
 RAM_MB = 256.0  # of Java's memory, before documents are written out, at most
-TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
-Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
-
-
-class Reader:
-    """The documents of an index as they were when it was opened, whatever becomes of the files.
-
-    :param look: read all of it, for each file has its checksum.
-    :raises FileNotFoundError: If there is no index in the folder, or a file of it has gone.
-    :raises ArtefactError: If Lucene cannot read it.
-    """
-
-    @locked
-    def __init__(self, folder: Path, *, look: bool = False) -> None:
-        self.folder = folder
-        with refusals(folder):
-            self.java = java.find("org.apache.lucene.index.DirectoryReader").open(_directory(folder))
-            for number in range(self.segments if look else 0):
-                self.java.leaves().get(number).reader().checkIntegrity()
-        weakref.finalize(self, _close, self.java).atexit = False
-        self._json = java.find("com.fasterxml.jackson.databind.ObjectMapper")()
-        self._last = (-1, Doc("", ""))
-
-    @locked
-    def __len__(self) -> int:
-        return int(self.java.numDocs())
-
-    @property
-    @locked
-    def segments(self) -> int:
-        """How many there are."""
-        return int(self.java.leaves().size())
-
-    @locked
-    def count(self, field: str, term: str) -> int:
-        """How many documents have the term."""
-        return int(self.java.docFreq(java.find("org.apache.lucene.index.Term")(field, term)))
-
-    def search(self, searcher: Any, query: Any, k: int) -> list[Found]:
-        """The best for a query, best first; equal scores as trec_eval breaks them, at the cut as well.
-
-        All hits cross from Java in one piece, as JSON: one call for each would cost more than the search.
-        """
-        top = searcher.search(query, k, _by_score(), True)
-        hits = json.loads(self._json.writeValueAsString(top))["scoreDocs"]
-        scores = np.array([hit["score"] for hit in hits], np.float32).tolist()
-        ids = [_unpacked(hit["fields"][1]) for hit in hits]
-        return [(hit["doc"], id, score) for hit, id, score in zip(hits, ids, scores, strict=True)]
-
-    def raw(self, place: int) -> str | None:
-        """A document as its collection had it; None if the index has no texts."""
-        return self._stored(place)[1]
-
-    def __getitem__(self, place: int) -> Doc:
-        last = self._last
-        if last[0] != place:
-            last = self._last = place, _doc(*self._stored(place), self.folder)
-        return last[1]
-
-    @locked
-    def _stored(self, place: int) -> tuple[str, str | None]:
-        stored = self.java.storedFields().document(place)
-        return stored.get("id"), stored.get("raw")
 
 
 class Writer:
@@ -191,15 +124,15 @@ def writing(
     *,
     memory: int = ANY,
     segments: int | None = None,
+    clean: bool = True,
 ) -> Iterator[Writer]:
-    """Change the index in the folder, or make one: all that the block does, or nothing after what it commits.
-
-    In the end nothing that was deleted is left in any segment, so that Lucene's statistics are those of the documents
-    that are alive. Files are only added and removed, never written into.
+    """Change the index in the folder, or make one: all that the block does, or nothing after what it commits. Files are
+    only added and removed, never written into.
 
     :param cut: how documents are cut, that are put.
     :param memory: bytes that may be held.
     :param segments: of the index in the end, at most.
+    :param clean: leave nothing that was deleted in any segment, so that Lucene's statistics are those of the living.
     :raises DiskError: If Lucene cannot write there.
     """
     index = "org.apache.lucene.index."
@@ -209,12 +142,13 @@ def writing(
             config.setMergePolicy(java.find(f"{index}LogByteSizeMergePolicy")())  # keeps the documents in their order
             config.setMergeScheduler(java.find(f"{index}SerialMergeScheduler")())
             config.setRAMBufferSizeMB(ram_mb(memory))
-            writer = java.find(f"{index}IndexWriter")(_directory(folder), config)
+            writer = java.find(f"{index}IndexWriter")(directory(folder), config)
             puts = Writer(writer, fields, cut)
         try:
             yield puts  # others may search meanwhile, between two documents
             with LOCK:
-                writer.forceMergeDeletes()
+                if clean:
+                    writer.forceMergeDeletes()
                 if segments:
                     writer.forceMerge(segments)
                 writer.commit()
@@ -223,18 +157,6 @@ def writing(
             with LOCK:
                 writer.rollback()
             raise
-
-
-@locked
-def _close(reader: Any) -> None:
-    reader.close()  # named here, not bound when the reader was opened: jnius would close whichever was asked last
-
-
-def _directory(folder: Path) -> Any:
-    """Without Lucene's own lock: ours is held by whoever writes, and leaves no file."""
-    path = java.find("java.nio.file.Paths").get(str(folder.resolve()))
-    unlocked = java.find("org.apache.lucene.store.NoLockFactory").INSTANCE
-    return java.find("org.apache.lucene.store.FSDirectory").open(path, unlocked)
 
 
 def _searched(name: str) -> Any:
@@ -248,31 +170,3 @@ def _searched(name: str) -> Any:
         kind,
         signature="(Ljava/lang/String;Ljava/lang/CharSequence;Lorg/apache/lucene/index/IndexableFieldType;)V",
     )
-
-
-def _by_score() -> Any:
-    search = "org.apache.lucene.search."
-    field = java.find(f"{search}SortField")
-    by_id = field("id", java.find(f"{search}SortField$Type").STRING_VAL, True)
-    return java.find(f"{search}Sort")(field.FIELD_SCORE, by_id)
-
-
-def _unpacked(packed: dict[str, Any]) -> str:
-    """Jackson's form of a BytesRef."""
-    start = packed["offset"]
-    return b64decode(packed["bytes"])[start : start + packed["length"]].decode()
-
-
-def _doc(id: str, raw: str | None, folder: Path) -> Doc:
-    """A document of an index, ours or one of Anserini's.
-
-    :raises ArtefactError: If the index has no texts.
-    """
-    if raw is None:
-        raise ArtefactError(f"{folder}: this index has no texts; take one that has, such as those named -full or -raw")
-    if raw[:1] != "{":
-        return Doc(id, raw)
-    told = json.loads(raw)
-    text = next((told[name] for name in TEXTS if name in told), raw)
-    fields = told.get("metadata")
-    return Doc(id, text, told.get("title") or "", fields if isinstance(fields, dict) else {})

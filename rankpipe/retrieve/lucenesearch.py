@@ -15,7 +15,8 @@ from rankpipe.errors import RecipeError
 from rankpipe.java import LOCK, locked
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import Stored
-from rankpipe.retrieve.lucenefiles import Reader
+from rankpipe.retrieve.lucenedead import CONTENTS, Dead, Living
+from rankpipe.retrieve.lucenereader import Reader
 from rankpipe.where import Filter
 
 STEMMERS = ("porter", "krovetz", "none")
@@ -152,18 +153,21 @@ def analyzer(settings: Settings) -> Any:
 class Search:
     """Finds documents in an opened index.
 
+    :param dead: what deleted documents add to its statistics, which a search then does not count.
     :raises RecipeError: If RM3 cannot read the documents.
     """
 
     @locked
-    def __init__(self, reader: Reader, settings: Settings) -> None:
+    def __init__(self, reader: Reader, settings: Settings, dead: Dead | None = None) -> None:
         find = java.find
         self._reader, self._settings, self._analyzer = reader, settings, analyzer(settings)
         searcher = find("org.apache.lucene.search.IndexSearcher")
         searcher.setMaxClauseCount(CLAUSES)
         self._searcher = searcher(reader.java, signature="(Lorg/apache/lucene/index/IndexReader;)V")
         bm25 = find("org.apache.lucene.search.similarities.BM25Similarity")
-        self._searcher.setSimilarity(bm25(settings.k1, settings.b))
+        self._living = Living(self._searcher, dead) if dead and dead.documents else None
+        k1, b = settings.k1, settings.b
+        self._searcher.setSimilarity(bm25(*(self._living.scale(k1, b) if self._living else (k1, b))))
         self._words = find("io.anserini.search.query.BagOfWordsQueryGenerator")()
         self._boosts = find("java.util.HashMap")()
         for name, boost in settings.fields.items():
@@ -171,13 +175,13 @@ class Search:
         if rm3 := settings.rm3:
             kind = find("java.lang.Class").forName(f"io.anserini.collection.{_collection(reader)}")
             self._rm3 = find("io.anserini.rerank.lib.Rm3Reranker")(
-                self._analyzer, kind, "contents", rm3.fb_terms, rm3.fb_docs, rm3.original_query_weight, False, True
+                self._analyzer, kind, CONTENTS, rm3.fb_terms, rm3.fb_docs, rm3.original_query_weight, False, True
             )
 
     def __call__(self, text: str, k: int, where: Filter | None = None) -> Iterator[Hit]:
         """The best ``k`` of the documents that meet a condition, best first."""
         with LOCK:
-            query = self._words.buildQuery(self._boosts if self._settings.fields else "contents", self._analyzer, text)
+            query = self._built(self._boosts if self._settings.fields else CONTENTS, self._analyzer, text)
             if self._settings.rm3:
                 query = self._expanded(query, text, self._settings.rm3.fb_docs)
             if where:
@@ -206,7 +210,12 @@ class Search:
         args.hits = 1  # it searches, too, but by another order of ties; its words are what is wanted
         context = find("io.anserini.rerank.RerankerContext")(self._searcher, None, query, None, text, words, None, args)
         self._rm3.rerank(first, context)
-        return self._words.buildQuery("contents", context.feedbackTerms)
+        return self._built(CONTENTS, context.feedbackTerms)
+
+    def _built(self, *given: Any) -> Any:
+        """Anserini's query, of words or of words with their weights."""
+        query = self._words.buildQuery(*given)
+        return self._living.query(query) if self._living else query
 
 
 def _collection(reader: Reader) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,12 +28,14 @@ from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, MissingExtra, RecipeError
-from rankpipe.retrieve import forecast, lucene
+from rankpipe.progress import listening
+from rankpipe.retrieve import forecast, lucene, lucenedead
 from rankpipe.retrieve.anserini import LISTS, Anserini
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.lucenefiles import RAM_MB, Writer
+from tests.heard import Heard
 from tests.retrieve.fakes import file_size_limit
 from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
@@ -178,6 +181,81 @@ def test_what_was_deleted_does_not_count(fields: dict[str, float] | None, tiny: 
     if not fields:
         expanded = [[*Lucene(one.folder, rm3=True)(tiny.queries)] for one in (index, fresh)]
         assert listed(expanded[0]) == listed(expanded[1])
+
+
+@pytest.fixture
+def left_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleted documents stay in their segments also where these are small, while as many are alive."""
+    monkeypatch.setattr(lucenedead, "SMALL", 0)
+    monkeypatch.setattr(lucenedead, "SHARE", 1)
+
+
+def close(index: Lucene, fresh: Lucene, queries: list[Query]) -> None:
+    """The same hits, with the same scores to a millionth."""
+    for ours, theirs in zip(index.run(queries), fresh.run(queries), strict=True):
+        expected = {hit.doc: hit.score for hit in theirs.hits}
+        assert {hit.doc: hit.score for hit in ours.hits} == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.usefixtures("left_in_place")
+@pytest.mark.parametrize("options", [{}, {"passages": {"max": 8}}, {"k1": 0.0, "b": 1.0}, {"k1": 1.2, "b": 0.0}])
+def test_deleted_documents_that_are_still_there_do_not_count(
+    options: dict[str, Any], tiny: Dataset, tmp_path: Path
+) -> None:
+    chance, docs = random.Random(3), {d.id: d for d in tiny.docs()}
+    index = Lucene.build(tiny, tmp_path / "index", **options)
+    there, left, most = {*index._reader.names}, dict(docs), 0
+    for turn in range(6):
+        some = chance.sample(sorted(left), 2)
+        if turn % 2:
+            new = [replace(left[id], text=chance.choice([*docs.values()]).text, fields={"turn": turn}) for id in some]
+            assert index.update([*new, Doc(f"new{turn}", "tides, winds and tides")]) == Change(added=1, replaced=2)
+            left |= {d.id: d for d in new} | {f"new{turn}": Doc(f"new{turn}", "tides, winds and tides")}
+        else:
+            assert index.delete([*some, "none"]) == Change(deleted=2, absent=("none",))
+            left = {id: doc for id, doc in left.items() if id not in some}
+        assert there <= {*index._reader.names}, "no segment of the build was rewritten"
+        dead = index.manifest.facts["dead"]
+        most = max(most, dead)
+        assert (lucenedead.Dead.of(index.manifest.path).documents, len(index)) == (dead, len(left))
+        assert {d.id: d for d in index.documents()} == left
+        assert index.having("turn") == sum(bool(d.fields) for d in left.values())
+        fresh = Lucene.build(Dataset.of([*left.values()]), tmp_path / "fresh", **options)
+        close(index, fresh, tiny.queries)
+        close(Lucene(index.folder), fresh, tiny.queries)
+    assert most >= 6
+    gone = next(id for id in docs if id not in left)
+    assert index.add([docs[gone]]) == Change(added=1)
+    with pytest.raises(DataError, match="1 of 1 documents are there already"):
+        index.add([docs[gone]])
+    index.compact()
+    assert (index.manifest.facts["dead"], index.manifest.facts["segments"]) == (0, 1)
+    assert not (index.manifest.path / lucenedead.FILE).exists()
+    close(index, Lucene.build(Dataset.of([*index.documents()]), tmp_path / "fresh", **options), tiny.queries)
+
+
+@pytest.mark.usefixtures("left_in_place")
+def test_many_dead_are_merged_away(tiny: Dataset, tmp_path: Path) -> None:
+    index = Lucene.build(tiny, tmp_path / "index")
+    ids = sorted(d.id for d in tiny.docs())
+    index.delete(ids[:2])
+    assert index.manifest.facts["dead"] == 2
+    index.delete(ids[2 : len(ids) // 2 + 1])
+    assert index.manifest.facts["dead"] == 0
+    close(index, Lucene.build(Dataset.of([*index.documents()]), tmp_path / "fresh"), tiny.queries)
+
+
+@pytest.mark.usefixtures("left_in_place")
+@pytest.mark.parametrize("built", [{}, {"rm3": True}, {"fields": {"title": 2.0, "text": 1.0}}])
+def test_where_statistics_cannot_be_mended_nothing_dead_is_left(
+    built: dict[str, Any], tiny: Dataset, tmp_path: Path
+) -> None:
+    index = Lucene.build(tiny, tmp_path, **built)
+    index.delete([next(iter(tiny.docs())).id])
+    assert index.manifest.facts["dead"] == (not built)
+    with listening(heard := Heard()):
+        Lucene(tmp_path, rm3=True) if not built else Lucene(tmp_path)
+    assert ["rankpipe index compact removes them" in line for line in heard.notices] == [True] * (not built)
 
 
 @pytest.mark.parametrize("examples", [3, pytest.param(50, marks=pytest.mark.slow)])
