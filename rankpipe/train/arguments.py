@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from rankpipe import recipe, weights
 from rankpipe.catalog import near, need
 from rankpipe.errors import RecipeError
 from rankpipe.progress import notice
+from rankpipe.train import shards
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.dev import Dev
 from rankpipe.train.optimizers.adam8bit import BitsAndBytes
@@ -30,7 +30,6 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
     "per_device_eval_batch_size": "the reranker", "eval_delay": "dev: {every: ...}", "include_for_metrics": "dev",
     "eval_on_start": "dev", "optim_target_modules": "optimizer: {targets: ...}",
 }  # fmt: skip
-SHARDED = {"fsdp": "ACCELERATE_USE_FSDP", "deepspeed": "ACCELERATE_USE_DEEPSPEED"}  # argument: what launchers say
 OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
 BY_LENGTH = ("group_by_length", "batch_rebalance")
 COUNTS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
@@ -61,12 +60,6 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     if (strategy := said.get("train_sampling_strategy")) in BY_LENGTH:
         faults.append(f"train_sampling_strategy: {strategy} goes by lengths, and lists have none until they are shown")
     faults += _loggers(said.get("report_to"))
-    faults += [
-        f"{key}: keeps each weight in parts, and what is measured and published is a whole model; launch without it: "
-        "accelerate launch --multi_gpu"
-        for key, launcher in SHARDED.items()
-        if said.get(key) or os.environ.get(launcher) == "true"
-    ]
     own = optimizer if isinstance(optimizer, dict) else {}
     for key, name in (("learning_rate", "lr"), ("weight_decay", "weight_decay")):
         if key in said and name in own:
@@ -99,9 +92,11 @@ def made(said: Mapping[str, Any], folder: Path, dev: Dev | None, *, ordered: boo
             "metric_for_best_model": f"eval_{dev.measures[0]}", "greater_is_better": True,
         }  # fmt: skip
     try:
-        return kind(**{**usual, **said, **ours})
+        args = kind(**{**usual, **said, **ours})
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError([f"training: {error}"]) from error
+    shards.prepare(args)
+    return args
 
 
 def optimizer(node: dict[str, Any] | None, args: Any) -> Settings:
@@ -128,17 +123,18 @@ def fit(made: Settings, args: Any, adapter: Adapter | None, dtype: str) -> None:
         notice(
             f"dtype: bfloat16: a step that is small beside its weight is rounded to nothing by this optimizer; {cure}"
         )
-    if not isinstance(made, GaLore):
-        return
-    faults = []
+    if isinstance(made, GaLore) and (faults := [*_projected(made, args, adapter)]):
+        raise RecipeError(faults)
+
+
+def _projected(made: GaLore, args: Any, adapter: Adapter | None) -> Iterator[str]:
+    """What GaLore cannot be with."""
     if adapter and (made.targets is None or made.targets):
         cure = "say adamw or adam8bit, or leave the adapter out"
-        faults.append(f"optimizer: {made.method_name} projects whole matrices, no adapter, of low rank already; {cure}")
+        yield f"optimizer: {made.method_name} projects whole matrices, no adapter, of low rank already; {cure}"
     if args.fp16 and made.layerwise:
         cure = "say bf16: true, or layerwise: false"
-        faults.append(f"training: fp16: weights would move by gradients that are still scaled up; {cure}")
-    if faults:
-        raise RecipeError(faults)
+        yield f"training: fp16: weights would move by gradients that are still scaled up; {cure}"
 
 
 def _wrong(key: str, value: Any, usual: Any) -> Iterator[str]:

@@ -17,6 +17,7 @@ from rankpipe.catalog import need
 from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.forecast import free_memory
+from rankpipe.train import shards
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.frozen import FrozenA, LoRAFA
 from rankpipe.train.adapters.inner import LoRASB, LoRAXS
@@ -42,7 +43,9 @@ KNOBS = {  # what makes each of them smaller
 class Forecast:
     """Bytes that are held at once at the end of the forward pass of the longest batch, beside Python and torch.
 
-    :param weights: of the model and its adapter.
+    Of processes that share weights out (FSDP), it is one's part of all but the activations.
+
+    :param weights: of the model and its adapter; where they are shared out, also whole, as they are while measured.
     :param gradients: of what is trained; layer by layer the largest one, unless several batches make a step.
     :param optimizer: its state, once every weight has had a gradient.
     :param average: the weights' moving average, if there is one.
@@ -116,11 +119,13 @@ def forecast(
         sizes = [p.nbytes for p in trained]
         shapes = {k: mode.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
         kept = _kept(ranker, model, shapes, args)
+        whole = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) - less
+        parts = args.world_size if shards.fsdp(args) else 1
         return Forecast(
-            weights=sum(t.nbytes for t in (*model.parameters(), *model.buffers())) - less,
-            gradients=max(sizes) if layerwise and args.gradient_accumulation_steps == 1 else sum(sizes),
-            optimizer=settings.formula_bytes(model),
-            average=4 * sum(p.numel() for p in trained) if ema else 0,
+            weights=whole + (whole // parts if parts > 1 else 0),
+            gradients=(max(sizes) if layerwise and args.gradient_accumulation_steps == 1 else sum(sizes)) // parts,
+            optimizer=settings.formula_bytes(model) // parts,
+            average=4 * sum(p.numel() for p in trained) // parts if ema else 0,
             activations=kept,
         )
 

@@ -6,12 +6,20 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+from rankpipe.catalog import need
 from rankpipe.progress import listening
 
 
 def first() -> bool:
     """Whether this is the process that speaks and writes; the only one is."""
     return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def load_whole() -> None:
+    """Have each process load the weights itself, also where FSDP would hand out those of the first one: what puts a
+    head or an adapter on a model looks at them.
+    """
+    need("accelerate.utils", name="training", extra="train").disable_fsdp_ram_efficient_loading()
 
 
 @contextmanager

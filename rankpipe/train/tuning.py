@@ -31,7 +31,7 @@ from rankpipe.disk import disk_errors, write
 from rankpipe.errors import MissingWeights, RecipeError, faults_of, refuse
 from rankpipe.progress import notice, working
 from rankpipe.provenance import digest
-from rankpipe.train import arguments, calibration, processes
+from rankpipe.train import arguments, calibration, processes, shards
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.qlora import BITS, loading
 from rankpipe.train.card import facts_of
@@ -136,7 +136,9 @@ class Tuning:
                 [f"ema: the mean of {parts.adapter.method_name}'s steps is no such adapter; leave it out"]
             )
         args = self._arguments()
-        arguments.fit(arguments.optimizer(self.tree.get("optimizer"), args), args, parts.adapter, self.dtype)
+        settings = arguments.optimizer(self.tree.get("optimizer"), args)
+        shards.refuse(args, settings, parts.adapter, self.dtype, ema="ema" in self.tree)
+        arguments.fit(settings, args, parts.adapter, self.dtype)
 
     @processes.one_voice()
     def run(self, *, force: bool = False, callbacks: Sequence[Any] = ()) -> dict[str, Any]:
@@ -173,9 +175,7 @@ class Tuning:
         unsaved = need("safetensors", name="training", extra="train").SafetensorError
         with weights.quiet(), disk_errors(self.folder, (RuntimeError, unsaved)):
             trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-            if trainer.average:
-                trainer.average.put()
-            trainer.refuse_lost()
+            trainer.finish()
             if trainer.is_world_process_zero():
                 self._publish(trainer)
         trainer.accelerator.wait_for_everyone()
@@ -216,6 +216,7 @@ class Tuning:
         transformers, parts = need("transformers", name="training", extra="train"), self._parts
         transformers.set_seed(args.seed)  # a new score head is drawn
         ranker = parts.head.over(str(self.tree["model"]))
+        processes.load_whole()
         with working(f"{self.tree['model']}: loading"):
             model = ranker.load(self.dtype)
         if self.dtype not in BITS:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +17,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 
-from tuned import GALORE, TRAINING, tensors  # noqa: E402
+from several import DEV, TWO, launched, same  # noqa: E402
+from tuned import GALORE  # noqa: E402
 
-from rankpipe.errors import RecipeError  # noqa: E402
-from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
-
-ROOT = Path(__file__).parents[2]
-TWO = TRAINING | {"gradient_accumulation_steps": 1}  # a batch in each of two processes, not two in one
-DEV = {"share": 0.3, "every": 2, "depth": 8}
-
-
-def launched(*words: object, processes: int = 2) -> Any:
-    """The end of a command in processes of its own."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
-    command += ["--multi_gpu", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-    command += ["--main_process_port", "0", *map(str, words)]
-    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}
-    return subprocess.run(command, env=env, check=False, capture_output=True, text=True)
-
-
-def same(one: Path, two: Path) -> None:
-    """What a recipe made in one process, and in two."""
-    alone, both = read_log(one), read_log(two)
-    assert [sorted(row) for row in alone] == [sorted(row) for row in both]
-    told = [{k: v for k, v in row.items() if k.startswith(("loss", "eval_"))} for row in (*alone, *both)]
-    for a, b in zip(told[: len(alone)], told[len(alone) :], strict=True):
-        assert a == pytest.approx(b, abs=1e-4)
-    assert sum(map(bool, told)) >= 2 * 3
-    for k, v in tensors(one).items():
-        assert torch.allclose(v, tensors(two)[k], atol=1e-3), k
+from rankpipe.train.tuning import Tuning  # noqa: E402
 
 
 def test_two_processes_make_what_one_makes_and_one_speaks(written: Any) -> None:
@@ -116,11 +88,3 @@ def test_what_cannot_be_in_several_processes_says_why(written: Any) -> None:
     done = launched("-m", "rankpipe.cli", "train", folder)
     assert done.returncode != 0
     assert "gradients of several processes are averaged after they were used" in done.stderr
-
-
-def test_weights_in_parts_are_refused(written: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = written(training=TRAINING | {"deepspeed": "zero2.json"})
-    assert "deepspeed: keeps each weight in parts" in Tuning(folder).check()[0]
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(RecipeError, match="fsdp: keeps"):
-        Tuning(written("other")).run()

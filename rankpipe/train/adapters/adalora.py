@@ -38,6 +38,7 @@ class AdaLoRA(Adapter):
     orthogonality: float = 0.5
 
     averages: ClassVar[bool] = False  # ranks that are gone would be there again
+    in_parts: ClassVar[bool] = False  # scores are of whole gradients
 
     def callbacks(self) -> list[Callback]:
         """Ranks are taken after each step."""

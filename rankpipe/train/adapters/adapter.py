@@ -67,6 +67,7 @@ class Adapter:
     by_loss: ClassVar[bool] = False  # calibration is of what the loss takes, not only the model
     averages: ClassVar[bool] = True  # the mean of its weights after several steps means something
     quantised: ClassVar[bool] = True  # can be over a base of few bits
+    in_parts: ClassVar[bool] = True  # each process may have a part of its weights, or of their gradients
 
     def __post_init__(self) -> None:
         require("peft", name=self.method_name, extra="train")

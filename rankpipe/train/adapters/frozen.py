@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
@@ -33,6 +33,8 @@ class LoRAFA(LoRA):
     The gradient of B is times ``(A A')^-1 / scaling^2``, so that its step is that of all weights, seen by A's rows.
     PEFT has an optimizer for it that rounds to bfloat16; here the gradient itself is corrected, for any optimizer.
     """
+
+    in_parts: ClassVar[bool] = False  # the gradient that is corrected is of the weights as they were, before FSDP
 
     def _begin(self, model: Any, ready: Any, calibration: Batches | None) -> None:  # noqa: ARG002
         torch = need("torch", name=self.method_name, extra="train")

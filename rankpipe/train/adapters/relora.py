@@ -34,6 +34,7 @@ class ReLoRA(LoRA):
     only_lora: ClassVar[bool] = True
     averages: ClassVar[bool] = False  # over a base that has part of them
     quantised: ClassVar[bool] = False
+    in_parts: ClassVar[bool] = False  # products go into the base
 
     def callbacks(self) -> list[Callback]:
         """Stages end after a step."""

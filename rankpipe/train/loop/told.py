@@ -31,6 +31,8 @@ class Told(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002
         """Begin to count."""
+        if self.trainer.average:
+            self.trainer.average.begin()
         self.began, self.first = perf_counter(), state.global_step
         self.before = max((row.get("seconds", 0.0) for row in state.log_history), default=0.0)  # in earlier sessions
         self.say = self.shown.enter_context(running("training: steps", state.max_steps - state.global_step))

@@ -15,6 +15,7 @@ from accelerate.utils import gather_object
 
 from rankpipe import disk
 from rankpipe.errors import ModelError, RecipeError
+from rankpipe.train import shards
 from rankpipe.train.adapters.adapter import Adapter
 from rankpipe.train.adapters.callbacks import keep, resume
 from rankpipe.train.dev import Held
@@ -22,6 +23,7 @@ from rankpipe.train.examples import Example
 from rankpipe.train.heads.head import Batch, Ranker
 from rankpipe.train.loop.average import Average
 from rankpipe.train.loop.ending import Ending
+from rankpipe.train.loop.sharded import complete, gathered, layers, make_whole, refuse_other
 from rankpipe.train.loop.told import Told
 from rankpipe.train.making import WHOLE
 from rankpipe.train.objective import Objective
@@ -63,10 +65,14 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.method, self.held = method, held
         self.between = method.adapter.callbacks() if method.adapter else []
         self.ranker, self.objective, self.adapter = method.ranker, method.objective, method.adapter
+        shards.refuse_alone(args, taken=args.world_size > 1)
         super().__init__(
             model=model, args=args, data_collator=self._collated, train_dataset=examples,
             eval_dataset=held.rankings if held else None,
         )  # fmt: skip
+        shards.refuse_alone(args, taken=self.is_fsdp_enabled)
+        if self.is_fsdp_enabled and not (plugin := self.accelerator.state.fsdp_plugin).transformer_cls_names_to_wrap:
+            plugin.transformer_cls_names_to_wrap = layers(self.model)
         self.model_accepts_loss_kwargs = True  # the loss is of the whole step already
         self.average = Average(self.model, method.average) if method.average else None
         for printing in (transformers.PrinterCallback, transformers.ProgressCallback):
@@ -84,8 +90,11 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def train(self, resume_from_checkpoint: str | None = None) -> None:
         """As ever, but that no step is made after the last one; whatever ends it, nothing is shown any more."""
-        if resume_from_checkpoint and self._is_over(Path(resume_from_checkpoint)):
-            return
+        if resume_from_checkpoint:
+            shared = "FSDP" if self.is_fsdp_enabled else "DeepSpeed" if self.is_deepspeed_enabled else None
+            refuse_other(Path(resume_from_checkpoint), shared)
+            if self._is_over(Path(resume_from_checkpoint)):
+                return
         alone = self.args.world_size == 1
         with self.told.shown, self.ending.heard() if alone else nullcontext():
             super().train(resume_from_checkpoint=resume_from_checkpoint)
@@ -97,10 +106,10 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         if state.global_step < state.max_steps and not stopped:
             return False
         self.state = state
-        if state.best_model_checkpoint:
+        if state.best_model_checkpoint and not self.is_deepspeed_enabled:
             self._load_best_model()
-        else:
-            self._load_from_checkpoint(str(checkpoint))
+        else:  # DeepSpeed has no model yet, but its checkpoints have plain weights, too
+            self._load_from_checkpoint(state.best_model_checkpoint or str(checkpoint))
         return True
 
     def create_optimizer(self, model: Any = None) -> Any:
@@ -159,7 +168,7 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         """Measure the model as it is now, or its average, on the development queries, which processes share out."""
         assert self.held is not None
         mine = self.held.rankings[self.args.process_index :: self.args.world_size]
-        with self.averaged(), self.compute_loss_context_manager():
+        with self.averaged(), gathered(self.model), self.compute_loss_context_manager():
             made = self.held.reranked(self.ranker, self.accelerator.unwrap_model(self.model), mine)
         found = self.held.measured(dict(gather_object([*made.items()])))
         metrics = {f"{metric_key_prefix}_{measure}": value for measure, value in found.items()}
@@ -184,6 +193,16 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         with self.average.lent():
             yield
 
+    def finish(self) -> None:
+        """Make the model of the first process what comes out of the training: whole, and the average, if there is one.
+
+        :raises ModelError: If weights are no numbers any more.
+        """
+        if self.average:
+            self.average.put()
+        self.refuse_lost()
+        make_whole(self.model, here=self.is_world_process_zero())
+
     def refuse_lost(self) -> None:
         """:raises ModelError: If weights are no numbers any more."""
         trained = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
@@ -199,13 +218,16 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self.refuse_lost()
-        super()._save_checkpoint(model, trial)
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+        folder.mkdir(parents=True, exist_ok=True)  # or else, of weights in parts, it is never the best one
+        if self.is_fsdp_enabled:
+            complete(self.ours)
+        super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process writes its random state
+        if self.average:
+            self.average.save(folder, here=self.args.should_save)
         if self.args.should_save:
             keep(self.between, self.accelerator.unwrap_model(self.model), folder)
-            if self.average:
-                self.average.save(folder)
             for path in [*folder.rglob("*"), folder]:
                 disk.fsync(path)
             with disk.write(folder / WHOLE) as f:

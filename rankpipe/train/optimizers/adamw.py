@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from rankpipe.catalog import need
 from rankpipe.train.optimizers.settings import Settings
@@ -21,6 +21,8 @@ class AdamW(Settings):
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     fused: bool = True
+
+    elementwise: ClassVar[bool] = True
 
     def formula_bytes(self, model: Any) -> int:
         """Two numbers a weight, and the step's."""

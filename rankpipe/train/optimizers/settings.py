@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from rankpipe.catalog import near, require
 from rankpipe.errors import RecipeError
@@ -25,6 +25,8 @@ class Settings:
     lr: float = 5e-5
     weight_decay: float = 0.0
     head_lr: float | None = None
+
+    elementwise: ClassVar[bool] = False  # a number's step does not depend on the others of its matrix
 
     def __post_init__(self) -> None:
         require("torch", name=type(self).__name__, extra="train")

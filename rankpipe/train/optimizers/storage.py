@@ -6,11 +6,14 @@ from typing import Any
 
 
 def state_bytes(optimizer: Any) -> int:
-    """Bytes that the state's tensors keep alive: of whole storages, each counted once, whatever part a view shows."""
+    """Bytes that the state's tensors keep alive: of whole storages, each counted once, whatever part a view shows. Of
+    tensors that are spread over processes, this one's part.
+    """
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    parts = [value.to_local() if hasattr(value, "to_local") else value for value in values]
     storages = {
         store.data_ptr(): store.nbytes()
-        for state in optimizer.state.values()
-        for value in state.values()
-        if hasattr(value, "untyped_storage") and (store := value.untyped_storage())
+        for part in parts
+        if hasattr(part, "untyped_storage") and (store := part.untyped_storage())
     }
     return sum(storages.values())
