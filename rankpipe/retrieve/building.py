@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from math import log
 from time import perf_counter
@@ -12,6 +13,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.retrieve import approximate
 from rankpipe.retrieve.parts import Part
 
+QUICK = re.compile(r"(IVF\d+,)?(Flat|SQ\w+)|HNSW\d*(,Flat|_SQ\w+)?")  # others train for half a minute
 TRIED = 1 << 10, 1 << 12  # vectors
 POWER = 1.0, 1.15  # of their number, that the time to add them rises with, at least and at most
 CENTROIDS, EACH = 256, 256  # FAISS learns so many at least, from so many vectors each at most
@@ -33,13 +35,14 @@ def prepare(draft: Part, factory: str, dimension: int, train: int) -> None:
 
 def seconds(factory: str, dimension: int, documents: int, *, train: int) -> float | None:
     """About the time to train and fill an index on the CPU, by vectors that are drawn by chance; its recall is measured
-    in less. None if that cannot be foretold so soon: products of quantisers, or more lists than there are vectors.
+    in less. None if that cannot be foretold so soon: of other factories than graphs and lists of vectors as they are or
+    in fewer bits, or of more lists than are tried vectors.
 
     :param factory: FAISS's word for it; "exact" if one is to be picked.
     :param train: documents that it is trained on, at most.
     """
     name = factory if factory != "exact" else approximate.picked(documents, "cpu")[0]
-    if "PQ" in name:
+    if not QUICK.fullmatch(name):
         return None
     index, few_most = approximate.index_of(name, dimension), list[float]()
     drawn = np.random.default_rng(0).standard_normal((TRIED[-1], dimension), np.float32)

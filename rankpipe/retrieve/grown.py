@@ -35,6 +35,7 @@ C = TypeVar("C", contravariant=True)
 Rows = tuple[Columns, Columns]  # columns with a row for each document; and with ``lengths`` of them, all the same
 Places = NDArray[np.intp]
 NOTE = "encoded.json"
+SEEN = "nearest-"  # files of what was seen of it on the way (rankpipe.retrieve.recall)
 PIECE = 1 << 22  # bytes read at once
 
 
@@ -53,6 +54,8 @@ class Grown:
         if self._told.get("way") != way:
             self._told = {"way": way, "documents": 0, "rows": 0, "columns": {}}
             (folder / SUMS).unlink(missing_ok=True)  # nothing that was made of it is whole any more
+            for seen in folder.glob(f"{SEEN}*"):
+                seen.unlink()
 
     @property
     def documents(self) -> int:

@@ -147,7 +147,7 @@ class ColBERT(Encoded[TokenEncoder]):
             if codec:
                 seal(draft, "codec.npz")
         reused = reader.takes(known).count(hashes)
-        if sampled.exists():
+        if left and sampled.exists():
             known.add(sampled)
         places = track(left, f"{recipe['model']}: token vectors", len(left))
         grow(

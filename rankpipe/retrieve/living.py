@@ -116,7 +116,11 @@ class Living(Index):
             part.folder.mkdir()
             make(part.counted(cut.split(docs) if cut else docs), part)
             size, words = cls.size(part.folder, recipe), part.held - part.rows - part.values
-            return Trial(len(docs), part.rows, size, words, part.values, 0, part.without, part.foretold)
+            each = part.facts["documents"] / len(docs)  # passages
+            return Trial(
+                len(docs), part.rows, size, words, part.values, without=part.without,
+                foretold=lambda documents: part.foretold(round(documents * each)),
+            )  # fmt: skip
 
         return tried
 

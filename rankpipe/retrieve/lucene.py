@@ -59,7 +59,7 @@ class Lucene(Index):
     :raises RecipeError: If a number is out of its range.
     """
 
-    kind, format = "lucene", 2
+    kind, format = "lucene", 3
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Lucene(Index):
         self._built = Settings.of(_options(self.manifest.recipe))
         self._cut = Passages.of(self.manifest.recipe.get("passages"))
         self._reader = Reader(self.manifest.path)
-        settings, dead = self._built.but(self._given), Dead.of(self.manifest.path)
+        settings, dead = self._built.but(self._given), Dead.of(self.manifest.path, self._reader)
         if settings.rm3 and dead.documents:
             notice(
                 f"{self.folder}: of the words that RM3 may take, {dead.documents} deleted documents still decide which "

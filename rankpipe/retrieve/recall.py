@@ -20,7 +20,7 @@ from rankpipe.data import Doc
 from rankpipe.disk import write
 from rankpipe.retrieve.embed import Embedding
 from rankpipe.retrieve.encode import Encoder
-from rankpipe.retrieve.grown import Grown, Places
+from rankpipe.retrieve.grown import SEEN, Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
@@ -30,7 +30,6 @@ QUERIES = 256  # documents that recall is measured with
 FEW = 32  # the same for token vectors, and of each so many of these
 WORTH = 1000  # documents; of fewer nothing is said of how they are kept
 ROUNDING = 1e-6  # of scores, relative
-KEPT = "nearest-"  # files of what is known by so many documents
 
 
 class Truth:
@@ -51,7 +50,7 @@ class Truth:
     def kept(cls, folder: Path, documents: int) -> Truth | None:
         """As :meth:`keep` has left it when so many documents had passed; None if that is not there, or harmed."""
         try:
-            with open(folder / f"{KEPT}{documents}.npz", "rb") as f, np.load(f) as told:
+            with open(folder / f"{SEEN}{documents}.npz", "rb") as f, np.load(f) as told:
                 made = cls(told["own"], told["asked"], told["lengths"])
                 ends = np.cumsum(told["near"])[:-1]
                 near = zip(*(np.split(told[name], ends) for name in ("places", "scores")), strict=True)
@@ -71,7 +70,7 @@ class Truth:
             return
         near = np.array([len(one.places) for one in self._near])
         places, scores = (np.concatenate([getattr(one, name) for one in self._near]) for name in ("places", "rough"))
-        with write(folder / f"{KEPT}{documents}.npz", "wb") as f:
+        with write(folder / f"{SEEN}{documents}.npz", "wb") as f:
             np.savez(f, own=self.own, asked=self.asked, lengths=self.lengths, near=near, places=places, scores=scores)
         for old in _all_kept(folder)[:-2]:
             old.unlink()
@@ -117,7 +116,7 @@ def _once(grown: Grown, truth: Truth | None, search: Callable[[Truth, int], Sequ
 
 
 def _all_kept(folder: Path) -> list[Path]:
-    return sorted(folder.glob(f"{KEPT}*.npz"), key=lambda path: int(path.stem.removeprefix(KEPT)))
+    return sorted(folder.glob(f"{SEEN}*.npz"), key=lambda path: int(path.stem.removeprefix(SEEN)))
 
 
 class Watched(Embedding):

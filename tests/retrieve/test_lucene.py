@@ -217,7 +217,7 @@ def test_deleted_documents_that_are_still_there_do_not_count(
         assert there <= {*index._reader.names}, "no segment of the build was rewritten"
         dead = index.manifest.facts["dead"]
         most = max(most, dead)
-        assert (lucenedead.Dead.of(index.manifest.path).documents, len(index)) == (dead, len(left))
+        assert (lucenedead.Dead.of(index.manifest.path, index._reader).documents, len(index)) == (dead, len(left))
         assert {d.id: d for d in index.documents()} == left
         assert index.having("turn") == sum(bool(d.fields) for d in left.values())
         fresh = Lucene.build(Dataset.of([*left.values()]), tmp_path / "fresh", **options)
@@ -232,6 +232,37 @@ def test_deleted_documents_that_are_still_there_do_not_count(
     assert (index.manifest.facts["dead"], index.manifest.facts["segments"]) == (0, 1)
     assert not (index.manifest.path / lucenedead.FILE).exists()
     close(index, Lucene.build(Dataset.of([*index.documents()]), tmp_path / "fresh", **options), tiny.queries)
+
+
+@pytest.mark.usefixtures("left_in_place")
+@pytest.mark.parametrize("language", ["ar", "fa", "zh", "de"])
+def test_in_any_language(language: str, tmp_path: Path) -> None:
+    """Of a lengthening sign alone Arabic makes a word of no letter."""
+    told = [
+        "\u0640 \u0643\u062a\u0627\u0628 das Haus",
+        "\u0643\u062a\u0627\u0628 \u0640 \u0640",
+        "die H\u00e4user \u4e2d\u6587\u4e66",
+        "\u4e2d\u6587 das",
+        "Haus \u0643\u062a\u0627\u0628",
+    ]
+    docs = [Doc(f"d{i}", " ".join(told[: i % 5 + 1])) for i in range(12)]
+    index = Lucene.build(Dataset.of(docs), tmp_path / "index", language=language)
+    index.delete(["d0", "d4", "d8"])
+    assert index.manifest.facts["dead"] == 3
+    fresh = Lucene.build(Dataset.of([*index.documents()]), tmp_path / "fresh", language=language)
+    queries = [Query(f"{i}", text) for i, text in enumerate(told)]
+    close(index, fresh, queries)
+    close(*(Lucene(one.folder, fields={"contents": 2.0}) for one in (index, fresh)), queries)
+
+
+@pytest.mark.usefixtures("left_in_place")
+def test_a_note_of_other_dead_is_refused(tiny: Dataset, tmp_path: Path) -> None:
+    index = Lucene.build(tiny, tmp_path)
+    index.delete([next(iter(tiny.docs())).id])
+    path = index.manifest.path / lucenedead.FILE
+    path.unlink()
+    with pytest.raises(ArtefactError, match=r"dead\.json says; "):
+        lucenedead.Dead.of(path.parent, index._reader)
 
 
 @pytest.mark.usefixtures("left_in_place")
