@@ -111,7 +111,16 @@ def test_more_documents_take_faiss_longer(factory: str, least: float) -> None:
     assert many > few * least > -1
 
 
-@pytest.mark.parametrize("factory", ["PQ4x4", "IVF5000,Flat"])
+def test_passages_are_what_faiss_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = list[int]()
+    monkeypatch.setattr(building, "seconds", lambda *given, **_: asked.append(given[2]) or 1.0)
+    how = {"use": "dense", "model": "tests.retrieve.fakes:Hashed", "factory": "HNSW16", "passages": {"max": 5}}
+    assert forecast.forecast(Dense, MANY, shelf.full(Dense, how))
+    words = len(next(iter(MANY.docs())).text.split())
+    assert asked == [5000 * -(-words // 5)]
+
+
+@pytest.mark.parametrize("factory", ["PQ4x4", "IVF5000,Flat", "IDMap,Flat", "RQ4x8"])
 def test_what_takes_too_long_to_try_is_not_foretold(factory: str) -> None:
     assert building.seconds(factory, 32, 100_000, train=100_000) is None
 

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -520,6 +521,44 @@ def test_a_reader_on_a_server_finds_one_state_or_the_next(uri: str, tmp_path: Pa
     stale.collection.drop()
     with pytest.raises(ArtefactError):
         stale.run(QUERIES)
+
+
+def test_what_a_server_has_not_yet_deleted_takes_no_places(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = built(some(12), tmp_path, model=DRAWN, uri=uri)
+    top = [h.doc.id for h in index.search("fox").hits]
+    index.k = 4
+    with monkeypatch.context() as m, pytest.raises(ArtefactError, match="The batch has happened; 3 documents"):
+        m.setattr(Collection, "delete", lambda _, serials: _refused() if serials else None)
+        index.delete(top[:3])
+    left = Milvus(tmp_path, k=4)
+    assert left.collection.count(first=0, end=100) == 12
+    assert [h.doc.id for h in left.search("fox").hits] == top[3:7]
+    assert [h.doc.id for h in left.filtered("not exists(n)").search("fox").hits] == top[3:7]
+
+
+def test_threads_that_share_a_reader_of_a_server_find_one_state(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = built(some(12), tmp_path, model=DRAWN, uri=uri)
+    shared, whole = Milvus(tmp_path), Collection.search
+
+    def search(self: Collection, *given: Any, **told: Any) -> Any:
+        """Between what the server says and what is made of it another thread opens the index again."""
+        found = whole(self, *given, **told)
+        if threading.current_thread() is not threading.main_thread() and len(index) == 12:
+            index.update([Doc("d1", "zebra"), Doc("new", "fox")])
+            shared.refresh()
+        return found
+
+    found: list[Ranking] = []
+    with monkeypatch.context() as m:
+        m.setattr(Collection, "search", search)
+        asks = threading.Thread(target=lambda: found.append(shared.search("fox")))
+        asks.start()
+        asks.join()
+    same(found, [Milvus(tmp_path).search("fox")], 1e-9)
 
 
 def _refused() -> None:

@@ -108,6 +108,25 @@ def test_a_build_that_goes_on_says_it_as_if_it_had_not_been_killed(
                 assert not [*folder.rglob("nearest-*")]
 
 
+def test_what_was_seen_of_a_segment_that_is_made_again_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after 400, harmed, killed after 200 of the new one."""
+    node = {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"}
+    said = recalls(build(node, tmp_path / "whole"))
+    for nth in (4, 2):
+        with monkeypatch.context() as m:
+            killing(m, grown.Grown, "append", nth, True)
+            with pytest.raises(KeyboardInterrupt):
+                build(node, tmp_path / "again")
+        if nth == 4:
+            [path] = (tmp_path / "again").rglob("vectors.npy")
+            told = bytearray(path.read_bytes())
+            told[-5] ^= 1
+            path.write_bytes(told)
+    assert recalls(build(node, tmp_path / "again")) == said
+
+
 def test_what_was_kept_of_it_is_not_trusted_if_harmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     node = {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"}
     for number, harm in enumerate((lambda whole: whole[:-9], lambda whole: whole[:900] + b"!!" + whole[902:])):
