@@ -213,7 +213,7 @@ class Milvus(Living):
             except ArtefactError as error:
                 raise ArtefactError(
                     f"{error}. The batch has happened; {len(doomed)} documents that it deleted or replaced are still "
-                    "there, and take places among the hits until the next batch"
+                    "there, and passed over until the next batch deletes them"
                 ) from error
 
     def compact(self) -> Change:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,23 @@ def test_a_build_that_goes_on_says_it_as_if_it_had_not_been_killed(
                 index = build(node, folder)
                 assert recalls(index) == said, folder
                 assert not [*folder.rglob("nearest-*")]
+
+
+def test_a_kill_while_the_sample_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(late, "LEAST", 500)
+    node = {"use": "colbert", "model": FAKE + "models:Directions", "bits": 2}
+    said, whole = recalls(build(node, tmp_path / "whole")), shutil.rmtree
+
+    def killed(folder: Path, **how: Any) -> None:
+        if Path(folder).name == late.SAMPLED:
+            (Path(folder) / "hashes.npy").unlink()
+            raise KeyboardInterrupt
+        whole(folder, **how)
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(shutil, "rmtree", killed)
+        build(node, tmp_path / "killed")
+    assert recalls(build(node, tmp_path / "killed")) == said
 
 
 def test_what_was_seen_of_a_segment_that_is_made_again_is_forgotten(
