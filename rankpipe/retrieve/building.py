@@ -19,7 +19,7 @@ POWER = 1.0, 1.15  # of their number, that the time to add them rises with, at l
 CENTROIDS, EACH = 256, 256  # FAISS learns so many at least, from so many vectors each at most
 
 
-def prepare(draft: Part, factory: str, dimension: int, train: int) -> None:
+def prepare(draft: Part, factory: str, dimension: int, train: int, device: str) -> None:
     """Say what FAISS will hold of each document of a segment, and how long it will take.
 
     :raises RecipeError: If FAISS cannot make such an index.
@@ -30,19 +30,19 @@ def prepare(draft: Part, factory: str, dimension: int, train: int) -> None:
         raise RecipeError([f"factory: FAISS cannot make {factory!r} of {dimension} dimensions: {error}"]) from None
     draft.row += approximate.row_bytes(dimension)
     draft.share, draft.without = approximate.SHARE, "FAISS's building"
-    draft.foretold = partial(seconds, factory, dimension, train=train)
+    draft.foretold = partial(seconds, factory, dimension, train=train, device=device)
 
 
-def seconds(factory: str, dimension: int, documents: int, *, train: int) -> float | None:
+def seconds(factory: str, dimension: int, documents: int, *, train: int, device: str = "cpu") -> float | None:
     """About the time to train and fill an index on the CPU, by vectors that are drawn by chance; its recall is measured
     in less. None if that cannot be foretold so soon: of other factories than graphs and lists of vectors as they are or
-    in fewer bits, or of more lists than are tried vectors.
+    in fewer bits, of more lists than are tried vectors, or on a GPU.
 
     :param factory: FAISS's word for it; "exact" if one is to be picked.
     :param train: documents that it is trained on, at most.
     """
-    name = factory if factory != "exact" else approximate.picked(documents, "cpu")[0]
-    if not QUICK.fullmatch(name):
+    name = factory if factory != "exact" else approximate.picked(documents, device)[0]
+    if device != "cpu" or not QUICK.fullmatch(name):
         return None
     index, few_most = approximate.index_of(name, dimension), list[float]()
     drawn = np.random.default_rng(0).standard_normal((TRIED[-1], dimension), np.float32)

@@ -195,7 +195,7 @@ class Dense(Encoded[Encoder]):
         watched = draft.first and recipe["store"] in ROUNDED and not approximate.asked_for(recipe)
         way = (partial(Watched, folder=draft.folder) if watched else embed.Embedding)(model.encoder, recipe)
         if approximate.asked_for(recipe):
-            building.prepare(draft, recipe["factory"], way.dimension, recipe["train"])
+            building.prepare(draft, recipe["factory"], way.dimension, recipe["train"], recipe["device"])
         grown = embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
         index(draft, recipe)

@@ -113,7 +113,7 @@ def words(analyzer: Any, text: str) -> list[str]:
     return made
 
 
-class Living:
+class Alive:
     """Statistics of the documents that are alive, by way of a similarity and boosts; to be asked under the lock.
 
     Scores come out to single precision: to a millionth, and a little less for documents far longer than the mean, whose

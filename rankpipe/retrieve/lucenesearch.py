@@ -15,7 +15,7 @@ from rankpipe.errors import RecipeError
 from rankpipe.java import LOCK, locked
 from rankpipe.retrieve import lucenefields
 from rankpipe.retrieve.docs import Stored
-from rankpipe.retrieve.lucenedead import CONTENTS, Dead, Living
+from rankpipe.retrieve.lucenedead import CONTENTS, Alive, Dead
 from rankpipe.retrieve.lucenereader import Reader
 from rankpipe.where import Filter
 
@@ -167,9 +167,9 @@ class Search:
         searcher.setMaxClauseCount(CLAUSES)
         self._searcher = searcher(reader.java, signature="(Lorg/apache/lucene/index/IndexReader;)V")
         bm25 = find("org.apache.lucene.search.similarities.BM25Similarity")
-        self._living = Living(self._searcher, dead) if dead and dead.documents else None
+        self._alive = Alive(self._searcher, dead) if dead and dead.documents else None
         k1, b = settings.k1, settings.b
-        self._searcher.setSimilarity(bm25(*(self._living.scale(k1, b) if self._living else (k1, b))))
+        self._searcher.setSimilarity(bm25(*(self._alive.scale(k1, b) if self._alive else (k1, b))))
         self._words = find("io.anserini.search.query.BagOfWordsQueryGenerator")()
         self._boosts = find("java.util.HashMap")()
         for name, boost in settings.fields.items():
@@ -217,7 +217,7 @@ class Search:
     def _asked(self, text: str) -> Any:
         """Anserini's query. Where there are dead documents, the only field is ``contents``."""
         fields = self._settings.fields
-        if fields and not self._living:
+        if fields and not self._alive:
             return self._words.buildQuery(self._boosts, self._analyzer, text)
         query = self._of_words(self._analyzer, text)
         return java.find("org.apache.lucene.search.BoostQuery")(query, fields[CONTENTS]) if fields else query
@@ -225,7 +225,7 @@ class Search:
     def _of_words(self, *given: Any) -> Any:
         """Of words of ``contents``, or of words with their weights."""
         query = self._words.buildQuery(CONTENTS, *given)
-        return self._living.query(query) if self._living else query
+        return self._alive.query(query) if self._alive else query
 
 
 def _collection(reader: Reader) -> str:
