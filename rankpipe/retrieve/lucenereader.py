@@ -15,10 +15,11 @@ import numpy as np
 from rankpipe import java
 from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError
-from rankpipe.java import locked
+from rankpipe.java import LOCK, locked
 from rankpipe.retrieve.lucenefaults import refusals
 
 TEXTS = ("text", "contents", "passage", "segment", "body")  # where Anserini's collections have their text
+PIECE = 1 << 12  # documents that Java is asked about at once
 Found = tuple[int, str, float]  # Lucene's number of the document, its id, its score
 
 
@@ -95,11 +96,16 @@ class Reader:
         top = self._searcher.search(query, many)
         return sorted(int(hit.doc) for hit in top.scoreDocs)
 
-    @locked
     def living(self) -> Iterator[int]:
         """The places of the documents that are alive, rising."""
-        alive = java.find("org.apache.lucene.index.MultiBits").getLiveDocs(self.java)
-        return (place for place in range(int(self.java.maxDoc())) if alive is None or alive.get(place))
+        with LOCK:
+            alive = java.find("org.apache.lucene.index.MultiBits").getLiveDocs(self.java)
+            end = int(self.java.maxDoc())
+        for start in range(0, end, PIECE):
+            piece = range(start, min(start + PIECE, end))
+            with LOCK:  # others may search between two pieces
+                some = piece if alive is None else [place for place in piece if alive.get(place)]
+            yield from some
 
     @cached_property
     def _leaves(self) -> list[Any]:
