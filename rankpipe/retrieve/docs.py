@@ -74,11 +74,6 @@ class Docs:
         """The documents at these positions, one after the other; none is kept ready."""
         return forgetting(map(self._parse, positions), self._lines)
 
-    def hits(self, positions: NDArray[np.intp], scores: NDArray[np.float32]) -> tuple[Hit, ...]:
-        """The documents at these positions with their scores; the order is the caller's (see :func:`best`)."""
-        told = zip(self.ids.at(positions), positions.tolist(), scores.tolist(), strict=True)
-        return tuple([Hit(Stored(i, self, place), score) for i, place, score in told])
-
     def find(self, ids: Iterable[str]) -> dict[str, int]:
         """Where the documents of these ids are; those that are not there are left out."""
         if self.ids.order is None:

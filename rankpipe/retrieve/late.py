@@ -22,6 +22,7 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashes_of, shards
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
 from rankpipe.retrieve.recall import Truth, of_tokens
@@ -204,7 +205,7 @@ class ColBERT(Encoded[TokenEncoder]):
         for s in self.searched if asked else ():
             found = s.search([*asked.values()], k, self.candidates, self.probes, s.allowed(self.where))
             for i, one in zip(asked, found, strict=True):
-                made[i].append(s.docs.hits(*one))
+                made[i].append(hits(s.docs, *one))
         return made
 
 

@@ -26,9 +26,9 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import DataError
 from rankpipe.progress import track
-from rankpipe.retrieve.collecting import uncollected
 from rankpipe.retrieve.common import Said
 from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.hits import ranking
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, go_on, new_part, portions
@@ -151,13 +151,12 @@ class Living(Index):
         :param folder: of the segment, in the draft.
         """
 
-    @uncollected
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
         """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
         if self.passages:
             return self.passages.found(self.find, batch, self.k)
         pairs = zip(batch, self.find(batch, self.k), strict=True)
-        return [Ranking.scored(query, chain.from_iterable(found), self.k) for query, found in pairs]
+        return [ranking(query, found, self.k) for query, found in pairs]
 
     def _open(self) -> None:
         self.segments = self._opened(self.manifest.path)

@@ -18,6 +18,7 @@ from rankpipe.data import Hit
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError
 from rankpipe.retrieve.collection import SERIAL, Collection, Found, own, server
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import mapped
@@ -77,7 +78,7 @@ class Numbered(Segment):
         """Places by rising serial number; they rise by themselves but for what was merged."""
         return np.argsort(self.serials, kind="stable")
 
-    def hits(self, found: Found) -> tuple[Hit, ...]:
+    def hits(self, found: Found) -> Sequence[Hit]:
         """Those that are documents of this segment, and alive."""
         serials, scores = found
         at = np.searchsorted(self.serials, serials, sorter=self.order)
@@ -85,7 +86,7 @@ class Numbered(Segment):
         here = self.serials[places] == serials
         if self.alive is not None:
             here &= self.alive[places]
-        return self.docs.hits(places[here], scores[here])
+        return hits(self.docs, places[here], scores[here])
 
 
 def among(segments: Sequence[Numbered], where: Filter | None) -> tuple[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,11 +20,12 @@ from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.docs import Docs, best, write_docs
 from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, Places, Rows, cut_texts, grow, hashed, hashes_of, shards
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import forget, forgetting, mapped
-from rankpipe.retrieve.topk import Sums, Weighted, candidates
+from rankpipe.retrieve.topk import Scorer, Weighted
 from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
@@ -41,19 +41,14 @@ class Impacts(Segment):
         super().__init__(folder)
         self.postings = Postings(folder)
         self.cut: NDArray[np.bool_] = mapped(folder / "cut.npy")  # (documents,) whether its text was too long
-        self.sums = Sums(len(self.docs))
+        self.scorer = Scorer(self.postings.docs, self.postings.values, len(self.docs))
 
     def weighted(self, word: str, weight: np.float32) -> Weighted | None:
         """The word, to be searched for; None if no document has it."""
         if (term := self.postings.terms.find(word)) is None:
             return None
-        lies = self.postings.of(term)
         top = float(weight * np.float32(self.postings.tops[term]))  # products rise with their factors, rounded or not
-        return Weighted(self.postings.docs[lies], partial(_scores, self.postings.values[lies], weight), top)
-
-
-def _scores(values: NDArray[Any], weight: np.float32, some: slice | NDArray[np.intp]) -> NDArray[np.float32]:
-    return weight * values[some].astype(np.float32)
+        return Weighted(self.postings.of(term), weight, top)
 
 
 class SparseIndex(Encoded[SparseEncoder]):
@@ -179,10 +174,9 @@ class SparseIndex(Encoded[SparseEncoder]):
         )
         for s in self.searched:
             terms = [term for weight, word in words if (term := s.weighted(word, weight))]
-            with s.sums.lent() as sums:
-                found, scores = candidates(terms, k, s.allowed(self.where), sums)
+            found, scores = s.scorer.candidates(terms, k, s.allowed(self.where))
             top = best(scores, s.docs.precedence[found], k)
-            yield s.docs.hits(found[top], scores[top])
+            yield hits(s.docs, found[top], scores[top])
 
 
 class Weigher:

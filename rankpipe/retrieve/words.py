@@ -9,6 +9,9 @@ from rankpipe.catalog import near
 from rankpipe.errors import RecipeError
 
 WORD = re.compile(r"\b\w\w+\b")
+ENGLISH = "english"
+LUCENE = """a an and are as at be but by for if in into is it no not of on or such that the their then there these they
+this to was will with"""  # its stop words, which bm25s calls English, too; importing that costs half a second
 REMEMBERED = 1 << 17  # words whose stems are kept ready
 
 
@@ -20,7 +23,7 @@ class Words:
     :raises RecipeError: If there is no such stemmer or list; says the nearest names.
     """
 
-    def __init__(self, stemmer: str = "english", stopwords: str = "english") -> None:
+    def __init__(self, stemmer: str = ENGLISH, stopwords: str = ENGLISH) -> None:
         stop = frozenset[str]() if stopwords == "none" else _stopwords(stopwords)
         self._stems = _Stems(str if stemmer == "none" else _stemmer(stemmer), stop)
 
@@ -54,6 +57,8 @@ def _stemmer(name: str) -> Callable[[str], str]:
 
 
 def _stopwords(name: str) -> frozenset[str]:
+    if name == ENGLISH:
+        return frozenset(LUCENE.split())
     from bm25s.tokenization import Tokenizer
 
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import bm25s
 import pytest
+from bm25s.stopwords import STOPWORDS_EN
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
@@ -17,7 +18,7 @@ from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, RecipeError
 from rankpipe.retrieve import bm25
 from rankpipe.retrieve.bm25 import BM25
-from rankpipe.retrieve.words import Words
+from rankpipe.retrieve.words import LUCENE, Words
 from rankpipe.trec import to_run
 from tests.retrieve.fakes import Deadly, file_size_limit
 
@@ -46,6 +47,10 @@ def test_equals_the_formula(tiny: Dataset, tmp_path: Path) -> None:
         best = sorted((i for i, s in truth.items() if s > 0), key=lambda i: truth[i], reverse=True)
         assert close(ranked(ranking), {i: truth[i] for i in best})
         assert ranking.hits
+
+
+def test_english_stop_words_are_those_of_bm25s() -> None:
+    assert frozenset(LUCENE.split()) == frozenset(STOPWORDS_EN)
 
 
 @pytest.mark.parametrize("method", ["lucene", "robertson", "atire"])

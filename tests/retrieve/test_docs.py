@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rankpipe.data import Doc
 from rankpipe.errors import DataError
 from rankpipe.retrieve.docs import Docs, best, write_docs
+from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part
 from rankpipe.trec import ordered
 
@@ -87,10 +88,10 @@ def test_precedence_on_disk_is_ids_falling(tmp_path: Path) -> None:
 def test_a_stored_document_is_read_when_it_is_looked_at(tmp_path: Path) -> None:
     written(ODD, tmp_path)
     docs = Docs(tmp_path)
-    hits = docs.hits(np.array([2, 0]), np.array([2, 1], np.float32))
-    assert [h.doc.id for h in hits] == ["日本 é", "plain"]
+    found = hits(docs, np.array([2, 0]), np.array([2, 1], np.float32))
+    assert [h.doc.id for h in found] == ["日本 é", "plain"]
     assert not docs._ready
-    stored = hits[1].doc
+    stored = found[1].doc
     assert (stored, hash(stored), repr(stored)) == (ODD[0], hash(ODD[0]), repr(ODD[0]))
     assert stored.contents == "A title some text"
     assert list(docs._ready) == [0]

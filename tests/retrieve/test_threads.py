@@ -10,12 +10,12 @@ import pytest
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import bm25
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.sparse import SparseIndex
+from rankpipe.retrieve.topk import Scorer
 
 DICE = np.random.default_rng(0)
 WORDS = [f"w{i}" for i in range(60)]
@@ -53,16 +53,16 @@ def test_threads_find_what_one_does(kind: str, tmp_path: Path) -> None:
 def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = BM25.build(Dataset.of(DOCS), tmp_path)
     before = found(index.search(QUERIES[0].text))
-    counted = bm25._scores
+    counted = Scorer._scores
 
     def interrupted(*told: Any) -> Any:
-        counted(*told)
         if next(calls) == 2:
             raise KeyboardInterrupt
         return counted(*told)
 
     calls = iter(range(9))
-    monkeypatch.setattr(bm25, "_scores", interrupted)
+    monkeypatch.setattr(Scorer, "candidates", Scorer.by_numpy)
+    monkeypatch.setattr(Scorer, "_scores", interrupted)
     with pytest.raises(KeyboardInterrupt):
         index.search(QUERIES[1].text)
     monkeypatch.undo()

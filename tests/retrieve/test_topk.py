@@ -1,35 +1,47 @@
 """The best documents are those of scoring everything, in any order of terms and however many are asked for."""
 
-from functools import partial
+from collections.abc import Callable
+from itertools import chain, pairwise
 
 import numpy as np
-from hypothesis import given
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rankpipe.retrieve import topk
 from rankpipe.retrieve.docs import best
-from rankpipe.retrieve.topk import Weighted, candidates
+from rankpipe.retrieve.topk import Scorer, Weighted
 
 N = 40
 TERMS = st.lists(st.dictionaries(st.integers(0, N - 1), st.sampled_from([0.25, 0.5, 1.0, 3.0]), min_size=1), max_size=6)
+ALIVE = st.none() | st.lists(st.booleans(), min_size=N, max_size=N)
+SEARCHES: dict[str, Callable[..., topk.Found]] = {"numpy": Scorer.by_numpy, "numba": Scorer.compiled}
 
 
-def scores(values: NDArray[np.float32], some: slice | NDArray[np.intp]) -> NDArray[np.float32]:
-    return values[some]  # type: ignore[no-any-return]
+def frozen(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    array.flags.writeable = False  # as the files of an index are, for which machine code is made
+    return array
 
 
-def weighted(term: dict[int, float]) -> Weighted:
-    docs = np.array(sorted(term), np.int32)
-    values = np.array([term[d] for d in docs.tolist()], np.float32)
-    return Weighted(docs, partial(scores, values), float(values.max()))
+def made(terms: list[dict[int, float]], norms: NDArray[np.float32] | None = None) -> tuple[Scorer, list[Weighted]]:
+    docs = frozen(np.array([d for term in terms for d in sorted(term)], np.int32))
+    values = frozen(np.array([term[d] for term in terms for d in sorted(term)], np.float32))
+    ends = np.cumsum([0, *map(len, terms)]).tolist()
+    asked = [
+        Weighted(slice(*lies), np.float32(1), max(t.values())) for lies, t in zip(pairwise(ends), terms, strict=True)
+    ]
+    return Scorer(docs, values, N, norms), asked
 
 
-@given(TERMS, st.integers(1, N), st.none() | st.lists(st.booleans(), min_size=N, max_size=N))
-def test_equals_scoring_everything(terms: list[dict[int, float]], k: int, alive: list[bool] | None) -> None:
-    sums = np.zeros(N)
-    living = None if alive is None else np.array(alive)
-    found, got = candidates([weighted(t) for t in terms], k, living, sums)
-    assert not sums.any()
+@pytest.mark.parametrize("how", SEARCHES)
+@given(terms=TERMS, k=st.integers(1, N), alive=ALIVE)
+def test_equals_scoring_everything(how: str, terms: list[dict[int, float]], k: int, alive: list[bool] | None) -> None:
+    if how == "numba":
+        pytest.importorskip("numba")
+    scorer, asked = made(terms)
+    found, got = SEARCHES[how](scorer, asked, k, None if alive is None else np.array(alive))
+    assert not any(sums.any() for sums in scorer._spare)
     everything = np.zeros(N, np.float32)
     for term in terms:
         for doc, score in term.items():
@@ -40,3 +52,46 @@ def test_equals_scoring_everything(terms: list[dict[int, float]], k: int, alive:
     truth = right[best(everything[right], precedence[right], k)]
     assert found[top].tolist() == truth.tolist()
     assert got[top].tolist() == everything[truth].tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 50), dead=st.booleans(), scaled=st.booleans())
+def test_machine_code_scores_to_the_bit(seed: int, k: int, dead: bool, scaled: bool) -> None:
+    """More documents than a window has, rare words and frequent ones, scores that round."""
+    pytest.importorskip("numba")
+    chance, n = np.random.default_rng(seed), 3 * 4096 + 5
+    lists = [np.flatnonzero(chance.random(n) < share) for share in (0.001, 0.02, 0.5, 0.9)]
+    docs = frozen(np.concatenate(lists).astype(np.int32))
+    values = frozen(chance.integers(1, 30, len(docs)).astype(np.uint8))
+    norms = chance.random(n).astype(np.float32) + np.float32(0.5) if scaled else None
+    weights = chance.random(4).astype(np.float32) * 8
+    ends = np.cumsum([0, *map(len, lists)]).tolist()
+    asked = [
+        Weighted(slice(*lies), w, float(w) * (1 if scaled else 30) * 1.001)
+        for lies, w in zip(pairwise(ends), weights, strict=True)
+    ]
+    alive = chance.random(n) < 0.9 if dead else None
+    scorer = Scorer(docs, values, n, norms)
+    precedence = np.arange(n, dtype=np.int32)
+    tops = []
+    for search in SEARCHES.values():
+        found, scores = search(scorer, asked, k, alive)
+        order = best(scores, precedence[found], k)
+        tops.append((found[order].tolist(), scores[order].tolist()))
+    assert tops[0] == tops[1]
+    assert len(tops[0][0]) == k
+
+
+def test_a_process_that_searches_often_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = list[str]()
+    monkeypatch.setattr(topk, "_searches", iter(chain(range(1, topk.FREQUENT + 3))))
+    for name in ("compiled", "by_numpy"):
+        monkeypatch.setattr(Scorer, name, lambda *_, name=name: called.append(name))
+    scorer, asked = made([{1: 1.0}])
+    monkeypatch.setattr(topk, "_machine_code", lambda: True)
+    for _ in range(topk.FREQUENT + 1):
+        scorer.candidates(asked, 1, None)
+    assert called == ["by_numpy"] * topk.FREQUENT + ["compiled"]
+    monkeypatch.setattr(topk, "_machine_code", lambda: None)  # Numba is not there
+    scorer.candidates(asked, 1, None)
+    assert called[-1] == "by_numpy"

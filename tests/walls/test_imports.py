@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2] / "rankpipe"
-# classes of torch's and transformers' own kind; no other module imports these on import
-OF_TORCH = ("rankpipe.train.optimizers.lowrank", "rankpipe.train.loop")
+# classes of torch's and transformers' own kind, and what Numba compiles; no other module imports these on import
+HEAVY_ONES = ("rankpipe.train.optimizers.lowrank", "rankpipe.train.loop", "rankpipe.retrieve.compiled")
 MODULES = [
     name
     for p in sorted(ROOT.rglob("*.py"))
     if not (
         name := ".".join(("rankpipe", *p.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
-    ).startswith(OF_TORCH)
+    ).startswith(HEAVY_ONES)
 ]
 HEAVY = {
     "torch", "transformers", "sentence_transformers", "faiss", "bm25s", "onnxruntime", "tokenizers", "scipy",
     "ir_measures", "ir_datasets", "datasets", "peft", "lightgbm", "catboost", "jnius", "pyserini", "vllm",
-    "huggingface_hub", "yaml",
+    "huggingface_hub", "yaml", "numba",
 }  # fmt: skip
 
 
