@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -92,6 +94,7 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
 
     from rankpipe import disk
     from rankpipe.recipe import load
+    from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 
     if not settings or out is None:
@@ -101,6 +104,9 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
     tuning, path = Tuning(recipe), out / "recipe.yaml"
     tuning.tree = options.merged(tuning.tree, settings)
     refuse(tuning.check(), f"{recipe}, as it is changed")
+    if not first():  # which makes it
+        _wait(lambda: path.exists() and load(out) == tuning.tree, path)
+        return out
     if path.exists():
         if load(out) == tuning.tree:
             return out
@@ -111,6 +117,18 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
     with disk.write(path) as f:
         yaml.safe_dump(tuning.tree, f, sort_keys=False, allow_unicode=True)
     return out
+
+
+def _wait(done: Callable[[], bool], path: Path) -> None:
+    """For the first of several processes, which the launcher ends all of them with if it fails.
+
+    :raises CommandError: If it takes a minute.
+    """
+    for _ in range(600):
+        if done():
+            return
+        sleep(0.1)
+    raise CommandError([f"{path}: the first process has not written it; can all processes see its folder?"])
 
 
 @show.verb(app, "teach")

@@ -37,7 +37,7 @@ def put(trainer: Any, folder: Path, place: str, dtype: Numbers) -> dict[str, Any
         adapter.save(model, at := folder / "adapter" if ranker.whole else folder)
         (at / "README.md").unlink(missing_ok=True)  # PEFT's card, which says nothing
         if ranker.whole:
-            model, loss = merge(model)
+            model, loss = merge(model, lambda: ranker.load(dtype))
             facts["merged"] = str(loss)
     ranker.save(model, folder, whole=ranker.whole or not adapter)
     lines.write(folder / KEPT_LOG, trainer.state.log_history)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 from rankpipe.catalog import need
+from rankpipe.disk import lock
 from rankpipe.progress import listening
 
 
@@ -20,6 +22,14 @@ def load_whole() -> None:
     head or an adapter on a model looks at them.
     """
     need("accelerate.utils", name="training", extra="train").disable_fsdp_ram_efficient_loading()
+
+
+def one_training(folder: Path) -> AbstractContextManager[None]:
+    """Inside, no other training makes anything in this folder.
+
+    :raises Busy: If one does.
+    """
+    return lock(folder) if first() else nullcontext()
 
 
 @contextmanager

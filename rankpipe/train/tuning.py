@@ -149,37 +149,38 @@ class Tuning:
         :param callbacks: ``transformers.TrainerCallback``, told of what happens.
         :return: the facts of what was made.
         :raises RecipeError: If ``check`` finds faults; MissingExtra if they are only of extras.
-        :raises ArtefactError: If something else was built in the recipe's folder.
+        :raises ArtefactError: If something else was built in the recipe's folder; Busy if it is being tuned there.
         """
         refuse(self.check(), str(self.path))
         store.refuse_other(self.folder, weights.TUNED)
-        args = self._arguments()
-        examples, held = self._data(args)
-        if not force and self._is_there():
-            if processes.first():
-                self._tell()
-            notice(f"{self.folder} is current; --force tunes it again")
+        with processes.one_training(self.folder / "kept"):
+            args = self._arguments()
+            examples, held = self._data(args)
+            if not force and self._is_there():
+                if processes.first():
+                    self._tell()
+                notice(f"{self.folder} is current; --force tunes it again")
+                return store.read_manifest(self.folder).facts
+            self._objective.refuse_silence(examples, args.per_device_train_batch_size)
+            with args.main_process_first(local=False):
+                self._forget_others()
+            trainer = self._trainer(args, examples, held)
+            for callback in callbacks:
+                trainer.add_callback(callback)
+            with trainer.args.main_process_first(local=False):
+                if force and trainer.is_world_process_zero():
+                    shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
+            if begun := self.begun:
+                notice(f"going on from {begun}")
+                trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
+            unsaved = need("safetensors", name="training", extra="train").SafetensorError
+            with weights.quiet(), disk_errors(self.folder, (RuntimeError, unsaved)):
+                trainer.train(resume_from_checkpoint=str(begun) if begun else None)
+                trainer.finish()
+                if trainer.is_world_process_zero():
+                    self._publish(trainer)
+            trainer.accelerator.wait_for_everyone()
             return store.read_manifest(self.folder).facts
-        self._objective.refuse_silence(examples, args.per_device_train_batch_size)
-        with args.main_process_first(local=False):
-            self._forget_others()
-        trainer = self._trainer(args, examples, held)
-        for callback in callbacks:
-            trainer.add_callback(callback)
-        with trainer.args.main_process_first(local=False):
-            if force and trainer.is_world_process_zero():
-                shutil.rmtree(self.work / "checkpoints", ignore_errors=True)
-        if begun := self.begun:
-            notice(f"going on from {begun}")
-            trainer.args.eval_on_start = False  # it was measured; and patience counts measurements
-        unsaved = need("safetensors", name="training", extra="train").SafetensorError
-        with weights.quiet(), disk_errors(self.folder, (RuntimeError, unsaved)):
-            trainer.train(resume_from_checkpoint=str(begun) if begun else None)
-            trainer.finish()
-            if trainer.is_world_process_zero():
-                self._publish(trainer)
-        trainer.accelerator.wait_for_everyone()
-        return store.read_manifest(self.folder).facts
 
     @processes.one_voice()
     def forecast(self) -> Forecast:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from threading import current_thread, main_thread
 
 import pytest
 from click.testing import Result
@@ -14,6 +17,7 @@ from typer.testing import CliRunner
 from rankpipe import store
 from rankpipe.cli import app, recipes, show, train
 from rankpipe.datasets import open_dataset
+from rankpipe.train import processes
 from rankpipe.train.labels import Recorded
 from rankpipe.trec import read_run
 
@@ -101,3 +105,27 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     faults = rankpipe("check", folder, code=3).output
     assert "2 faults in models/it:" in faults
     assert "examples is missing" in faults
+
+
+def test_of_several_processes_the_first_one_writes_the_changed_recipe(
+    rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others begin when it is there: what they see before may be anything."""
+    pytest.importorskip("peft")
+    folder = Path("models/it")
+    folder.mkdir(parents=True)
+    (folder / "recipe.yaml").write_text(f"""
+model: {tiny_chat}
+head: {{use: first-head, context: 1000}}
+examples: {{use: lists, data: {tiny_path}, run: run.trec, length: [2, 4]}}
+loss: {{use: ranknet}}
+training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
+""")
+    out = Path("models/other")
+    monkeypatch.setattr(processes, "first", lambda: current_thread() is main_thread())
+    changed = partial(train._changed, folder, ["training.seed=3"], out)
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(changed)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=1)
+        assert changed() == second.result(timeout=10) == out

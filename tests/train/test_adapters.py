@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 from rankpipe.train.adapters.adapter import Adapter  # noqa: E402
-from rankpipe.train.adapters.factors import layers  # noqa: E402
+from rankpipe.train.adapters.factors import base_layer, factors, layers, product  # noqa: E402
 from rankpipe.train.adapters.lora import LoRA  # noqa: E402
 from rankpipe.train.adapters.merging import merge, merge_loss  # noqa: E402
 from rankpipe.train.adapters.targets import spread  # noqa: E402
@@ -90,6 +90,21 @@ def test_merged_is_unmerged(adapter: Adapter, dtype: str) -> None:
         assert 0 < loss.largest <= BF16 * largest
         assert apart(outputs(merged), trained) < 16 * BF16 * scale
     assert ("of the update" in str(loss)) is (loss.largest > 0)
+
+
+@pytest.mark.parametrize("name", ["lora", "pissa", "relora", "adalora"])
+def test_what_a_merge_loses_is_what_is_lost(name: str) -> None:
+    """Of what was learned, in the base as it was, whatever of it the base has held meanwhile."""
+    model = adapted(METHODS[name], llama("bfloat16"))
+    train(METHODS[name], model, lr=1e-3)
+    learned = {path: product(layer, *factors(layer)).detach() for path, layer in layers(model)}
+    merged, loss = merge(model, lambda: llama("bfloat16"))
+    for layer in loss.layers:
+        update = learned[layer.path]
+        wanted = base_layer(llama("bfloat16"), layer.path).weight.float() + update
+        error = base_layer(merged, layer.path).weight.detach().float() - wanted.detach()
+        assert layer.update == pytest.approx(float(update.norm()), rel=1e-2)
+        assert layer.error == pytest.approx(float(error.norm()), rel=1e-2)
 
 
 @EACH

@@ -120,6 +120,14 @@ def test_a_list_with_nothing_to_say_is_silent(name: str) -> None:
 
 
 @every
+@pytest.mark.parametrize("rows", [0, 2])
+def test_lists_of_no_columns_are_silent(name: str, rows: int) -> None:
+    scores, labels, mask = (t[:rows, :0] for t in lists(4, ties=True))
+    value, gradient = learned(LOSSES[name], scores, labels, mask)
+    assert (value, gradient.shape, LOSSES[name].count(labels, mask)) == (0, (rows, 0), 0)
+
+
+@every
 def test_the_best_item_is_pushed_up(name: str) -> None:
     for seed in SEEDS:
         _, labels, mask = lists(seed, ties=True)

@@ -87,6 +87,15 @@ def test_all_columns_are_adamw(shape: tuple[int, int]) -> None:
     assert apart(made, run(torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.0), theirs, grads)) < 2e-7
 
 
+@pytest.mark.parametrize("proj", ["columns", "identity"])
+def test_scale_is_of_steps_and_not_of_decay(proj: str) -> None:
+    """lowrank.md's ``lr * scale``: a quarter of the rate, at four times the decay."""
+    ours, theirs = matrices((12, 20)), matrices((12, 20))
+    grads = gradients([(12, 20)], 30)
+    made = run(LowRank(ours, lr=1e-2, proj=proj, rank=12, gap=3, scale=0.25, weight_decay=0.1), ours, grads)
+    assert apart(made, run(torch.optim.AdamW(theirs, lr=0.25e-2, weight_decay=0.4), theirs, grads)) < 2e-7
+
+
 @pytest.mark.parametrize("proj", ["svd", "eigh", "rsvd"])
 def test_full_rank_is_adam_in_the_turned_basis_and_not_adamw(proj: str) -> None:
     exact = torch.float64
@@ -107,7 +116,7 @@ def test_sgd_at_full_rank_is_sgd(proj: str) -> None:
     shapes = [(12, 20), (20, 12)]
     ours, theirs = matrices(*shapes), matrices(*shapes)
     grads = gradients(shapes, 20)
-    made = run(LowRank(ours, lr=1e-2, proj=proj, rank=12, gap=4, inner="sgd"), ours, grads)
+    made = run(LowRank(ours, lr=4e-2, scale=0.25, proj=proj, rank=12, gap=4, inner="sgd"), ours, grads)
     assert apart(made, run(torch.optim.SGD(theirs, lr=1e-2), theirs, grads)) < 1e-6
 
 

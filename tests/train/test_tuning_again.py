@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 torch = pytest.importorskip("torch")
-for package in ("transformers", "peft", "accelerate", "datasets"):
+transformers = pytest.importorskip("transformers")
+for package in ("peft", "accelerate", "datasets"):
     pytest.importorskip(package)
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
@@ -26,6 +27,8 @@ from killed import Killed, Signalled  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from tuned import EPOCHS, GALORE, tensors  # noqa: E402
 
+from rankpipe.disk import lock  # noqa: E402
+from rankpipe.errors import Busy  # noqa: E402
 from rankpipe.progress import listening  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 from tests.heard import Heard  # noqa: E402
@@ -104,6 +107,24 @@ def test_interrupted_it_loses_nothing(number: signal.Signals, written: Any) -> N
     Tuning(ended).run()
     one, other = tensors(whole), tensors(ended)
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_one_training_at_a_time(written: Any) -> None:
+    """Neither learns from the other's checkpoints."""
+    folder = written("twice")
+    with lock(folder / "kept"), pytest.raises(Busy, match="another process is writing here"):
+        Tuning(folder).run()
+    assert not (folder / "kept").exists()
+    busy = list[bool]()
+
+    class Second(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *args: Any, **given: Any) -> None:
+            with pytest.raises(Busy), lock(folder / "kept"):
+                pass
+            busy.append(True)
+
+    Tuning(folder).run(callbacks=[Second()])
+    assert len(busy) == 6
 
 
 def test_interrupted_twice_it_ends_at_once(written: Any) -> None:

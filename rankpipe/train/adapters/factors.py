@@ -20,6 +20,11 @@ def layers(model: Any) -> Iterator[tuple[str, Any]]:
             yield path, module
 
 
+def base_layer(base: Any, path: str) -> Any:
+    """What an adapted layer of this path is over, in a base model without an adapter."""
+    return base.get_submodule(path.removeprefix("base_model.model."))
+
+
 def remember(layer: Any, b: Any, a: Any) -> None:
     """That ``b @ a`` lies in the base layer, which the base model does not have: it belongs to the adapter."""
     layer.past = [*past(layer), (b.detach().float().cpu().clone(), a.detach().float().cpu().clone())]
@@ -33,6 +38,13 @@ def past(layer: Any) -> list[tuple[Any, Any]]:
 def forget(layer: Any) -> None:
     """What is remembered, since the base layer has it no more."""
     layer.past = []
+
+
+def product(layer: Any, b: Any, a: Any) -> Any:
+    """``b @ a`` as the base layer's weight lies, and where it does."""
+    device = layer.get_base_layer().weight.device
+    made = (b.to(device) @ a.to(device)).float()
+    return made.T if layer.fan_in_fan_out else made
 
 
 def factors(layer: Any) -> tuple[Any, Any]:

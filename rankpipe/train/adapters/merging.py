@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rankpipe.catalog import need
 from rankpipe.errors import RecipeError
-from rankpipe.train.adapters.factors import layers
+from rankpipe.train.adapters.factors import base_layer, factors, layers, past, product
 
 
 @dataclass(frozen=True)
@@ -50,14 +50,19 @@ class MergeLoss:
         return f"rounding is {self.of_update:.2g} of the update, a weight is off by {self.largest:.2g} at most{most}"
 
 
-def merge(model: Any) -> tuple[Any, MergeLoss]:
+def merge(model: Any, load: Callable[[], Any] | None = None) -> tuple[Any, MergeLoss]:
     """The base model with the adapter in its weights, each sum made in single precision and rounded once; and the loss.
 
+    Where the base has something of the adapter (PiSSA, ReLoRA), that is taken out of it first, rounded: in half
+    precision not all weights become what they were.
+
+    :param load: loads the base as it was, which is merged into then.
     :raises RecipeError: If the base is quantised.
     """
     losses = []
+    fresh = load() if load and any(past(layer) for _, layer in layers(model)) else None
     for path, layer in layers(model):
-        weight, loss = _merged(path, layer)
+        weight, loss = _merged(path, layer, fresh)
         layer.get_base_layer().weight.data = weight
         losses.append(loss)
     return model.unload(), MergeLoss(tuple(losses))
@@ -75,15 +80,25 @@ def rounded(path: str, before: Any, after: Any, dtype: Any) -> tuple[Any, LayerL
     return weight, LayerLoss(path, float(error.abs().max()), float(error.norm()), float((after - before).norm()))
 
 
-def _merged(path: str, layer: Any) -> tuple[Any, LayerLoss]:
+def _merged(path: str, layer: Any, fresh: Any = None) -> tuple[Any, LayerLoss]:
+    """The weight of a layer with its adapter.
+
+    :param fresh: the base as it was.
+    """
     torch, base = need("torch", name="merge", extra="train"), layer.get_base_layer()
     if not base.weight.is_floating_point():
         raise RecipeError([f"merge: {path} is quantised: load the base in bfloat16 and the adapter on it, then merge"])
     original = base.weight.data
     with torch.no_grad():
+        before = original.float()
+        if past(layer):
+            if fresh is not None:
+                before = base_layer(fresh, path).weight.to(original.device).float()
+            else:
+                before = sum((-product(layer, b, a) for b, a in past(layer)), before).to(original.dtype).float()
+            return rounded(path, before, before + product(layer, *factors(layer)), original.dtype)
         try:
-            base.weight.data = original.float().clone()
-            before = original.float()
+            base.weight.data = before.clone()
             layer.merge(safe_merge=True)
             after = base.weight.data
         finally:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rankpipe.catalog import need
+from rankpipe.progress import notice
 from rankpipe.train.adapters.adapter import Batches
 from rankpipe.train.adapters.callbacks import Callback
-from rankpipe.train.adapters.factors import NAME, forget, layers, past, remember
+from rankpipe.train.adapters.factors import NAME, base_layer, forget, layers, past, product, remember
 from rankpipe.train.adapters.lora import LoRA
 from rankpipe.train.adapters.merging import MergeLoss, rounded
 
@@ -70,6 +71,7 @@ class Stages(Callback):
             for p in (a, b):
                 optimizer.state.pop(p, None)
         self.losses.append(MergeLoss(tuple(losses)))
+        notice(f"stage {len(self.losses)} of {self.stages} is in the base: {self.losses[-1]}")
 
     def state(self, model: Any) -> dict[str, Any]:
         """The factors of all stages that ended."""
@@ -86,8 +88,7 @@ class Stages(Callback):
             return
         fresh = load()
         for path, layer in ended:
-            weight = fresh.get_submodule(path.removeprefix("base_model.model.")).weight
-            layer.get_base_layer().weight.data.copy_(weight)
+            layer.get_base_layer().weight.data.copy_(base_layer(fresh, path).weight)
             forget(layer)
 
     def restore(self, model: Any, state: dict[str, Any]) -> None:
@@ -103,10 +104,8 @@ def _into_base(path: str, layer: Any, b: Any, a: Any) -> Any:
     base = layer.get_base_layer()
     torch = need("torch", name="relora", extra="train")
     with torch.no_grad():
-        update = (b.to(base.weight.device) @ a.to(base.weight.device)).float()
-        update = update.T if layer.fan_in_fan_out else update
         before = base.weight.detach().float()
-        weight, loss = rounded(path, before, before + update, base.weight.dtype)
+        weight, loss = rounded(path, before, before + product(layer, b, a), base.weight.dtype)
         base.weight.copy_(weight)
     return loss
 

@@ -51,13 +51,15 @@ class ListLoss(ABC):
         with torch.autocast(scores.device.type, enabled=False):
             s = wide(scores)
             y = labels.detach().to(s.dtype).masked_fill(~mask, 0.0)
+            if not s.shape[1]:  # lists of nothing
+                return s.sum(), mask.sum()
             says = self._says(y, mask)  # (B,)
             s = s.masked_fill(~(mask & says[:, None]), 0.0)
             return self._each(s, y, mask).masked_fill(~says, 0.0).sum(), says.sum()
 
     def count(self, labels: Tensor, mask: Tensor) -> Tensor:
         """How many lists it counts, whatever their scores."""
-        return self._says(wide(labels.detach()).masked_fill(~mask, 0.0), mask).sum()
+        return self._says(wide(labels.detach()).masked_fill(~mask, 0.0), mask).sum() if mask.shape[1] else mask.sum()
 
     def _says(self, y: Tensor, mask: Tensor) -> Tensor:
         """Which lists have something to say, (B,)."""
