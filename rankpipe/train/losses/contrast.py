@@ -84,6 +84,8 @@ def without_false_negatives(scores: Tensor, labels: Tensor, mask: Tensor, margin
     positive-aware mining, TopK-MarginPos.
     """
     of_one_shape(scores, labels, mask)
+    if not mask.shape[1]:
+        return mask
     scores = wide(scores.detach())
     best = scores.masked_fill(~((labels > 0) & mask), -float("inf")).amax(1, keepdim=True)  # (Q, 1)
     return mask & ((labels > 0) | (scores <= best + margin))
