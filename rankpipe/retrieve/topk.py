@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.progress import notice
+
 SLACK = 1 - 1e-6  # sums round; what might tie for a place after rounding to single precision is kept
 SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
 FREQUENT = 64  # searches of a process that make it worth the second that Numba takes to load
@@ -138,6 +140,9 @@ def _machine_code() -> Callable[..., Found] | None:
     try:
         from rankpipe.retrieve.compiled import best
     except ImportError:
+        return None
+    except RuntimeError as error:  # Numba's, where neither the package's folder nor a cache can be written
+        notice(f"searching without Numba, which has nowhere to keep what it compiles ({error}); set NUMBA_CACHE_DIR")
         return None
     found: Callable[..., Found] = best
     return found

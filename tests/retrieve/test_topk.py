@@ -1,5 +1,6 @@
 """The best documents are those of scoring everything, in any order of terms and however many are asked for."""
 
+import sys
 from collections.abc import Callable
 from itertools import chain, pairwise
 
@@ -9,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rankpipe.progress import listening
 from rankpipe.retrieve import topk
 from rankpipe.retrieve.docs import best
 from rankpipe.retrieve.topk import Scorer, Weighted
+from tests.heard import Heard
 
 N = 40
 TERMS = st.lists(st.dictionaries(st.integers(0, N - 1), st.sampled_from([0.25, 0.5, 1.0, 3.0]), min_size=1), max_size=6)
@@ -95,3 +98,18 @@ def test_a_process_that_searches_often_is_compiled(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(topk, "_machine_code", lambda: None)  # Numba is not there
     scorer.candidates(asked, 1, None)
     assert called[-1] == "by_numpy"
+
+
+def test_what_cannot_be_kept_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    numba = pytest.importorskip("numba")
+    notices = Heard()
+    monkeypatch.setattr(numba, "njit", refused)
+    monkeypatch.delitem(sys.modules, "rankpipe.retrieve.compiled", raising=False)
+    monkeypatch.delattr("rankpipe.retrieve.compiled", raising=False)
+    with listening(notices):
+        assert topk._machine_code.__wrapped__() is None
+    assert "NUMBA_CACHE_DIR" in str(notices.notices)
+
+
+def refused(**_: object) -> None:
+    raise RuntimeError("cannot cache function 'best': no locator available for file 'compiled.py'")
