@@ -45,8 +45,9 @@ def best(
         rest[t] = rest[t + 1] + bounds[t]
     at, ends = lies[:, 0].copy(), lies[:, 1]
     sums, told = np.zeros(WINDOW), np.zeros(WINDOW // 64, np.uint64)  # of a window, and which are not 0, a bit each
+    places, totals = np.empty(WINDOW, np.int64), np.empty(WINDOW)  # of a window, what may be among the best
     heap, held, enough, needed = np.empty(k), 0, 0.0, terms
-    found, scores, made = np.empty(4 * k, np.int32), np.empty(4 * k, np.float32), 0
+    found, scores, made = np.empty(WINDOW + k, np.int32), np.empty(WINDOW + k, np.float32), 0
     while True:
         while needed and enough and rest[needed - 1] < enough * slack:
             needed -= 1
@@ -54,32 +55,83 @@ def best(
         if start < 0:
             return found[:made], scores[:made]
         _add(docs, values, norms, at, ends, weights[:needed], start, sums, told)
-        for word in range(WINDOW // 64):
-            bits = told[word]
-            told[word] = 0
-            while bits:
-                lowest = bits & (~bits + uint64(1))
-                bits ^= lowest
-                place = word * 64 + BIT[(lowest * DE_BRUIJN) >> uint64(58)]
-                doc, score = start + place, sums[place]
-                sums[place] = 0
-                if len(alive) and not alive[doc]:
-                    continue
-                t = needed
-                while t < terms and score + rest[t] >= enough * slack:
-                    at[t] = _ahead(docs, at[t], ends[t], doc)
-                    if at[t] < ends[t] and docs[at[t]] == doc:
-                        score += _score(values, norms, weights[t], at[t], doc)
-                    t += 1
-                if t < terms or score < enough * slack:
-                    continue
-                if made == len(found):
-                    found, scores = np.append(found, found), np.append(scores, scores)
-                found[made], scores[made] = doc, score
+        count = _drain(sums, told, enough * slack - rest[needed], places, totals)
+        if len(alive):
+            count = _living(alive, start, places, totals, count)
+        for t in range(needed, terms):
+            at[t] = _ahead(docs, at[t], ends[t], start)
+            count = _look_up(
+                docs[at[t] : ends[t]], values[at[t] : ends[t]], norms, weights[t], start, places, totals, count,
+                enough * slack - rest[t + 1],
+            )  # fmt: skip
+        if made + count > len(found):
+            found, scores = np.append(found, found), np.append(scores, scores)
+        for i in range(count):
+            if totals[i] >= enough * slack:
+                found[made], scores[made] = start + places[i], totals[i]
                 made += 1
-                held = _push(heap, held, score)
+                held = _push(heap, held, totals[i])
                 if held == k:
                     enough = heap[0]
+
+
+@compiled
+def _drain(
+    sums: NDArray[np.float64],
+    told: NDArray[np.uint64],
+    least: float,
+    places: NDArray[np.int64],
+    totals: NDArray[np.float64],
+) -> int:
+    """Take the sums of a window that are not below ``least``, rising by place; all are 0 then."""
+    count = 0
+    for word in range(WINDOW // 64):
+        bits = told[word]
+        told[word] = 0
+        while bits:
+            lowest = bits & (~bits + uint64(1))
+            bits ^= lowest
+            place = word * 64 + BIT[(lowest * DE_BRUIJN) >> uint64(58)]
+            places[count], totals[count] = place, sums[place]
+            count += sums[place] >= least
+            sums[place] = 0
+    return count
+
+
+@compiled
+def _living(
+    alive: NDArray[np.bool_], start: int, places: NDArray[np.int64], totals: NDArray[np.float64], count: int
+) -> int:
+    """Keep those that may be found."""
+    kept = 0
+    for i in range(count):
+        places[kept], totals[kept] = places[i], totals[i]
+        kept += alive[start + places[i]]
+    return kept
+
+
+@compiled
+def _look_up(
+    docs: NDArray[np.int32],
+    values: NDArray[Any],
+    norms: NDArray[np.float32],
+    weight: np.float32,
+    start: int,
+    places: NDArray[np.int64],
+    totals: NDArray[np.float64],
+    count: int,
+    least: float,
+) -> int:
+    """Add what a term brings; keep those that are not below ``least`` then."""
+    kept = at = 0
+    for i in range(count):
+        doc, total = start + places[i], totals[i]
+        at = _ahead(docs, at, len(docs), doc)
+        if at < len(docs) and docs[at] == doc:
+            total += _score(values, norms, weight, at, doc)
+        places[kept], totals[kept] = places[i], total
+        kept += total >= least
+    return kept
 
 
 @compiled
@@ -112,10 +164,10 @@ def _add(
 ) -> None:
     """Sum up a window, term after term."""
     for t in range(len(weights)):
-        place = at[t]
-        while place < ends[t] and docs[place] < start + WINDOW:
+        place, end, weight = at[t], ends[t], weights[t]
+        while place < end and docs[place] < start + WINDOW:
             doc = docs[place]
-            sums[doc - start] += _score(values, norms, weights[t], place, doc)
+            sums[doc - start] += _score(values, norms, weight, place, doc)
             told[(doc - start) >> 6] |= uint64(1) << uint64((doc - start) & 63)
             place += 1
         at[t] = place

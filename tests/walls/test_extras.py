@@ -24,7 +24,7 @@ APART = {  # not in ``all``, and why
     "gpu": "needs an NVIDIA GPU, and owns the module faiss together with the base's faiss-cpu",
     "vllm": "needs a GPU, and holds these back",
 }
-HELD_BACK = {"vllm": {"torch", "transformers", "numpy"}}  # the only versions that one extra changes in another
+HELD_BACK = {"vllm": {"torch", "transformers", "numpy", "numba"}}  # the only versions that one extra changes in another
 PAIRS = [*combinations(sorted(EXTRAS), 2)]
 
 
