@@ -123,6 +123,7 @@ def teach(
     queries: Annotated[
         int | None, typer.Option("--queries", min=1, metavar="N", help="So many of the judged ones; all of the run.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace labels that were made otherwise.")] = False,
 ) -> None:
     """Have a reranker label the hits of a run, and what is relevant, to train others on. Killed, it goes on.
 
@@ -139,7 +140,8 @@ def teach(
     found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth, queries), collection)
     stage = recipe.build(node, Path.cwd())
     with show.going_on(f"what is done is kept in {out}; to go on from there"):
-        teaching.teach(found, stage, out, node=node, name=collection.name, identity=identity(node, Path.cwd()))
+        said_by = identity(node, Path.cwd())
+        teaching.teach(found, stage, out, node=node, name=collection.name, identity=said_by, force=force)
     made = store.read_manifest(out)
     told = {"folder": str(out), "data": made.data.name, "seconds": made.seconds, **made.facts}
 

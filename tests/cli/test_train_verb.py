@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
+from shutil import rmtree
 
 import pytest
 from click.testing import Result
@@ -55,6 +56,30 @@ def test_a_teacher_labels(rankpipe: Rankpipe, tiny_path: Path, embedded: Callabl
         assert good <= said[query.id].keys()
         assert 3 <= len(said[query.id]) <= 3 + len(good)
     assert Recorded(Path("said"))._said == said
+
+
+def test_a_teacher_replaces_nothing(rankpipe: Rankpipe, tiny_path: Path, embedded: Callable[[str], Path]) -> None:
+    embedded("minilm-l12")
+
+    def teach(out: str, depth: int, *words: str, code: int = 0) -> str:
+        told = ("--data", tiny_path, "--split", "test", "--model", "minilm-l12", "--depth", depth, "--out", out)
+        return " ".join(rankpipe("teach", "run.trec", *told, *words, code=code).output.split())
+
+    for folder, file in (("models/t", "recipe.yaml"), ("full", "x")):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / file).touch()
+        assert f"{folder}: holds {file}, and nothing that was built; name another" in teach(folder, 3, code=6)
+        assert [path.name for path in Path(folder).iterdir()] == [file]
+    for _ in range(2):
+        teach("said", 3)
+    manifest = Path("said/manifest.json").read_bytes()
+    assert "by another reranker or another setting of it; name another folder, or --force" in teach("said", 2, code=6)
+    assert Path("said/manifest.json").read_bytes() == manifest
+    teach("said", 2, "--force")
+    assert store.read_manifest(Path("said")).recipe["stage"]["depth"] == 2
+    Path("said/manifest.json").unlink()
+    rmtree("said/made")  # as a killed one leaves it
+    teach("said", 3)
 
 
 def test_a_recipe_is_checked_and_trained(rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path) -> None:
