@@ -137,7 +137,8 @@ def teach(
 
     node, collection = by.node(), options.collection(data, split=split)
     depth = by.depth or DEPTH
-    found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth, queries), collection)
+    pool = teaching.pool(read_run(run).run, collection.qrels, depth, queries)
+    found = rankings(pool, collection, "the labels'")
     stage = recipe.build(node, Path.cwd())
     with show.going_on(f"what is done is kept in {out}; to go on from there"):
         said_by = identity(node, Path.cwd())

@@ -237,7 +237,7 @@ class Lists(Source):
         """Of each query all labelled documents, whose texts lie in a folder."""
         ids = self._drawable(part.qrels) if self.negatives.random else []
         pools = {q: self._pool(q, scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
-        found = streamed(pools, self.collection, partial(_stored, folder))
+        found = streamed(pools, self.collection, partial(_stored, folder), "the lists'")
         blocks = iter(lambda: [*islice(found, MANY)], [])
         for block in track(blocks, "labels: blocks of queries", ceil(len(pools) / MANY)):
             grades = [part.qrels[r.query.id] for r in block]

@@ -234,6 +234,14 @@ def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -
     assert pool(run.run, qrels, 5).keys() == run.run.keys()
 
 
+def test_a_run_over_other_documents_is_counted_with_what_is_relevant(lists: Lists, tmp_path: Path) -> None:
+    (tmp_path / "other.trec").write_text("q1 Q0 no-1 1 2 x\nq1 Q0 no-2 2 1 x\n")
+    good = len(relevant({"q1": lists.collection.qrels["q1"]}))
+    made = replace(lists, run=tmp_path / "other.trec")
+    with pytest.raises(DataError, match=f"2 of the lists' {2 + good} documents are not in tiny/test: 'no-1', 'no-2'; "):
+        list(made.examples(made.parts()[0]))
+
+
 @dataclass(frozen=True)
 class ById:
     """A teacher that likes large ids."""
