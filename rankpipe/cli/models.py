@@ -130,7 +130,7 @@ def _row(made: Manifest) -> dict[str, Any]:
     tree, facts = made.recipe, made.facts
     method = rankers.method(tree)
     best = (
-        f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})"
+        f"{facts['measure']} {facts['best']:.4f} (first stage {facts['first_stage']:.4f})"
         if facts.get("best") is not None
         else ""
     )

@@ -74,12 +74,21 @@ def _tell(tuning: Tuning, facts: dict[str, Any]) -> None:
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
     told = {k.replace("_", " "): v for k, v in rounded.items() if k not in ("reranker", "base")}
     show.facts(f"{tuning.folder}: tuned", {"of": tuning.tree["model"], **told})
-    before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
-    if facts.get("best") is not None and facts["best"] <= max(before):
-        both = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
-        show.warn(f"{facts['measure']} of the development queries, with and without tuning: {both}; nothing is gained")
+    if said := _not_gained(facts):
+        show.warn(said)
     use = f"rankpipe rerank RUN --data DATA --model {tuning.folder} --out NEW"
     show.remark(f"{tuning.folder / 'card.md'} says more; to use it: {use}")
+
+
+def _not_gained(facts: dict[str, Any]) -> str:
+    """That tuning is no better than what was there before, with all figures; "" if it is, or it was not measured."""
+    names = {"first_stage": "the first stage", "untrained": "the model before tuning"}
+    before = {name: facts[key] for key, name in names.items() if facts.get(key) is not None}
+    if facts.get("best") is None or facts["best"] > max(before.values()):
+        return ""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in {"tuned": facts["best"], **before}.items())
+    over = " nor over ".join(name for name, value in before.items() if facts["best"] <= value)
+    return f"{facts['measure']} of the development queries: {figures}; nothing is gained over {over}"
 
 
 def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,9 @@ def test_it_is_merged_and_exported(rankpipe: Callable[..., Result]) -> None:
     assert "convert_hf_to_gguf.py" in said
     assert not Path("no").exists()
     assert "with any adapter merged" in rankpipe("models", "merge", "whole", "--out", "again", code=2).output
+
+
+def test_what_the_first_stage_had_is_called_so(shelf: Path) -> None:
+    made = store.read_manifest(shelf / "models" / "it")
+    measured = {"measure": "nDCG@10", "best": 0.3471, "first_stage": 0.617, "untrained": 0.3741}
+    assert models._row(replace(made, facts=made.facts | measured))["best"] == "nDCG@10 0.3471 (first stage 0.6170)"

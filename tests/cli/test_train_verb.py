@@ -126,3 +126,24 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     faults = rankpipe("check", folder, code=3).output
     assert "2 faults in models/it:" in faults
     assert "examples is missing" in faults
+
+
+@pytest.mark.parametrize(
+    ("best", "untrained", "over"),
+    [
+        (0.3471, 0.3741, "the first stage nor over the model before tuning"),
+        (0.5, 0.3741, "the first stage"),
+        (0.617, None, "the first stage"),
+        (0.7, 0.3741, None),
+        (None, None, None),
+    ],
+)
+def test_what_is_not_gained_is_told_by_its_name(best: float | None, untrained: float | None, over: str | None) -> None:
+    facts = {"measure": "nDCG@10", "best": best, "first_stage": 0.617, "untrained": untrained}
+    said = train._not_gained(facts)
+    if over is None:
+        assert not said
+        return
+    assert f"tuned {best:.4f}, the first stage 0.6170" in said
+    assert ("the model before tuning 0.3741" in said) is (untrained is not None)
+    assert said.endswith(f"; nothing is gained over {over}")
