@@ -93,7 +93,7 @@ def test_lists_are_of_all_lengths_and_orders() -> None:
 def lists(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Lists:
     """Of the tiny collection: twelve documents are what each query's run has."""
     run = tmp_path_factory.mktemp("run") / "run.trec"
-    made = Lists(str(tiny_path), run)
+    made = Lists(str(tiny_path), run, split="test")
     docs = [d.id for d in made.collection.docs()][:12]
     rows = [f"{q.id} Q0 {d} {i + 1} {1 / (i + 1)} x\n" for q in made.collection.queries for i, d in enumerate(docs)]
     run.write_text("".join(rows))
@@ -223,6 +223,13 @@ def test_what_is_apart_is_left_out_and_told(lists: Lists, tiny_path: Path, tmp_p
         f"{lists.data}: {queries} queries and {hits} hits of others left out, for what is relevant to queries held out "
         f"or {other}"
     )
+
+
+def test_lists_are_of_the_train_judgements_unless_told(lists: Lists, tiny_path: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(tiny_path, tmp_path / "mine")
+    shutil.copy(mine / "qrels" / "test.tsv", mine / "qrels" / "train.tsv")
+    names = [Lists(str(mine), lists.run, split=split).collection.name for split in (None, "test", "train")]
+    assert names == ["mine/train", "mine/test", "mine/train"]
 
 
 def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -> None:
