@@ -280,11 +280,18 @@ def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, 
 
 def test_a_graph_is_refused_before_lists_are_made(written: Any, embedded: Callable[[str], Path]) -> None:
     pytest.importorskip("sentence_transformers")
-    embedded("minilm-l12")
-    folder = written(model="minilm-l12", **PAIRS | {"adapter": None})
-    with pytest.raises(ModelError, match=r"minilm-l12: a graph of ONNX only, .* hf download cross-encoder/ms-marco"):
+    folder = written(model=str(embedded("minilm-l12")), **PAIRS | {"adapter": None})
+    with pytest.raises(ModelError, match=r"a graph of ONNX only, .* or name the folder of the model"):
         Tuning(folder).run()
     assert not (folder / "kept").exists()
+
+
+def test_an_alias_of_a_graph_is_a_fault_of_the_recipe(written: Any) -> None:
+    [told] = Tuning(written(model="minilm-l12", **PAIRS | {"adapter": None})).check()
+    assert told.startswith(
+        "model: minilm-l12: a graph of ONNX only, which is run, not trained; take minilm or smollm2 "
+    )
+    assert "hf download cross-encoder/ms-marco" in told
 
 
 def test_a_seed_is_of_the_adapter_too_unless_that_has_its_own(written: Any) -> None:
