@@ -17,6 +17,7 @@ from rankpipe.cli import app, evaluate, models, rerank, show
 from rankpipe.datasets import open_dataset
 from rankpipe.progress import listening
 from rankpipe.train.tuning import Tuning
+from rankpipe.weights import rankers
 from tests.heard import Heard
 
 for package in ("torch", "transformers", "peft", "datasets"):
@@ -185,3 +186,14 @@ def test_what_the_first_stage_had_is_called_so(shelf: Path) -> None:
     made = store.read_manifest(shelf / "models" / "it")
     measured = {"measure": "nDCG@10", "best": 0.3471, "first_stage": 0.617, "untrained": 0.3741}
     assert models._row(replace(made, facts=made.facts | measured))["best"] == "nDCG@10 0.3471 (first stage 0.6170)"
+
+
+def test_a_bi_encoder_is_shown_as_what_searches_too(
+    rankpipe: Callable[..., Result], shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = store.read_manifest(shelf / "models" / "it")
+    told = "rankpipe index build INDEX --data DATA --use dense --set model="
+    assert told not in rankpipe("models", "show", "it").stdout
+    bi = replace(made, facts={**made.facts, "reranker": {"use": "bi-encoder"}}, files={})
+    monkeypatch.setattr(rankers, "ranker", lambda *_, **__: bi)
+    assert told in rankpipe("models", "show", "it").stdout
