@@ -265,6 +265,8 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
         ({"training": TRAINING | {"max_steps": "many"}}, "training: max_steps: 'many' is a str, expected a number"),
         ({"training": TRAINING | {"per_device_train_batch_size": 2.5}}, "2.5; expected a whole number, 1 or more"),
         ({"training": TRAINING | {"num_train_epochs": 0}}, "training: num_train_epochs: 0; expected more than 0"),
+        ({"training": TRAINING | {"deepspeed": "ds3.json"}}, "training: deepspeed: ds3.json: no such file"),
+        ({"training": TRAINING | {"fsdp_config": "f.json"}}, "training: fsdp_config: f.json: no such file"),
         ({"optimizer": {"use": "adamw", "lr": "1e-4"}}, "a text: write it with a point and without quotes, as 1.0e-4"),
         ({"optimizer": GALORE | {"layerwise": True}, "adapter": None}, "say max_grad_norm: 0, and clip: 1.0"),
         (
