@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,7 @@ import typer
 from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
-from rankpipe.errors import CommandError, refuse
+from rankpipe.errors import CommandError, RankpipeError, RecipeError, refuse
 
 if TYPE_CHECKING:
     from rankpipe.train.tuning import Tuning
@@ -40,13 +42,37 @@ def train(
 
     accelerate launch --multi_gpu --num_processes 2 -m rankpipe.cli train models/listwise-smollm2-lora
     """
+    there(recipe)
+    new = None
+    if settings or out:
+        recipe, new = _changed(recipe, settings, out)
+    with _refusals(recipe, new):
+        _tune(recipe, force, dry_run)
+
+
+@contextmanager
+def _refusals(recipe: Path, new: list[Path] | None) -> Iterator[None]:
+    """Inside, faults are of the recipe by its name; one that was written for this call goes, if nothing came of it.
+
+    :param new: the folders that were made for it, the innermost first; None if it was there.
+    """
+    try:
+        yield
+    except RankpipeError as error:
+        if new is not None and [path.name for path in recipe.iterdir()] == ["recipe.yaml"]:
+            (recipe / "recipe.yaml").unlink()
+            for folder in new:
+                folder.rmdir()
+        if isinstance(error, RecipeError) and error.where == "the recipe":
+            raise RecipeError(error.faults, str(recipe)) from error
+        raise
+
+
+def _tune(recipe: Path, force: bool, dry_run: bool) -> None:
     from rankpipe.disk import shown
     from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 
-    there(recipe)
-    if settings or out:
-        recipe = _changed(recipe, settings, out)
     tuning = Tuning(recipe)
     if dry_run:
         with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
@@ -91,8 +117,8 @@ def _not_gained(facts: dict[str, Any]) -> str:
     return f"{facts['measure']} of the development queries: {figures}; nothing is gained over {over}"
 
 
-def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
-    """The folder with the recipe as ``--set`` changes it.
+def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> tuple[Path, list[Path] | None]:
+    """The folder with the recipe as ``--set`` changes it; and what folders were made for it, None if it was there.
 
     :raises CommandError: If it is not said where, or something else is there that was begun.
     :raises RecipeError: If the recipe has faults; then it is not written.
@@ -112,14 +138,15 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
     refuse(tuning.check(), f"{recipe}, as it is changed")
     if path.exists():
         if load(out) == tuning.tree:
-            return out
+            return out, None
         if (out / "manifest.json").exists() or Tuning(out).begun:
             raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
     elif out.exists() and any(out.iterdir()):
         raise CommandError([f"{out}: is no folder of a model, and not empty; name a new one"])
+    new = None if path.exists() else [place for place in (out, *out.parents) if not place.exists()]
     with disk.write(path) as f:
         yaml.safe_dump(tuning.tree, f, sort_keys=False, allow_unicode=True)
-    return out
+    return out, new
 
 
 @show.verb(app, "teach")

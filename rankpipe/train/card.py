@@ -9,6 +9,7 @@ from typing import Any
 from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.datasets import Dataset
+from rankpipe.disk import shown
 from rankpipe.errors import several
 from rankpipe.measure.results import machine
 from rankpipe.store import Manifest
@@ -160,13 +161,9 @@ def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[s
         ]  # fmt: skip
     if "peak_bytes" in facts:
         made += [
-            f"Peak memory {_mib(facts['peak_bytes'])}, optimizer state {_mib(facts['optimizer_bytes'])}.", "",
+            f"Peak memory {shown(facts['peak_bytes'])}, optimizer state {shown(facts['optimizer_bytes'])}.", "",
         ]  # fmt: skip
     return made
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:.1f} MiB"
 
 
 def _yaml(tree: Any) -> list[str]:

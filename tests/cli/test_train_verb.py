@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from rankpipe import store
 from rankpipe.cli import app, recipes, show, train
 from rankpipe.datasets import open_dataset
+from rankpipe.errors import RecipeError
 from rankpipe.train.labels import Recorded
 from rankpipe.trec import read_run
 
@@ -118,6 +119,10 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     told = ("optimizer={use: adamw}", "optimizer.lr=1e-4", "training={max_steps: 2, use_cpu: true}")
     rankpipe("train", folder, *chain.from_iterable(("--set", one) for one in told), "--out", new, "--dry-run")
     assert "lr: 0.0001" in (new / "recipe.yaml").read_text()
+    lost = rankpipe("train", folder, "--set", "examples.split=tst", "--out", "models/deep/er", code=4).output
+    assert "DataError: " in lost
+    assert "no split 'tst'; did you mean test? It has test" in " ".join(lost.split())
+    assert not Path("models/deep").exists()
     (Path("data") / "x").mkdir(parents=True)
     other = rankpipe("train", folder, "--set", "training.seed=2", "--out", "data", code=2)
     assert "is no folder of a model" in other.output
@@ -147,3 +152,12 @@ def test_what_is_not_gained_is_told_by_its_name(best: float | None, untrained: f
     assert f"tuned {best:.4f}, the first stage 0.6170" in said
     assert ("the model before tuning 0.3741" in said) is (untrained is not None)
     assert said.endswith(f"; nothing is gained over {over}")
+
+
+def test_a_late_fault_is_told_with_its_recipe() -> None:
+    for raised, told in (
+        (RecipeError(["dev: x"]), "1 fault in models/it:"),
+        (RecipeError(["dev: x"], "mine"), "1 fault in mine:"),
+    ):
+        with pytest.raises(RecipeError, match=told), train._refusals(Path("models/it"), None):
+            raise raised
