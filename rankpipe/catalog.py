@@ -190,6 +190,14 @@ def near(name: str, known: list[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
+def _of_a_kind(name: str) -> str:
+    """:func:`near`, among the components that lie where the nearest one does: an optimizer is no adapter."""
+    targets = {known: entry.target for known, entry in CATALOG.items()} | plugins()
+    rooms = {known: target.partition(":")[0].rpartition(".")[0] for known, target in targets.items()}
+    nearest = get_close_matches(name, rooms, n=1)
+    return near(name, [known for known, room in rooms.items() if nearest and room == rooms[nearest[0]]])
+
+
 def plugins() -> dict[str, str]:
     """Components of other packages: name -> ``module:Class``."""
     return {e.name: e.value for e in entry_points(group="rankpipe")}
@@ -209,7 +217,7 @@ def find(name: str) -> Any:
     """
     target = CATALOG[name].target if name in CATALOG else name if ":" in name else plugins().get(name, name)
     if ":" not in target:
-        raise RecipeError([f"no component {name!r}{near(name, [*CATALOG, *plugins()])}"])
+        raise RecipeError([f"no component {name!r}{_of_a_kind(name)}"])
     module, attr = target.split(":", 1)
     try:
         return getattr(import_module(module), attr)

@@ -90,17 +90,17 @@ def replacing(asked: bool = True) -> Iterator[None]:
         _replaces.reset(token)
 
 
-def claim(folder: Path, kind: str, cure: str = "name another folder") -> None:
-    """Refuse to write an artefact into a folder that is something else: what :func:`publish` refuses, and files that
-    are no artefact's.
+def claim(folder: Path, kind: str, cure: str = "name another folder", beside: str = "") -> None:
+    """Refuse to write an artefact where something else is: what :func:`publish` refuses, and files of no artefact.
 
     :param cure: what to do about an artefact of another kind.
+    :param beside: what this kind keeps beside what is built, and before it.
     :raises ArtefactError: If it is.
     """
     if not refuse_other(folder, kind, cure) and folder.is_dir():
         there = {path.name for path in folder.iterdir() if not path.name.startswith(".manifest.json.")}
         ours = {".lock", "made", "manifest.json"} if "made" in there else {".lock"}
-        if others := sorted(there - ours):
+        if others := sorted(there - ours - {beside}):
             raise ArtefactError(f"{folder}: holds {others[0]}, and nothing that was built; name another folder")
 
 

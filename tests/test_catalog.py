@@ -38,6 +38,15 @@ def test_another_package_adds_its_component(tmp_path: Path, monkeypatch: pytest.
     assert find("other-top") is Top
 
 
+@pytest.mark.parametrize(
+    ("name", "said"), [("galora", "did you mean galore or galore_adamw?"), ("recoded", "did you mean recorded?")]
+)
+def test_what_is_near_is_of_one_kind(name: str, said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        find(name)
+    assert refused.value.faults == [f"no component {name!r}; {said}"]
+
+
 def test_a_missing_package_is_named_with_its_command() -> None:
     for call in (need, require):
         with pytest.raises(

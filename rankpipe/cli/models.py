@@ -105,8 +105,11 @@ def shows(name: Name) -> None:
 
     def human() -> None:
         show.facts(str(made.folder), told)
+        searches = f"rankpipe index build INDEX --data DATA --use dense --set model={made.folder}\n"
         show.out.print(
-            f"rankpipe rerank RUN --data DATA --model {made.folder} --out NEW\n\nor in a recipe:\n\n"
+            f"rankpipe rerank RUN --data DATA --model {made.folder} --out NEW\n"
+            + (searches if node["use"] == "bi-encoder" else "")
+            + "\nor in a recipe:\n\n"
             + yaml.safe_dump(node, sort_keys=False),
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
@@ -130,7 +133,7 @@ def _row(made: Manifest) -> dict[str, Any]:
     tree, facts = made.recipe, made.facts
     method = rankers.method(tree)
     best = (
-        f"{facts['measure']} {facts['best']:.4f} (before {facts['first_stage']:.4f})"
+        f"{facts['measure']} {facts['best']:.4f} (first stage {facts['first_stage']:.4f})"
         if facts.get("best") is not None
         else ""
     )

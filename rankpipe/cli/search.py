@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import ArtefactError, CommandError, DataError
+from rankpipe.errors import ArtefactError, CommandError, DataError, several
 from rankpipe.stage import Retriever
 
 if TYPE_CHECKING:
+    from rankpipe.datasets import Dataset
     from rankpipe.retrieve.index import Index
 
 PREBUILT = "prebuilt:"
@@ -71,6 +72,7 @@ def search(
     rankpipe search my-index --data beir/scifact/test --out run.trec --engine ray
     """
     from rankpipe.data import Query
+    from rankpipe.datasets import Dataset
     from rankpipe.progress import track
     from rankpipe.retrieve.fuse import Fuse
     from rankpipe.retrieve.shards import Spread
@@ -97,10 +99,12 @@ def search(
         _warn(opened, lambda index: index.told(where))
     shown = [name.strip() for name in fields.split(",")] if fields else []
     _warn(opened, lambda index: index.lacking(shown))
-    queries = [Query("q", question)] if question is not None else options.collection(data, topics, split=split).queries
-    if not queries:
+    one = [Query("q", question)] if question is not None else ()
+    asked = Dataset.of((), one) if one else options.collection(data, topics, split=split)
+    if not asked.queries:
         raise DataError(f"{topics or data}: no queries in it; name a file of them with --topics")
-    rankings = list(track(retriever(queries), f"search {index.name}", len(queries)))
+    _warn(opened, lambda index: _foreign(index, asked))
+    rankings = list(track(retriever(asked.queries), f"search {index.name}", len(asked.queries)))
     rankings_out.tell(rankings, out, fields=shown)
 
 
@@ -122,6 +126,15 @@ def _warn(opened: Sequence[Retriever], odd: Callable[[Index], Sequence[str]]) ->
         if isinstance(index, Index):
             for said in odd(index):
                 show.warn(f"{index.folder}: {said}")
+
+
+def _foreign(index: Index, asked: Dataset) -> list[str]:
+    """That an index is of another collection than the one whose queries are asked: it has no judged document of it."""
+    judged = sorted(set[str]().union(*asked.qrels.values()))
+    if not judged or index._there_are(judged):
+        return []
+    there = several(len(judged), "judged document")
+    return [f"has none of {there} of {asked.name}; is it an index of this collection?"]
 
 
 def _numbers(weights: str | None) -> list[float] | None:

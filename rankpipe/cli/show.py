@@ -109,7 +109,8 @@ def errors_told() -> Iterator[None]:
     except RankpipeError as error:
         if manner.debug:
             err.print_exception()
-        _refused(type(error).__name__, str(error), faults=getattr(error, "faults", None))
+        known = next(kind for kind in type(error).__mro__ if kind.__module__ == RankpipeError.__module__)
+        _refused(known.__name__, str(error), faults=getattr(error, "faults", None))
         raise typer.Exit(error.exit_code) from None
     except BrokenPipeError:
         sys.stderr.close()

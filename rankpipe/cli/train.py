@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ import typer
 from rankpipe.cli import app, options, show
 from rankpipe.cli.recipes import there
 from rankpipe.cli.reranking import By
-from rankpipe.errors import CommandError, refuse
+from rankpipe.errors import CommandError, RankpipeError, RecipeError, refuse
 
 if TYPE_CHECKING:
     from rankpipe.train.tuning import Tuning
@@ -42,13 +43,37 @@ def train(
 
     accelerate launch --multi_gpu --num_processes 2 -m rankpipe.cli train models/listwise-smollm2-lora
     """
+    there(recipe)
+    new = None
+    if settings or out:
+        recipe, new = _changed(recipe, settings, out)
+    with _refusals(recipe, new):
+        _tune(recipe, force, dry_run)
+
+
+@contextmanager
+def _refusals(recipe: Path, new: list[Path] | None) -> Iterator[None]:
+    """Inside, faults are of the recipe by its name; one that was written for this call goes, if nothing came of it.
+
+    :param new: the folders that were made for it, the innermost first; None if it was there.
+    """
+    try:
+        yield
+    except RankpipeError as error:
+        if new is not None and [path.name for path in recipe.iterdir()] == ["recipe.yaml"]:
+            (recipe / "recipe.yaml").unlink()
+            for folder in new:
+                folder.rmdir()
+        if isinstance(error, RecipeError) and error.where == "the recipe":
+            raise RecipeError(error.faults, str(recipe)) from error
+        raise
+
+
+def _tune(recipe: Path, force: bool, dry_run: bool) -> None:
     from rankpipe.disk import shown
     from rankpipe.train.processes import first
     from rankpipe.train.tuning import Tuning
 
-    there(recipe)
-    if settings or out:
-        recipe = _changed(recipe, settings, out)
     tuning = Tuning(recipe)
     if dry_run:
         with show.going_on(f"the lists are kept in {tuning.folder / 'kept'}"):
@@ -76,16 +101,25 @@ def _tell(tuning: Tuning, facts: dict[str, Any]) -> None:
     rounded = {k: round(v, 4) if isinstance(v, float) else v for k, v in facts.items()}
     told = {k.replace("_", " "): v for k, v in rounded.items() if k not in ("reranker", "base")}
     show.facts(f"{tuning.folder}: tuned", {"of": tuning.tree["model"], **told})
-    before = [facts[k] for k in ("first_stage", "untrained") if facts.get(k) is not None]
-    if facts.get("best") is not None and facts["best"] <= max(before):
-        both = " and ".join(f"{value:.4f}" for value in (facts["best"], max(before)))
-        show.warn(f"{facts['measure']} of the development queries, with and without tuning: {both}; nothing is gained")
+    if said := _not_gained(facts):
+        show.warn(said)
     use = f"rankpipe rerank RUN --data DATA --model {tuning.folder} --out NEW"
     show.remark(f"{tuning.folder / 'card.md'} says more; to use it: {use}")
 
 
-def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path:
-    """The folder with the recipe as ``--set`` changes it.
+def _not_gained(facts: dict[str, Any]) -> str:
+    """That tuning is no better than what was there before, with all figures; "" if it is, or it was not measured."""
+    names = {"first_stage": "the first stage", "untrained": "the model before tuning"}
+    before = {name: facts[key] for key, name in names.items() if facts.get(key) is not None}
+    if facts.get("best") is None or facts["best"] > max(before.values()):
+        return ""
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in {"tuned": facts["best"], **before}.items())
+    over = " nor over ".join(name for name, value in before.items() if facts["best"] <= value)
+    return f"{facts['measure']} of the development queries: {figures}; nothing is gained over {over}"
+
+
+def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> tuple[Path, list[Path] | None]:
+    """The folder with the recipe as ``--set`` changes it; and what folders were made for it, None if it was there.
 
     :raises CommandError: If it is not said where, or something else is there that was begun.
     :raises RecipeError: If the recipe has faults; then it is not written.
@@ -106,17 +140,18 @@ def _changed(recipe: Path, settings: list[str] | None, out: Path | None) -> Path
     refuse(tuning.check(), f"{recipe}, as it is changed")
     if not first():  # which makes it
         _wait(lambda: path.exists() and load(out) == tuning.tree, path)
-        return out
+        return out, None
     if path.exists():
         if load(out) == tuning.tree:
-            return out
+            return out, None
         if (out / "manifest.json").exists() or Tuning(out).begun:
             raise CommandError([f"{out}: has another recipe; take another folder, or tune that: rankpipe train {out}"])
     elif out.exists() and any(out.iterdir()):
         raise CommandError([f"{out}: is no folder of a model, and not empty; name a new one"])
+    new = None if path.exists() else [place for place in (out, *out.parents) if not place.exists()]
     with disk.write(path) as f:
         yaml.safe_dump(tuning.tree, f, sort_keys=False, allow_unicode=True)
-    return out
+    return out, new
 
 
 def _wait(done: Callable[[], bool], path: Path) -> None:
@@ -141,6 +176,7 @@ def teach(
     queries: Annotated[
         int | None, typer.Option("--queries", min=1, metavar="N", help="So many of the judged ones; all of the run.")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace labels that were made otherwise.")] = False,
 ) -> None:
     """Have a reranker label the hits of a run, and what is relevant, to train others on. Killed, it goes on.
 
@@ -154,10 +190,12 @@ def teach(
 
     node, collection = by.node(), options.collection(data, split=split)
     depth = by.depth or DEPTH
-    found = rankings(teaching.pool(read_run(run).run, collection.qrels, depth, queries), collection)
+    pool = teaching.pool(read_run(run).run, collection.qrels, depth, queries)
+    found = rankings(pool, collection, "the labels'")
     stage = recipe.build(node, Path.cwd())
     with show.going_on(f"what is done is kept in {out}; to go on from there"):
-        teaching.teach(found, stage, out, node=node, name=collection.name, identity=identity(node, Path.cwd()))
+        said_by = identity(node, Path.cwd())
+        teaching.teach(found, stage, out, node=node, name=collection.name, identity=said_by, force=force)
     made = store.read_manifest(out)
     told = {"folder": str(out), "data": made.data.name, "seconds": made.seconds, **made.facts}
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from rankpipe.catalog import near
 from rankpipe.data import Doc, Query
 from rankpipe.datasets.facts import Collection
 from rankpipe.datasets.unique import unique
@@ -35,7 +36,8 @@ class NoSplit(DataError):
 
     def __str__(self) -> str:
         place, split, splits = self.args
-        return f"{place}: no split {split!r}; it has {', '.join(splits)}"
+        meant = near(split, [*splits])
+        return f"{place}: no split {split!r}{meant}{' It' if meant else '; it'} has {', '.join(splits)}"
 
 
 class Corpus(Protocol):

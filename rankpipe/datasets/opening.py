@@ -27,6 +27,7 @@ from rankpipe.datasets.facts import Collection, collections, spellings
 from rankpipe.datasets.known import claimed, recognised
 from rankpipe.datasets.topics import read_topics
 from rankpipe.errors import DataError
+from rankpipe.progress import notice
 from rankpipe.trec import read_qrels
 
 ACCEPTED = (
@@ -61,6 +62,20 @@ def open_documents(spec: str | Path, split: str = "test", *, titles: Titles | No
         return open_dataset(spec, split, titles=titles)
     except NoSplit as error:
         return open_dataset(spec, error.splits[0], titles=titles)
+
+
+def open_to_learn(spec: str) -> Dataset:
+    """Open a collection at the split that its name says, or at ``train``; if it has none, at ``test``, which is told.
+
+    :raises: As :func:`open_dataset`.
+    """
+    _, said = spellings().get(spec, (None, None))
+    try:
+        return open_dataset(spec, said or "train")
+    except NoSplit:
+        opened = open_dataset(spec)
+    notice(f"{spec} has no split train: {opened.name} is learned from")
+    return opened
 
 
 def _opened(spec: str | Path, split: str) -> Dataset:

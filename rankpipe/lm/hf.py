@@ -262,8 +262,9 @@ class HF(Templated):
 
     def _weights(self) -> Any:
         torch = self._need("torch")
-        spread = {"device_map": self.device_map} if self.device_map else {}
+        spread: dict[str, Any] = {"device_map": self.device_map} if self.device_map else {}
         with working(f"{self.model}: loading"):
             kind = self._need("transformers").AutoModelForCausalLM
-            model = whole(kind, self._folder, dtype=getattr(torch, self.number_format), **spread)
+            dtype = getattr(torch, self.number_format)
+            model = whole(kind, self._folder, name=self.model, dtype=dtype, **spread)
             return self._greedy(model if spread else model.to(self.device or default_device())).eval()

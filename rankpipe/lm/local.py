@@ -46,16 +46,19 @@ def loading(folder: Path, kind: Any) -> Iterator[None]:
         raise ModelError(f"{folder}: {kind.__name__} cannot load it: {error}") from error
 
 
-def whole(kind: Any, folder: Path, **options: Any) -> Any:
+def whole(
+    kind: Any, folder: Path, *, name: str = "", cure: str = "is it another kind of model?", **options: Any
+) -> Any:
     """A model as :func:`loaded`, all of whose weights are in its files.
 
+    :param name: what the user calls it, if not the folder.
     :raises ModelError: If some are not: transformers would draw them at random.
     """
     model, told = loaded(kind, folder, local_files_only=True, output_loading_info=True, **options)
     if missing := sorted(told["missing_keys"]):
         raise ModelError(
-            f"{folder}: its files lack {len(missing)} weights of a {type(model).__name__} ({missing[0]}, ...), which "
-            "would be random; is it another kind of model?"
+            f"{name or folder}: its files lack {len(missing)} weights of a {type(model).__name__} ({missing[0]}, ...), "
+            f"which would be random; {cure}"
         )
     return model
 

@@ -33,6 +33,7 @@ OURS = {  # said by other keys of the recipe, or by what a ranking head needs
 OPTIM = ("optim", "optim_args", "adam_beta1", "adam_beta2", "adam_epsilon")  # of the optimizer that optim names
 BY_LENGTH = ("group_by_length", "batch_rebalance")
 COUNTS = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+FILES = ("deepspeed", "fsdp_config", "accelerator_config")  # may be read from one
 POSITIVE = ("num_train_epochs", "logging_steps", "save_steps", "learning_rate")
 EVERY = 10  # steps between rows of the log
 CLIP = 1.0
@@ -55,6 +56,10 @@ def check(said: Mapping[str, Any], optimizer: Any) -> None:
     if said.get("save_total_limit") == 1:
         faults.append("save_total_limit: 1 would remove a checkpoint before the next one is whole; say 2 or more")
     faults += [fault for f in fields(kind) if f.name in said for fault in _wrong(f.name, said[f.name], f.default)]
+    absent = [
+        (key, said[key]) for key in FILES if str(said.get(key)).endswith(".json") and not Path(said[key]).exists()
+    ]
+    faults += [f"{key}: {path}: no such file" for key, path in absent]
     if said.get("fp16") and not _accelerated():
         faults.append("fp16: is for GPUs; a processor has bf16: true")
     if (strategy := said.get("train_sampling_strategy")) in BY_LENGTH:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any
 
 from rankpipe import weights
 from rankpipe.catalog import need
 from rankpipe.datasets import Dataset
+from rankpipe.disk import shown
 from rankpipe.errors import several
 from rankpipe.measure.results import machine
 from rankpipe.store import Manifest
 from rankpipe.train.adapters.qlora import BITS
 from rankpipe.weights import rankers
+from rankpipe.weights.rankers import ADAPTER
 
 COSTS = ("seconds", "peak_bytes", "optimizer_bytes", "tokens_per_s", "cut", "skipped")
-LIBRARIES = {"adapter_config.json": "peft", "modules.json": "sentence-transformers"}  # by a file that is theirs
+LIBRARIES = {ADAPTER: "peft", "modules.json": "sentence-transformers"}  # by a file that is theirs
+LOADED = {  # by heads, without rankpipe; of others "" is a whole language model, and PEFT's an adapter
+    "bi-encoder-head": ("from sentence_transformers import SentenceTransformer", 'SentenceTransformer("{folder}")'),
+    "cross-encoder-head": ("from sentence_transformers import CrossEncoder", 'CrossEncoder("{folder}")'),
+    "": ("from transformers import AutoModelForCausalLM", 'AutoModelForCausalLM.from_pretrained("{folder}")'),
+    ADAPTER: (
+        "from peft import PeftModel\nfrom transformers import AutoModelForCausalLM",
+        'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{base}"), "{folder}")',
+    ),
+}
 UNKNOWN = "unknown: look it up before sharing"
 
 
@@ -67,10 +79,30 @@ def card(name: str, made: Manifest, collections: Sequence[Dataset], history: Seq
         f"- Trained: {facts['trained']:,} of {facts['parameters']:,} numbers, {facts['steps']} steps{_work(facts)}.",
         *_remarks(facts, tree),
         f"- Recipe {made.recipe_hash}, commit {made.commit[:12]}, {made.created[:10]}.", "",
-        *_figures(facts, history), "## Use", "", "```yaml", *_yaml(facts["reranker"]), "```", "", "## Recipe", "",
-        "```yaml", *_yaml(tree), "```", "",
+        *_figures(facts, history), "## Use", "", *_block("yaml", _yaml(facts["reranker"])), "", "## Recipe", "",
+        *_block("yaml", _yaml(tree)), "",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def for_others(said: str, made: Manifest, folder: str = "FOLDER") -> str:
+    """A card of files that lie in another folder, with what loads them there.
+
+    :param said: the card of the model where it was made.
+    """
+    here, tree = made.facts["reranker"], made.recipe
+    node, head = deepcopy(here), tree["head"]["use"]
+    node.get("lm", node)["adapter" if rankers.has_adapter(made) else "model"] = folder
+    imported, loads = LOADED[ADAPTER if rankers.has_adapter(made) else head if head in LOADED else ""]
+    base = weights.find(tree["model"])
+    loaded = loads.format(folder=folder, base=base.id or tree["model"] if base else tree["model"])
+    told = [*_block("yaml", _yaml(node)), "", f"{folder} is where these files are. Without rankpipe:", ""]
+    told += _block("python", [imported, "", f"model = {loaded}"])
+    return said.replace("\n".join(_block("yaml", _yaml(here))), "\n".join(told), 1)
+
+
+def _block(language: str, lines: Sequence[str]) -> list[str]:
+    return [f"```{language}", *lines, "```"]
 
 
 def _header(name: str, base: str, made: Manifest, data: Sequence[str]) -> dict[str, Any]:
@@ -129,13 +161,9 @@ def _figures(facts: dict[str, Any], history: Sequence[dict[str, Any]]) -> list[s
         ]  # fmt: skip
     if "peak_bytes" in facts:
         made += [
-            f"Peak memory {_mib(facts['peak_bytes'])}, optimizer state {_mib(facts['optimizer_bytes'])}.", "",
+            f"Peak memory {shown(facts['peak_bytes'])}, optimizer state {shown(facts['optimizer_bytes'])}.", "",
         ]  # fmt: skip
     return made
-
-
-def _mib(size_bytes: int) -> str:
-    return f"{size_bytes / 2**20:.1f} MiB"
 
 
 def _yaml(tree: Any) -> list[str]:

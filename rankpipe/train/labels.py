@@ -122,6 +122,9 @@ class Recorded:
 
     @cached_property
     def _file(self) -> Path:
+        if not self.path.exists():
+            cure = f"make it with: rankpipe teach RUN --data DATA --model MODEL --out {self.path}"
+            raise DataError(f"{self.path}: no such file; {cure}")
         return store.open_artefact(self.path, kind=TAUGHT).path / FILE if self.path.is_dir() else self.path
 
     @cached_property

@@ -21,7 +21,7 @@ from typing import Any, Self
 from rankpipe import store
 from rankpipe.catalog import need, require
 from rankpipe.data import Doc, Ranking
-from rankpipe.datasets import Dataset, open_dataset, rankings, streamed
+from rankpipe.datasets import Dataset, open_dataset, open_to_learn, rankings, streamed
 from rankpipe.errors import DataError, RecipeError, several
 from rankpipe.progress import notice, track
 from rankpipe.retrieve import parts
@@ -140,7 +140,7 @@ class Lists(Source):
     :param relevant: relevant documents that the run did not find are put in.
     :param apart: collections, as ``beir/scifact/test``, that shall share no relevant document with these lists.
     :param seed: of lists, and of the share that is held out.
-    :param split: whose judgements; a name that says its split needs none.
+    :param split: whose judgements; None is the one that the name says, or train, or, if there is none, test.
     :raises RecipeError: If a number is out of range.
     :raises MissingExtra: If datasets is not installed.
     """
@@ -156,7 +156,7 @@ class Lists(Source):
     relevant: bool = True
     apart: Sequence[str] = ()
     seed: int = 0
-    split: str = "test"
+    split: str | None = None
 
     def __post_init__(self) -> None:
         require("datasets", name="lists", extra="train")
@@ -169,7 +169,7 @@ class Lists(Source):
     @cached_property
     def collection(self) -> Dataset:
         """The opened collection."""
-        return open_dataset(self.data, self.split)
+        return open_dataset(self.data, self.split) if self.split else open_to_learn(self.data)
 
     @property
     def collections(self) -> Sequence[Dataset]:
@@ -187,9 +187,7 @@ class Lists(Source):
         asked = {q.id: q.text for q in self.collection.queries}
         judged = some({q: g for q, g in self.collection.qrels.items() if q in asked}, self.queries)
         if not judged:
-            raise DataError(
-                f"{self.collection.name}: has no query with a relevant document; is split: {self.split} right?"
-            )
+            raise DataError(f"{self.collection.name}: has no query with a relevant document; is it the right split?")
         others = [self._others.qrels, *(open_dataset(name).qrels for name in self.apart)]
         judged = self._others.left_out(judged, asked, self.data)
         run = self._run(judged)
@@ -237,7 +235,7 @@ class Lists(Source):
         """Of each query all labelled documents, whose texts lie in a folder."""
         ids = self._drawable(part.qrels) if self.negatives.random else []
         pools = {q: self._pool(q, scores, part.qrels[q], self._drawn(q, ids)) for q, scores in part.run.items()}
-        found = streamed(pools, self.collection, partial(_stored, folder))
+        found = streamed(pools, self.collection, partial(_stored, folder), "the lists'")
         blocks = iter(lambda: [*islice(found, MANY)], [])
         for block in track(blocks, "labels: blocks of queries", ceil(len(pools) / MANY)):
             grades = [part.qrels[r.query.id] for r in block]

@@ -19,6 +19,7 @@ from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.train.adapters.factors import save_as_lora
 from rankpipe.train.adapters.merging import MergeLoss, merge
+from rankpipe.train.card import for_others
 from rankpipe.train.heads.head import Dtype
 from rankpipe.weights import rankers
 
@@ -61,7 +62,7 @@ def exported(made: Manifest, out: Path, *, as_lora: bool = False) -> None:
         else:
             shutil.copytree(made.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
         if (card := made.folder / "card.md").exists():
-            shutil.copyfile(card, folder / "README.md")
+            (folder / "README.md").write_text(for_others(card.read_text("utf-8"), made), "utf-8")
         _name_base(folder / rankers.ADAPTER, made.recipe["model"])
 
 

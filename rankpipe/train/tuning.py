@@ -102,8 +102,7 @@ class Tuning:
                 faults.append(f"{key}: expected a component, as {{use: ...}}")
             elif node is not None:
                 faults += recipe.check(node, key, self.root)
-        if not isinstance(tree.get("model", ""), str):
-            faults.append("model: expected an alias, a Hugging Face id or a folder")
+        faults += faults_of("model", lambda: weights.refuse_to_train(tree.get("model", "")))
         if tree.get("dtype", "float32") not in get_args(Numbers):
             faults.append(f"dtype: {tree['dtype']!r} is not one of {', '.join(get_args(Numbers))}")
         elif self.dtype in BITS and not tree.get("adapter"):

@@ -16,7 +16,7 @@ from typing import Literal
 
 from rankpipe import disk, seen, store
 from rankpipe.catalog import near, require
-from rankpipe.errors import ArtefactError, MissingWeights, ModelError
+from rankpipe.errors import ArtefactError, MissingWeights, ModelError, RecipeError
 from rankpipe.progress import working
 from rankpipe.store import Manifest
 from rankpipe.weights import gguf, hub, wheel
@@ -29,7 +29,7 @@ from rankpipe.weights.table import Model, Wheel, find, known
 
 __all__ = [
     "TUNED", "Model", "Wheel", "by_onnx", "find", "graph", "graphs", "identity", "is_onnx", "known", "pull",
-    "quantised", "quiet", "require_runner", "resolve", "state", "to_train", "tuned", "whole",
+    "quantised", "quiet", "refuse_to_train", "require_runner", "resolve", "state", "to_train", "tuned", "whole",
 ]  # fmt: skip
 
 KIND = "weights"
@@ -62,11 +62,33 @@ def to_train(name: str) -> Path:
 
     :raises ModelError: If there are none, but a graph.
     """
-    folder, model = resolve(name), find(name)
+    folder = resolve(name)
     if graph(folder) and not whole(folder):
-        cure = hub.cure(model.id) if model and model.id else "name the folder of the model that it was made of"
-        raise ModelError(f"{name}: a graph of ONNX only, which is run, not trained; {cure}")
+        raise _untrainable(name)
     return folder
+
+
+def refuse_to_train(name: object) -> None:
+    """Refuse what no model to be trained is called, or one of the table that is a graph only. Fetches nothing.
+
+    :raises RecipeError: If it is no name.
+    :raises ModelError: If there are no weights.
+    """
+    if not isinstance(name, str):
+        raise RecipeError(["expected an alias, a Hugging Face id or a folder"])
+    model = find(name)
+    if model and model.is_onnx and name == model.alias and not Path(name).is_dir():
+        raise _untrainable(name)
+
+
+def _untrainable(name: str) -> ModelError:
+    model = find(name)
+    cure = hub.cure(model.id) if model and model.id else "name the folder of the model that it was made of"
+    others = [m.alias for m in known() if m.wheel and not m.is_onnx and m.kind in ("encoder", "language model")]
+    return ModelError(
+        f"{name}: a graph of ONNX only, which is run, not trained; take {' or '.join(others)} (an encoder gets a new "
+        f"score head), or {cure}"
+    )
 
 
 def pull(name: str, wheel_file: Path | None = None) -> Path:

@@ -19,8 +19,10 @@ ADAPTER = "adapter_config.json"  # what PEFT says of an adapter
 def tuned(folder: Path) -> Path:
     """Where a model's files lie: in what ``rankpipe train`` made last, if the folder is of the ``models`` shelf.
 
-    :raises ArtefactError: If what it made is damaged.
+    :raises ArtefactError: If what it made is damaged, or nothing is made yet.
     """
+    if (folder / "recipe.yaml").exists() and not any(folder.glob("*.json")):  # of a manifest, or of a model's own
+        raise _untrained(folder)
     return store.open_artefact(folder, kind=TUNED).path if is_tuned(folder) else folder
 
 
@@ -41,10 +43,14 @@ def ranker(name: str, *, gone: bool = False) -> Manifest:
         known = [made.folder.name for made in shelf()]
         raise DataError(f"no tuned model {name!r}{near(name, known) or '.'} See: rankpipe models")
     if (folder / "recipe.yaml").exists() and not (folder / "manifest.json").exists():
-        raise ArtefactError(f"{folder}: not trained yet; rankpipe train {folder}")
+        raise _untrained(folder)
     if gone and is_tuned(folder) and not (made := store.read_manifest(folder)).path.exists():
         return made
     return store.open_artefact(folder, kind=TUNED)
+
+
+def _untrained(folder: Path) -> ArtefactError:
+    return ArtefactError(f"{folder}: not trained yet; rankpipe train {folder}")
 
 
 def shelf() -> list[Manifest]:

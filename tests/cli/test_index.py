@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -263,3 +264,18 @@ def test_ids_in_a_file_have_any_character_but_a_new_line(tmp_path: Path, monkeyp
     BM25.build(Dataset.of([Doc(i, "tea") for i in (*odd, "left")]), Path("words"))
     Path("gone").write_bytes("\r\n".join([*odd, ""]).encode())
     assert "5 deleted; 1 document" in said("index", "delete", "words", "--ids", "gone")
+
+
+def test_an_index_of_another_collection_than_its_queries_is_told(tmp_path: Path, tiny_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"id": "fox", "text": "water, tea and the moon"}) + "\n")
+    said("index", "build", str(tmp_path / "other"), "--data", str(tmp_path / "corpus.jsonl"))
+    copied = copytree(tiny_path, tmp_path / "copied")
+    said("index", "build", str(tmp_path / "same"), "--data", str(copied))
+
+    def told(*words: str) -> str:
+        return " ".join(CliRunner().invoke(app, ["search", *words]).stderr.split())
+
+    asked = ("--data", str(tiny_path), "-k", "1")
+    assert "judged documents of tiny/test; is it an index of this collection?" in told(str(tmp_path / "other"), *asked)
+    assert "judged documents" not in told(str(tmp_path / "same"), *asked)
+    assert "judged documents" not in told(str(tmp_path / "other"), "tea")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rankpipe.cli import app, evaluate, models, rerank, show
 from rankpipe.datasets import open_dataset
 from rankpipe.progress import listening
 from rankpipe.train.tuning import Tuning
+from rankpipe.weights import rankers
 from tests.heard import Heard
 
 for package in ("torch", "transformers", "peft", "datasets"):
@@ -178,3 +180,20 @@ def test_it_is_merged_and_exported(rankpipe: Callable[..., Result]) -> None:
     assert "convert_hf_to_gguf.py" in said
     assert not Path("no").exists()
     assert "with any adapter merged" in rankpipe("models", "merge", "whole", "--out", "again", code=2).output
+
+
+def test_what_the_first_stage_had_is_called_so(shelf: Path) -> None:
+    made = store.read_manifest(shelf / "models" / "it")
+    measured = {"measure": "nDCG@10", "best": 0.3471, "first_stage": 0.617, "untrained": 0.3741}
+    assert models._row(replace(made, facts=made.facts | measured))["best"] == "nDCG@10 0.3471 (first stage 0.6170)"
+
+
+def test_a_bi_encoder_is_shown_as_what_searches_too(
+    rankpipe: Callable[..., Result], shelf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = store.read_manifest(shelf / "models" / "it")
+    told = "rankpipe index build INDEX --data DATA --use dense --set model="
+    assert told not in rankpipe("models", "show", "it").stdout
+    bi = replace(made, facts={**made.facts, "reranker": {"use": "bi-encoder"}}, files={})
+    monkeypatch.setattr(rankers, "ranker", lambda *_, **__: bi)
+    assert told in rankpipe("models", "show", "it").stdout

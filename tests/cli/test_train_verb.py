@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from shutil import rmtree
 from threading import current_thread, main_thread
 
 import pytest
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from rankpipe import store
 from rankpipe.cli import app, recipes, show, train
 from rankpipe.datasets import open_dataset
+from rankpipe.errors import RecipeError
 from rankpipe.train import processes
 from rankpipe.train.labels import Recorded
 from rankpipe.trec import read_run
@@ -61,6 +63,30 @@ def test_a_teacher_labels(rankpipe: Rankpipe, tiny_path: Path, embedded: Callabl
     assert Recorded(Path("said"))._said == said
 
 
+def test_a_teacher_replaces_nothing(rankpipe: Rankpipe, tiny_path: Path, embedded: Callable[[str], Path]) -> None:
+    embedded("minilm-l12")
+
+    def teach(out: str, depth: int, *words: str, code: int = 0) -> str:
+        told = ("--data", tiny_path, "--split", "test", "--model", "minilm-l12", "--depth", depth, "--out", out)
+        return " ".join(rankpipe("teach", "run.trec", *told, *words, code=code).output.split())
+
+    for folder, file in (("models/t", "recipe.yaml"), ("full", "x")):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / file).touch()
+        assert f"{folder}: holds {file}, and nothing that was built; name another" in teach(folder, 3, code=6)
+        assert [path.name for path in Path(folder).iterdir()] == [file]
+    for _ in range(2):
+        teach("said", 3)
+    manifest = Path("said/manifest.json").read_bytes()
+    assert "by another reranker or another setting of it; name another folder, or --force" in teach("said", 2, code=6)
+    assert Path("said/manifest.json").read_bytes() == manifest
+    teach("said", 2, "--force")
+    assert store.read_manifest(Path("said")).recipe["stage"]["depth"] == 2
+    Path("said/manifest.json").unlink()
+    rmtree("said/made")  # as a killed one leaves it
+    teach("said", 3)
+
+
 def test_a_recipe_is_checked_and_trained(rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path) -> None:
     pytest.importorskip("peft")
     folder = Path("models/it")
@@ -97,6 +123,10 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
     told = ("optimizer={use: adamw}", "optimizer.lr=1e-4", "training={max_steps: 2, use_cpu: true}")
     rankpipe("train", folder, *chain.from_iterable(("--set", one) for one in told), "--out", new, "--dry-run")
     assert "lr: 0.0001" in (new / "recipe.yaml").read_text()
+    lost = rankpipe("train", folder, "--set", "examples.split=tst", "--out", "models/deep/er", code=4).output
+    assert "DataError: " in lost
+    assert "no split 'tst'; did you mean test? It has test" in " ".join(lost.split())
+    assert not Path("models/deep").exists()
     (Path("data") / "x").mkdir(parents=True)
     other = rankpipe("train", folder, "--set", "training.seed=2", "--out", "data", code=2)
     assert "is no folder of a model" in other.output
@@ -128,4 +158,34 @@ training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
         second = pool.submit(changed)
         with pytest.raises(TimeoutError):
             second.result(timeout=1)
-        assert changed() == second.result(timeout=10) == out
+        assert changed()[0] == second.result(timeout=10)[0] == out
+
+
+@pytest.mark.parametrize(
+    ("best", "untrained", "over"),
+    [
+        (0.3471, 0.3741, "the first stage nor over the model before tuning"),
+        (0.5, 0.3741, "the first stage"),
+        (0.617, None, "the first stage"),
+        (0.7, 0.3741, None),
+        (None, None, None),
+    ],
+)
+def test_what_is_not_gained_is_told_by_its_name(best: float | None, untrained: float | None, over: str | None) -> None:
+    facts = {"measure": "nDCG@10", "best": best, "first_stage": 0.617, "untrained": untrained}
+    said = train._not_gained(facts)
+    if over is None:
+        assert not said
+        return
+    assert f"tuned {best:.4f}, the first stage 0.6170" in said
+    assert ("the model before tuning 0.3741" in said) is (untrained is not None)
+    assert said.endswith(f"; nothing is gained over {over}")
+
+
+def test_a_late_fault_is_told_with_its_recipe() -> None:
+    for raised, told in (
+        (RecipeError(["dev: x"]), "1 fault in models/it:"),
+        (RecipeError(["dev: x"], "mine"), "1 fault in mine:"),
+    ):
+        with pytest.raises(RecipeError, match=told), train._refusals(Path("models/it"), None):
+            raise raised

@@ -40,7 +40,7 @@ def test_missing_documents_are_counted(tiny: Dataset) -> None:
 
 
 def test_missing_queries_are_counted(tiny: Dataset) -> None:
-    with pytest.raises(DataError, match="1 of the run's 2 queries are not in tiny/test: 'q77'; is it a run over this"):
+    with pytest.raises(DataError, match="1 of the run's 2 queries are not in tiny/test: 'q77'; is the run over this"):
         rankings({"q1": {}, "q77": {"tide-1": 1.0}}, tiny)
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from rankpipe.data import Doc
-from rankpipe.datasets import Dataset, open_dataset
+from rankpipe.datasets import Dataset, open_dataset, open_to_learn
 from rankpipe.datasets.facts import Collection, Split, collections, spellings
 from rankpipe.datasets.known import claimed
 from rankpipe.errors import DataError
+from rankpipe.progress import listening
+from tests.heard import Heard
 
 SIZES = {  # documents and test queries as BEIR's paper and the field's tables give them
     "scifact": (5183, 300), "nfcorpus": (3633, 323), "arguana": (8674, 1406), "scidocs": (25657, 1000),
@@ -168,3 +170,14 @@ def test_documents_are_counted_as_they_stream() -> None:
 def test_the_checksum_is_compared(tiny: Dataset) -> None:
     with pytest.raises(DataError, match=f"its sha256 is 59d229.*, but that of mine is {'0' * 64}"):
         _ = replace(tiny, known=MINE).checksum
+
+
+def test_what_is_learned_from_is_no_test_where_there_is_another_split(tiny_path: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(tiny_path, tmp_path / "mine")
+    with listening(heard := Heard()):
+        assert open_to_learn(str(mine)).name == "mine/test"
+    assert heard.notices == [f"{mine} has no split train: mine/test is learned from"]
+    shutil.copy(mine / "qrels" / "test.tsv", mine / "qrels" / "train.tsv")
+    with listening(heard := Heard()):
+        assert open_to_learn(str(mine)).name == "mine/train"
+    assert not heard.notices

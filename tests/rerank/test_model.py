@@ -14,7 +14,7 @@ import pytest
 
 from rankpipe import recipe, weights
 from rankpipe.catalog import find
-from rankpipe.errors import ModelError, RecipeError
+from rankpipe.errors import ArtefactError, ModelError, RecipeError
 from rankpipe.rerank.model import BY_ARCHITECTURE, BY_KIND, component, guess
 
 
@@ -151,6 +151,13 @@ def test_an_adapter_of_the_hub_is_put_on_its_base(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lm = {"use": "hf", "model": "castorini/rank_vicuna_7b_v1", "adapter": str(snapshot)}
     assert json.loads(done.stdout) == {"use": "first", "lm": lm}
+
+
+def test_a_recipe_that_is_not_trained_yet_is_told_its_cure(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").touch()
+    for use in (None, "cross-encoder"):
+        with pytest.raises(ArtefactError, match=f"not trained yet; rankpipe train {tmp_path}$"):
+            component(str(tmp_path), use)
 
 
 def test_refused(tmp_path: Path) -> None:

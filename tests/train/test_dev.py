@@ -26,7 +26,7 @@ pytest.importorskip("datasets")
 @pytest.fixture
 def lists(tiny_path: Path, first_stage: Path) -> Lists:
     """All queries of the tiny collection."""
-    return Lists(str(tiny_path), first_stage, length=(2, 20))
+    return Lists(str(tiny_path), first_stage, length=(2, 20), split="test")
 
 
 @pytest.fixture

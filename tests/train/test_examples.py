@@ -93,7 +93,7 @@ def test_lists_are_of_all_lengths_and_orders() -> None:
 def lists(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Lists:
     """Of the tiny collection: twelve documents are what each query's run has."""
     run = tmp_path_factory.mktemp("run") / "run.trec"
-    made = Lists(str(tiny_path), run)
+    made = Lists(str(tiny_path), run, split="test")
     docs = [d.id for d in made.collection.docs()][:12]
     rows = [f"{q.id} Q0 {d} {i + 1} {1 / (i + 1)} x\n" for q in made.collection.queries for i, d in enumerate(docs)]
     run.write_text("".join(rows))
@@ -225,6 +225,13 @@ def test_what_is_apart_is_left_out_and_told(lists: Lists, tiny_path: Path, tmp_p
     )
 
 
+def test_lists_are_of_the_train_judgements_unless_told(lists: Lists, tiny_path: Path, tmp_path: Path) -> None:
+    mine = shutil.copytree(tiny_path, tmp_path / "mine")
+    shutil.copy(mine / "qrels" / "test.tsv", mine / "qrels" / "train.tsv")
+    names = [Lists(str(mine), lists.run, split=split).collection.name for split in (None, "test", "train")]
+    assert names == ["mine/train", "mine/test", "mine/train"]
+
+
 def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -> None:
     qrels = lists.collection.qrels
     part, _ = replace(lists, queries=3).parts()
@@ -232,6 +239,14 @@ def test_so_many_queries_are_the_same_ones_for_teacher_and_lists(lists: Lists) -
     assert len(part.qrels) == 3
     assert pool(run.run, qrels, 5, 3).keys() == part.qrels.keys() == some({"none": {"d": 0}} | qrels, 3).keys()
     assert pool(run.run, qrels, 5).keys() == run.run.keys()
+
+
+def test_a_run_over_other_documents_is_counted_with_what_is_relevant(lists: Lists, tmp_path: Path) -> None:
+    (tmp_path / "other.trec").write_text("q1 Q0 no-1 1 2 x\nq1 Q0 no-2 2 1 x\n")
+    good = len(relevant({"q1": lists.collection.qrels["q1"]}))
+    made = replace(lists, run=tmp_path / "other.trec")
+    with pytest.raises(DataError, match=f"2 of the lists' {2 + good} documents are not in tiny/test: 'no-1', 'no-2'; "):
+        list(made.examples(made.parts()[0]))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
 
 from rankpipe.data import Doc, Hit, Query, Ranking  # noqa: E402
-from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.errors import ModelError, RecipeError  # noqa: E402
 from rankpipe.train.adapters.factors import layers  # noqa: E402
 from rankpipe.train.adapters.lora import LoRA  # noqa: E402
 from rankpipe.train.adapters.merging import merge  # noqa: E402
@@ -213,3 +214,11 @@ def test_bug_a_margin_makes_a_sum_of_a_mean() -> None:
 def test_what_a_head_does_not_give_cannot_be_learned(loss: Any, head: Head, said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         Objective(loss, head)
+
+
+def test_a_head_of_language_models_over_an_encoder_says_what_to_take(embedded: Callable[[str], Path]) -> None:
+    embedded("minilm")
+    with pytest.raises(
+        ModelError, match=r"^minilm: its files lack .* take head: cross-encoder-head or bi-encoder-head"
+    ):
+        FirstHead().over("minilm").load("float32")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from rankpipe.data import Doc, Hit, Query, Ranking
+from rankpipe.errors import DataError
 from rankpipe.stage import Top
 from rankpipe.train.labels import Recorded, Teacher
 
@@ -42,3 +43,9 @@ def test_requests_of_rankllm_are_a_record(tmp_path: Path) -> None:
     for record in (file, packed):
         assert Recorded(record).of(asked, [{}, {}]) == [{"b": 7.5}, {"a": 3.0}]
     assert Recorded(file).checksum != Recorded(packed).checksum != ""
+
+
+def test_a_record_that_is_not_there_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    for name in ("nothere", "nothere.jsonl", "nothere.trec"):
+        with pytest.raises(DataError, match=f"{name}: no such file; make it with: rankpipe teach RUN .*{name}$"):
+            _ = Recorded(tmp_path / name).checksum

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from rankpipe import recipe
 from rankpipe.errors import RecipeError
@@ -129,6 +130,13 @@ def test_a_recipe_names_losses_and_their_numbers() -> None:
     made = recipe.build(tree, Path())
     assert made == losses.Sum({"lm": losses.PermutationLM(), "rank": losses.LambdaLoss(mu=5)}, {"rank": 2})
     assert recipe.build({"use": "first-loss", "weight": 3}, Path()) == losses.first_loss(3)
+
+
+def test_the_sum_of_the_guide_is_one() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide-training.md").read_text()
+    [said] = [yaml.safe_load(line) for line in guide.splitlines() if line.startswith("loss: {use: sum")]
+    made = recipe.build(said["loss"], Path())
+    assert made == losses.Sum({"order": losses.RankNet(), "top": losses.ListNet()}, {"top": 0.5})
 
 
 @pytest.mark.parametrize(

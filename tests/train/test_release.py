@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -102,6 +103,33 @@ def test_exported_plain_peft_reads_it(method: str, trained: Any, scores: Any, ti
         assert Path(folder, "README.md").read_text().startswith("---\nbase_model")
         assert Path(folder, "tokenizer.json").exists()
     assert json.loads(Path("as-lora/adapter_config.json").read_text())["peft_type"] == "LORA"
+
+
+@pytest.mark.parametrize(
+    ("head", "loss", "adapter", "loaded"),
+    [
+        ("cross-encoder-head", "ranknet", None, "CrossEncoder"),
+        ("bi-encoder-head", "infonce", {"use": "lora", "rank": 2}, "SentenceTransformer"),
+        ("pointwise-head", "ranknet", {"use": "lora", "rank": 2}, "PeftModelForCausalLM"),
+        ("pointwise-head", "ranknet", None, "LlamaForCausalLM"),
+    ],
+)
+def test_an_exported_card_says_what_loads_it_there(
+    head: str, loss: str, adapter: Any, loaded: str, written: Any, tiny_bert: Path, tiny_chat: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    model = str(tiny_chat if head == "pointwise-head" else tiny_bert)
+    folder = written(model=model, head={"use": head}, loss={"use": loss}, adapter=adapter)
+    Tuning(folder).run()
+    exported(rankers.ranker(str(folder)), tmp_path / "given")
+    card = (tmp_path / "given" / "README.md").read_text()
+    assert "models/it" not in card
+    use = card.partition("## Use")[2].partition("## Recipe")[0].replace("FOLDER", str(tmp_path / "given"))
+    node = yaml.safe_load(use.partition("```yaml\n")[2].partition("```")[0])
+    assert recipe.check(node) == []
+    names: dict[str, Any] = {}
+    exec(use.partition("```python\n")[2].partition("```")[0], names)
+    assert type(names["model"]).__name__ == loaded
 
 
 @pytest.mark.parametrize("method", ["dora", "randlora"])

@@ -265,6 +265,8 @@ def test_what_is_wrong_with_a_recipe_is_told_at_once(written: Any) -> None:
         ({"training": TRAINING | {"max_steps": "many"}}, "training: max_steps: 'many' is a str, expected a number"),
         ({"training": TRAINING | {"per_device_train_batch_size": 2.5}}, "2.5; expected a whole number, 1 or more"),
         ({"training": TRAINING | {"num_train_epochs": 0}}, "training: num_train_epochs: 0; expected more than 0"),
+        ({"training": TRAINING | {"deepspeed": "ds3.json"}}, "training: deepspeed: ds3.json: no such file"),
+        ({"training": TRAINING | {"fsdp_config": "f.json"}}, "training: fsdp_config: f.json: no such file"),
         ({"optimizer": {"use": "adamw", "lr": "1e-4"}}, "a text: write it with a point and without quotes, as 1.0e-4"),
         ({"optimizer": GALORE | {"layerwise": True}, "adapter": None}, "say max_grad_norm: 0, and clip: 1.0"),
         (
@@ -280,11 +282,18 @@ def test_what_cannot_go_together_is_told_before_anything_is_made(how: dict[str, 
 
 def test_a_graph_is_refused_before_lists_are_made(written: Any, embedded: Callable[[str], Path]) -> None:
     pytest.importorskip("sentence_transformers")
-    embedded("minilm-l12")
-    folder = written(model="minilm-l12", **PAIRS | {"adapter": None})
-    with pytest.raises(ModelError, match=r"minilm-l12: a graph of ONNX only, .* hf download cross-encoder/ms-marco"):
+    folder = written(model=str(embedded("minilm-l12")), **PAIRS | {"adapter": None})
+    with pytest.raises(ModelError, match=r"a graph of ONNX only, .* or name the folder of the model"):
         Tuning(folder).run()
     assert not (folder / "kept").exists()
+
+
+def test_an_alias_of_a_graph_is_a_fault_of_the_recipe(written: Any) -> None:
+    [told] = Tuning(written(model="minilm-l12", **PAIRS | {"adapter": None})).check()
+    assert told.startswith(
+        "model: minilm-l12: a graph of ONNX only, which is run, not trained; take minilm or smollm2 "
+    )
+    assert "hf download cross-encoder/ms-marco" in told
 
 
 def test_a_seed_is_of_the_adapter_too_unless_that_has_its_own(written: Any) -> None:

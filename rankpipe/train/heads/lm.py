@@ -17,6 +17,8 @@ from rankpipe.train.adapters.qlora import loading
 from rankpipe.train.heads.head import Batch, Dtype, Numbers, Ranker, at_rest, on
 from rankpipe.train.losses.reply import IGNORED
 
+CURE = "this head is for language models; take head: cross-encoder-head or bi-encoder-head for an encoder"
+
 
 class Tuned(HF):
     """A language model that somebody else holds, asked as :class:`~rankpipe.lm.hf.HF` asks its own."""
@@ -81,7 +83,8 @@ class OfLM(Ranker):
         :raises MissingExtra: If it is to be quantised, and bitsandbytes is not installed.
         """
         kind = need("transformers", name="a head", extra="train").AutoModelForCausalLM
-        return whole(kind, weights.resolve(self.model), **loading(dtype, empty=empty), device_map=on(empty))
+        how = loading(dtype, empty=empty)
+        return whole(kind, weights.resolve(self.model), name=self.model, cure=CURE, **how, device_map=on(empty))
 
     def save(self, model: Any, folder: Path, whole: bool) -> None:
         """The tokenizer, and the model in transformers' layout."""
