@@ -96,5 +96,7 @@ def _of_zero(args: Any, stage: int, ema: bool) -> Iterator[str]:
         yield f"deepspeed: stage 3 has weights in parts, which are not gathered here; say stage 2, or {LAUNCH}"
     for key in {"optimizer", "scheduler"} & {*args.deepspeed_plugin.deepspeed_config}:
         yield f"deepspeed: {key}: the recipe says it; leave it out there"
+    if asked.get("auto_wrap_policy", "").upper() == "SIZE_BASED_WRAP":
+        yield "fsdp: auto_wrap_policy: by size, lists of layers are wrapped, too; say TRANSFORMER_BASED_WRAP"
     if ema:
         yield "ema: is not kept by DeepSpeed's checkpoints; leave it out"
