@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from torch.distributed import fsdp
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -80,12 +81,16 @@ def layers(model: Any) -> list[str]:
 
 
 def refuse_other(checkpoint: Path, now: str | None) -> None:
-    """Refuse to go on from a checkpoint that was written by processes which shared out otherwise than these.
+    """Refuse to go on from a checkpoint that was written by processes which shared out otherwise than these, or by more
+    or fewer of them: a step would have more or fewer lists, and the data another order.
 
     :param now: what shares out, a key of :data:`MARKS`, or None.
     :raises RecipeError: Says which.
     """
     then = next((name for name, mark in MARKS.items() if any(checkpoint.glob(mark))), None)
-    if then != now:
-        told = f"{checkpoint}: was written {f'under {then}' if then else f'without {now}'}"
-        raise RecipeError([f"{told}; launch it as then, or say --force to begin anew"])
+    writers, here = len([*checkpoint.glob("rng_state*.pth")]), PartialState().num_processes  # each wrote its own
+    told = [f"under {then}" if then else f"without {now}"] if then != now else []
+    told += [f"by {writers}, not {here}, processes"] if writers != here else []
+    if told:
+        cure = "launch it as then, or say --force to begin anew"
+        raise RecipeError([f"{checkpoint}: was written {' '.join(told)}; {cure}"])
