@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ MARKS = {"FSDP": "pytorch_model_fsdp*", "DeepSpeed": "global_step*"}  # of check
 
 @contextmanager
 def gathered(model: Any) -> Iterator[None]:
-    """Inside, each process has all weights, so that each may ask the model as often as it likes; not to be trained."""
+    """Inside, each process has all weights, so that each may ask the model as often as it likes; not to be trained.
+
+    It computes as it does in training: DeepSpeed's engine, which knows what to round, is not asked here.
+    """
     parts = [module for module in model.modules() if isinstance(module, PART)]
     groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
     if parts:
@@ -30,12 +33,20 @@ def gathered(model: Any) -> Iterator[None]:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
-        yield
+        with _rounded():
+            yield
     finally:
         if parts:
             model.reset_iter_state()  # forgets the order of what was asked, by which it would gather ahead
         for group, mesh in zip(groups, meshes, strict=True):
             group.post_forward_mesh_info = mesh
+
+
+def _rounded() -> Any:
+    """torch's autocast, where DeepSpeed is told of it (:func:`rankpipe.train.shards.prepare`)."""
+    state = AcceleratorState()
+    told = state.deepspeed_plugin.deepspeed_config.get("torch_autocast") if state.deepspeed_plugin else None
+    return torch.autocast(state.device.type, torch.bfloat16) if told else nullcontext()
 
 
 def make_whole(model: Any, *, here: bool) -> None:
