@@ -12,9 +12,9 @@ import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, NoReturn, get_type_hints
+from typing import IO, Annotated, Any, NoReturn, get_type_hints
 
 import click
 import typer
@@ -41,6 +41,7 @@ class Manner:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
+    stdout: IO[str] | None = None  # of JSON alone; what libraries print then goes to standard error
 
 
 manner = Manner()
@@ -76,7 +77,9 @@ def verb(app: typer.Typer, name: str, *, bare: bool = False, recipe: bool = Fals
             for given, group in groups.items():
                 arguments[given] = group(**{f.name: arguments.pop(f.name) for f in fields(group)})
             heard = nullcontext() if manner.quiet else progress.listening(Shown(err))
-            with errors_told(), heard, guarded(arguments, recipe):
+            manner.stdout = sys.stdout
+            alone = redirect_stdout(sys.stderr) if manner.json else nullcontext()
+            with errors_told(), heard, alone, guarded(arguments, recipe):
                 function(**arguments)
 
         common = [_option(n, a, False) for n, a in COMMON.items()]
@@ -165,7 +168,8 @@ def _refused(kind: str, said: str, **more: Any) -> None:
 def emit(data: Any, human: Callable[[], None]) -> None:
     """The result: as JSON if asked for, else in words and tables."""
     if manner.json:
-        print(jsonlib.dumps(_strict(data), ensure_ascii=False, indent=1, default=str, allow_nan=False))
+        told = jsonlib.dumps(_strict(data), ensure_ascii=False, indent=1, default=str, allow_nan=False)
+        print(told, file=manner.stdout)
     else:
         human()
 

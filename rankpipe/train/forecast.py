@@ -43,11 +43,12 @@ KNOBS = {  # what makes each of them smaller
 class Forecast:
     """Bytes that are held at once at the end of the forward pass of the longest batch, beside Python and torch.
 
-    Of processes that share weights out (FSDP), it is one's part of all but the activations.
+    Of processes that share weights out (FSDP), it is one's part of all but the activations; of those that share the
+    optimizer out (DeepSpeed), one's part of that.
 
     :param weights: of the model and its adapter; where they are shared out, also whole, as they are while measured.
     :param gradients: of what is trained; layer by layer the largest one, unless several batches make a step.
-    :param optimizer: its state, once every weight has had a gradient.
+    :param optimizer: its state, once every weight has had a gradient; DeepSpeed's has the weights, too.
     :param average: the weights' moving average, if there is one.
     :param activations: what autograd keeps, and the logits and scores.
     """
@@ -120,11 +121,12 @@ def forecast(
         shapes = {k: mode.from_tensor(v) if torch.is_tensor(v) else v for k, v in batch.items()}
         kept = _kept(ranker, model, shapes, args)
         whole = sum(t.nbytes for t in (*model.parameters(), *model.buffers())) - less
-        parts = args.world_size if shards.fsdp(args) else 1
+        parts, zero = args.world_size if shards.fsdp(args) else 1, shards.zero_stage(args)
+        state = settings.formula_bytes(model) + (4 * sum(p.numel() for p in trained) if zero else 0)
         return Forecast(
             weights=whole + (whole // parts if parts > 1 else 0),
             gradients=(max(sizes) if layerwise and args.gradient_accumulation_steps == 1 else sum(sizes)) // parts,
-            optimizer=settings.formula_bytes(model) // parts,
+            optimizer=state // (args.world_size if zero else parts),
             average=4 * sum(p.numel() for p in trained) // parts if ema else 0,
             activations=kept,
         )

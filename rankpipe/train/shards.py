@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 from rankpipe.catalog import need
@@ -37,9 +38,15 @@ def zero_stage(args: Any) -> int:
 
 
 def prepare(args: Any) -> None:
-    """Where the recipe asks for FSDP, have checkpoints written in parts, and weights loaded by each process."""
+    """Where the recipe asks for FSDP, have checkpoints written in parts, and weights loaded by each process. DeepSpeed
+    is to compute in bfloat16 as other processes do, with weights and sums of gradients as they are: its own ``bf16``
+    rounds the weights, and would have them measured and published so.
+    """
     if args.fsdp_plugin_args is not None:
         args.fsdp_plugin_args |= {"state_dict_type": KEPT, "cpu_ram_efficient_loading": False}
+    if zero_stage(args) and args.mixed_precision == "bf16":
+        autocast = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
+        args.deepspeed_plugin.deepspeed_config |= {"bf16": {}, "torch_autocast": autocast}
 
 
 def refuse(args: Any, settings: Settings, adapter: Adapter | None, dtype: str, *, ema: bool) -> None:
@@ -89,6 +96,8 @@ def _of_fsdp(asked: dict[str, str]) -> Iterator[str]:
         yield "fsdp: activation_checkpointing: layers are renamed by it; say training: {gradient_checkpointing: true}"
     if asked.get("cpu_offload") == "true":
         yield "fsdp: what is measured and published is gathered on GPUs; leave cpu_offload out"
+    if asked.get("auto_wrap_policy", "").upper() == "SIZE_BASED_WRAP":
+        yield "fsdp: auto_wrap_policy: by size, lists of layers are wrapped, too; say TRANSFORMER_BASED_WRAP"
 
 
 def _of_zero(args: Any, stage: int, ema: bool) -> Iterator[str]:
@@ -96,5 +105,9 @@ def _of_zero(args: Any, stage: int, ema: bool) -> Iterator[str]:
         yield f"deepspeed: stage 3 has weights in parts, which are not gathered here; say stage 2, or {LAUNCH}"
     for key in {"optimizer", "scheduler"} & {*args.deepspeed_plugin.deepspeed_config}:
         yield f"deepspeed: {key}: the recipe says it; leave it out there"
+    if args.mixed_precision == "fp16":
+        yield "fp16: DeepSpeed rounds the weights to it; say training: {bf16: true}"
+    if args.mixed_precision == "bf16" and find_spec("deepspeed.runtime.torch_autocast") is None:
+        yield "bf16: this DeepSpeed rounds the weights to it; pip install -U deepspeed"
     if ema:
         yield "ema: is not kept by DeepSpeed's checkpoints; leave it out"

@@ -244,6 +244,7 @@ class Tuning:
 
     def _data(self, args: Any) -> tuple[Any, Held | None]:
         """The lists to learn from, and the development queries, if there are any. One process makes what is kept."""
+        shards.refuse_alone(args, taken=args.world_size > 1)
         with suppress(MissingWeights):  # where it is current, they are not needed
             weights.to_train(str(self.tree["model"]))
         lists, dev = self._parts.examples, self._parts.dev

@@ -1,12 +1,15 @@
 """Progress, as a person sees it: on a terminal, and in a log."""
 
 import io
+import json
 import sys
 import time
 from contextlib import redirect_stderr
 
 import pytest
+import typer
 from rich.console import Console
+from typer.testing import CliRunner
 
 from rankpipe.cli import show
 from rankpipe.cli.shown import Shown
@@ -25,6 +28,21 @@ class Clock:
 def in_log() -> tuple[Shown, io.StringIO, Clock]:
     seen, clock = io.StringIO(), Clock()
     return Shown(Console(file=seen, width=120), clock=clock), seen, clock
+
+
+def test_json_is_alone_on_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(show, "manner", show.Manner())
+    app = typer.Typer()
+
+    @show.verb(app, "it", bare=True)
+    def it() -> None:
+        print("a library speaks")
+        show.emit({"a": 1}, lambda: print("a is 1"))
+
+    alone, words = (CliRunner().invoke(app, options) for options in (["--json"], []))
+    assert json.loads(alone.stdout) == {"a": 1}
+    assert "a library speaks" in alone.stderr
+    assert words.stdout.splitlines() == ["a library speaks", "a is 1"]
 
 
 def test_nobody_listens() -> None:

@@ -38,7 +38,7 @@ def on_cpus() -> None:
 
 
 class Parts(transformers.TrainerCallback):
-    """Sees that this process has half of the numbers, but for those of which there are too few."""
+    """Sees that this process has half of the numbers or less, but for those of which there are too few."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **given: Any) -> None:
         """After each step."""
@@ -71,4 +71,4 @@ def main(folders: Sequence[Path], fsdp: bool) -> None:
 
 
 if __name__ == "__main__":
-    main([*map(Path, sys.argv[1:])], os.environ.get("ACCELERATE_USE_FSDP") == "true")
+    main([*map(Path, sys.argv[1:])], os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true")

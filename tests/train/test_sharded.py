@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,25 +20,30 @@ pytestmark = [
 ]
 
 from several import DEV, TWO, launched, same  # noqa: E402
-from tuned import GALORE, TRAINING  # noqa: E402
+from tuned import GALORE, TRAINING, tensors  # noqa: E402
 
 from rankpipe.errors import RecipeError  # noqa: E402
+from rankpipe.train import shards  # noqa: E402
+from rankpipe.train.optimizers.adamw import AdamW  # noqa: E402
 from rankpipe.train.tuning import Tuning, read_log  # noqa: E402
 
 SHARDED = Path(__file__).with_name("sharded.py")
 FSDP = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+ZERO = ("--use_deepspeed", "--zero_stage", "2")
 UNEVEN = DEV | {"queries": 1}  # the second process asks the model nothing
+POINT = {"head": {"use": "pointwise-head"}, "loss": {"use": "ranknet"}}
 PAIRS = {"head": {"use": "cross-encoder-head"}, "loss": {"use": "ranknet"}}
 
 
-def shared_out(written: Any, ways: dict[str, dict[str, Any]], flags: Sequence[str] = FSDP) -> None:
-    """Each recipe in one process, and in two that have a half each."""
+def shared_out(written: Any, ways: dict[str, dict[str, Any]], flags: Sequence[str] = FSDP, processes: int = 2) -> None:
+    """Each recipe in one process, and in several that have a part each; ``one`` and ``two`` are of their training."""
     pairs: dict[str, tuple[Path, Path]] = {}
     for name, how in ways.items():
         how = {"dev": DEV} | how
-        pairs[name] = written(f"{name}-1", **how), written(f"{name}-2", training=TWO, **how)
+        alone, parted = TRAINING | how.pop("one", {}), TWO | how.pop("two", {})
+        pairs[name] = written(f"{name}-1", training=alone, **how), written(f"{name}-2", training=parted, **how)
         Tuning(pairs[name][0]).run()
-    done = launched(SHARDED, *(two for _, two in pairs.values()), how=flags)
+    done = launched(SHARDED, *(two for _, two in pairs.values()), how=flags, processes=processes)
     assert done.returncode == 0, done.stderr
     for one, two in pairs.values():
         same(one, two)
@@ -59,7 +65,9 @@ def test_processes_with_half_the_weights_make_what_one_makes(written: Any, tiny_
 
 @pytest.mark.slow
 def test_whatever_is_shared_out(written: Any, tiny_bert: Path, tmp_path: Path) -> None:
-    """Orders that are written, as unevenly; encoders; adapters whose weights are made of others."""
+    """Orders that are written, as unevenly; encoders; every kind of head; adapters whose weights are made of others;
+    steps of several batches, whose gradients are clipped, and activations that are computed again.
+    """
     still = shutil.copytree(tiny_bert, tmp_path / "still")  # two processes do not drop what one drops
     config = json.loads((still / "config.json").read_text())
     dropped = {k: 0.0 for k in config if k.endswith("dropout_prob")}
@@ -71,14 +79,39 @@ def test_whatever_is_shared_out(written: Any, tiny_bert: Path, tmp_path: Path) -
         "cross": {**bert, **PAIRS},
         "bi": {**bert, "head": {"use": "bi-encoder-head"}, "loss": {"use": "infonce"}, "adapter": None},
     }
-    shared_out(written, ways | {name: {"adapter": {"use": name, "rank": 2}} for name in ("dora", "eva", "lora-xs")})
+    for name in ("dora", "eva", "lora-xs", "pissa", "lora-sb"):
+        ways[name] = {"adapter": {"use": name, "rank": 2}}
+    again = {"max_grad_norm": 0.01, "gradient_checkpointing": True}
+    steps = {k: again | {"gradient_accumulation_steps": n} for k, n in (("one", 4), ("two", 2))}
+    ways |= {
+        "point": POINT,
+        "cross-lm": {**PAIRS, "adapter": None},
+        "bi-lora": {**ways["bi"], "adapter": {"use": "lora", "rank": 2}},
+        "randlora": {"adapter": {"use": "randlora", "rank": 4, "alpha": 80}},
+        "steps": {"adapter": None, **steps},
+    }
+    shared_out(written, ways)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("said", "flags", "processes"),
+    [
+        ({"fsdp": True}, ("--multi_gpu",), 2),
+        ({}, ("--use_fsdp", "--fsdp_version", "2"), 2),  # all layers at once
+        ({}, FSDP, 3),
+    ],
+)
+def test_however_it_is_launched(written: Any, said: dict[str, Any], flags: Sequence[str], processes: int) -> None:
+    way = {"ema": 0.5, "one": {"gradient_accumulation_steps": processes}, "two": said}
+    shared_out(written, {"it": way}, flags, processes)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["1", "2"])
 def test_deepspeed_shares_the_optimizer_out(written: Any, stage: str) -> None:
     pytest.importorskip("deepspeed")
-    ways = {"lora": {"dev": UNEVEN}, "all": {"adapter": None}}
+    ways = {"lora": {"dev": UNEVEN}, "all": {"adapter": None}, "point": POINT}
     shared_out(written, ways, ("--use_deepspeed", "--zero_stage", stage))
 
 
@@ -90,6 +123,37 @@ def test_what_deepspeed_cannot_do_says_why(written: Any) -> None:
     assert done.returncode != 0
     for told in ("stage 3 has weights in parts", "ema: is not kept", "GaLore sees whole matrices"):
         assert told in done.stderr
+
+
+@pytest.mark.slow
+def test_deepspeed_computes_in_bfloat16_and_keeps_weights_as_they_are(written: Any) -> None:
+    """Rounded weights were measured and published, and losses were others."""
+    pytest.importorskip("deepspeed")
+    one, two = (written(f"{n}", dev=DEV, training=t | {"bf16": True}) for n, t in ((1, TRAINING), (2, TWO)))
+    Tuning(one).run()
+    done = launched(SHARDED, two, how=ZERO)
+    assert done.returncode == 0, done.stderr
+    same(one, two)
+    assert {v.dtype for v in tensors(two).values()} == {torch.float32}
+
+
+def test_deepspeed_does_not_halve_weights() -> None:
+    plugin = SimpleNamespace(zero_stage=2, deepspeed_config={})
+    args: Any = SimpleNamespace(fsdp=None, deepspeed_plugin=plugin, mixed_precision="fp16")
+    with pytest.raises(RecipeError, match="fp16: DeepSpeed rounds the weights to it"):
+        shards.refuse(args, AdamW(), None, "float32", ema=False)
+
+
+@pytest.mark.slow
+def test_deepspeeds_part_is_foretold(written: Any) -> None:
+    """Half of the optimizer's state, and half of the weights that it keeps."""
+    pytest.importorskip("deepspeed")
+    folder = written(adapter=None, training=TWO)
+    done = launched("-m", "rankpipe.cli", "train", folder, "--dry-run", "--json", how=ZERO)
+    part, whole = json.loads(done.stdout), Tuning(folder).forecast().parts
+    half = 0.5 * (whole["optimizer"] + whole["weights"])
+    assert part["optimizer_bytes"] == pytest.approx(half, rel=0.01)
+    assert [part[f"{name}_bytes"] for name in ("weights", "gradients")] == [whole["weights"], whole["gradients"]]
 
 
 @pytest.mark.slow
@@ -135,6 +199,7 @@ def test_what_cannot_be_shared_out_says_why(written: Any, monkeypatch: pytest.Mo
         ({"offload_params": "true"}, "leave cpu_offload out"),
         ({"activation_checkpointing": "true"}, "say training: {gradient_checkpointing: true}"),
         ({"state_dict_type": "FULL_STATE_DICT"}, "checkpoints are written in parts"),
+        ({"auto_wrap_policy": "SIZE_BASED_WRAP"}, "say TRANSFORMER_BASED_WRAP"),
         ({}, "there is one process, which would have all weights"),
     ],
 )
@@ -153,8 +218,10 @@ def test_a_recipe_asks_for_it_too(written: Any) -> None:
     assert "fsdp: version 1 flattens weights" in Tuning(first).check()[0]
     second = written("second", training=TRAINING | {"fsdp": True})
     assert not Tuning(second).check()
-    with pytest.raises(RecipeError, match="fsdp: there is one process"):
-        Tuning(second).run()
+    for begin in (Tuning(second).run, Tuning(second).forecast):
+        with pytest.raises(RecipeError, match="fsdp: there is one process"):
+            begin()
+    assert not (second / "kept").exists()  # no lists
 
 
 def test_a_checkpoint_of_others_is_not_gone_on_from(written: Any) -> None:
@@ -164,5 +231,18 @@ def test_a_checkpoint_of_others_is_not_gone_on_from(written: Any) -> None:
         [last] = folder.glob("kept/*/checkpoints/checkpoint-6")
         (last / mark).mkdir()
         shutil.rmtree(folder / "made")
-        with pytest.raises(RecipeError, match=f"checkpoint-6: was written under {told}"):
+        with pytest.raises(RecipeError, match=f"checkpoint-6: was written under {told}; launch it as then"):
             Tuning(folder).run()
+
+
+def test_a_checkpoint_of_more_processes_is_not_gone_on_from(written: Any) -> None:
+    """A step had more lists, and the data another order."""
+    folder = written(training=TRAINING)
+    Tuning(folder).run()
+    [state] = folder.glob("kept/*/checkpoints/checkpoint-6/rng_state.pth")
+    for rank in range(2):  # as two write them
+        shutil.copy(state, state.with_name(f"rng_state_{rank}.pth"))
+    state.unlink()
+    shutil.rmtree(folder / "made")
+    with pytest.raises(RecipeError, match="checkpoint-6: was written by 2, not 1, processes; launch it as then"):
+        Tuning(folder).run()

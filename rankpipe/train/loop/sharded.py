@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from torch.distributed import fsdp
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -19,7 +20,10 @@ MARKS = {"FSDP": "pytorch_model_fsdp*", "DeepSpeed": "global_step*"}  # of check
 
 @contextmanager
 def gathered(model: Any) -> Iterator[None]:
-    """Inside, each process has all weights, so that each may ask the model as often as it likes; not to be trained."""
+    """Inside, each process has all weights, so that each may ask the model as often as it likes; not to be trained.
+
+    It computes as it does in training: DeepSpeed's engine, which knows what to round, is not asked here.
+    """
     parts = [module for module in model.modules() if isinstance(module, PART)]
     groups = [group for part in parts for group in part._get_fsdp_state()._fsdp_param_groups]
     if parts:
@@ -29,12 +33,20 @@ def gathered(model: Any) -> Iterator[None]:
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
     try:
-        yield
+        with _rounded():
+            yield
     finally:
         if parts:
             model.reset_iter_state()  # forgets the order of what was asked, by which it would gather ahead
         for group, mesh in zip(groups, meshes, strict=True):
             group.post_forward_mesh_info = mesh
+
+
+def _rounded() -> Any:
+    """torch's autocast, where DeepSpeed is told of it (:func:`rankpipe.train.shards.prepare`)."""
+    state = AcceleratorState()
+    told = state.deepspeed_plugin.deepspeed_config.get("torch_autocast") if state.deepspeed_plugin else None
+    return torch.autocast(state.device.type, torch.bfloat16) if told else nullcontext()
 
 
 def make_whole(model: Any, *, here: bool) -> None:
@@ -80,12 +92,16 @@ def layers(model: Any) -> list[str]:
 
 
 def refuse_other(checkpoint: Path, now: str | None) -> None:
-    """Refuse to go on from a checkpoint that was written by processes which shared out otherwise than these.
+    """Refuse to go on from a checkpoint that was written by processes which shared out otherwise than these, or by more
+    or fewer of them: a step would have more or fewer lists, and the data another order.
 
     :param now: what shares out, a key of :data:`MARKS`, or None.
     :raises RecipeError: Says which.
     """
     then = next((name for name, mark in MARKS.items() if any(checkpoint.glob(mark))), None)
-    if then != now:
-        told = f"{checkpoint}: was written {f'under {then}' if then else f'without {now}'}"
-        raise RecipeError([f"{told}; launch it as then, or say --force to begin anew"])
+    writers, here = len([*checkpoint.glob("rng_state*.pth")]), PartialState().num_processes  # each wrote its own
+    told = [f"under {then}" if then else f"without {now}"] if then != now else []
+    told += [f"by {writers}, not {here}, processes"] if writers != here else []
+    if told:
+        cure = "launch it as then, or say --force to begin anew"
+        raise RecipeError([f"{checkpoint}: was written {' '.join(told)}; {cure}"])

@@ -65,7 +65,6 @@ class RankTrainer(transformers.Trainer):  # type: ignore[misc]
         self.method, self.held = method, held
         self.between = method.adapter.callbacks() if method.adapter else []
         self.ranker, self.objective, self.adapter = method.ranker, method.objective, method.adapter
-        shards.refuse_alone(args, taken=args.world_size > 1)
         super().__init__(
             model=model, args=args, data_collator=self._collated, train_dataset=examples,
             eval_dataset=held.rankings if held else None,
