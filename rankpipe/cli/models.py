@@ -101,7 +101,7 @@ def shows(name: Name) -> None:
         **{k.replace("_", " "): v for k, v in made.facts.items() if k not in ("reranker", "merged", "base")},
         **_merged(made.facts.get("merged", {})),
     }  # fmt: skip
-    node = rankers.reranker(made)
+    node, changed = rankers.reranker(made), _changed(made)
 
     def human() -> None:
         show.facts(str(made.folder), told)
@@ -115,8 +115,19 @@ def shows(name: Name) -> None:
         )  # fmt: skip
         if not told["here"]:
             show.remark(f"its files are not here: rankpipe train {made.folder} makes it again")
+        elif changed:
+            show.warn(
+                f"its recipe.yaml is another by now ({', '.join(changed)}); rankpipe train {made.folder} goes by that"
+            )
 
-    show.emit({**told, "reranker": node}, human)
+    show.emit({**told, "recipe_changed": changed, "reranker": node}, human)
+
+
+def _changed(made: Manifest) -> list[str]:
+    """In what its recipe is another than the one it was made by."""
+    from rankpipe.train.tuning import Tuning
+
+    return list(made.unlike(Tuning(made.folder).tree)) if (made.folder / "recipe.yaml").exists() else []
 
 
 def _merged(told: str | dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Counted(Segment):
         self.words = int(self.lengths.sum()) - int(self.lengths[self.dead].sum())  # of what is alive
         lost = folder / "lost.npy"
         self.lost = dict(np.load(lost).T.tolist()) if lost.exists() else {}  # term: its dead documents
-        self._terms: dict[str, Term | None] = {}
+        self._terms: dict[str, Term] = {}
         self.weighing = 0.0, 0.0, 1.0  # k1, b, and the mean length in the index as a whole
 
     @property
@@ -69,18 +69,16 @@ class Counted(Segment):
 
     def term(self, word: str) -> Term | None:
         """A word, as it is to be searched for; None if the segment has it not."""
-        known = self._terms
-        if word not in known:
-            if len(known) >= WORDS:
-                self._terms = known = {}  # other threads may read the old ones
-            known[word] = self._term(word)
-        return known[word]
-
-    def _term(self, word: str) -> Term | None:
+        if found := self._terms.get(word):
+            return found
         if (term := self.postings.terms.find(word)) is None:
             return None
         lies, top = self.postings.of(term), float(self.postings.tops[term])
-        return Term(lies.stop - lies.start - self.lost.get(term, 0), lies, top / (top + self._least) * ABOVE)
+        if len(self._terms) >= WORDS:
+            self._terms = {}  # other threads may read the old ones
+        made = Term(lies.stop - lies.start - self.lost.get(term, 0), lies, top / (top + self._least) * ABOVE)
+        self._terms[word] = made
+        return made
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -220,32 +218,30 @@ class BM25(Living):
         with write(folder / "lost.npy", "wb") as f:
             np.save(f, np.stack([terms, counts]))
 
-    def refresh(self) -> Self:
-        """Open what is there now, with its statistics."""
-        super().refresh()
+    def _open(self) -> None:
+        super()._open()
         recipe = self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
         self._k1, b = (recipe[name] if own is None else own for name, own in (("k1", self.k1), ("b", self.b)))
         mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
         for s in self.segments:
             s.weighing = self._k1, b, mean
-        return self
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Score the documents that have a word of the query, as far as they may be among the best."""
         return (self._find(query, k) for query in queries)
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
-        method, n = self.manifest.recipe["method"], sum(map(len, self.segments))
+        segments, searched = self.segments, {*self.searched}  # others may open newer ones meanwhile
+        method, n = self.manifest.recipe["method"], sum(map(len, segments))
         gain = self._k1 + 1 if method == "atire" else 1.0
         terms: list[tuple[float, str, list[Term | None]]] = []
         for word, times in Counter(self._words(query.text)).items():
-            here = [s.term(word) for s in self.segments]
+            here = [s.term(word) for s in segments]
             if frequency := sum(t.frequency for t in here if t):
                 terms.append((times * gain * IDF[method](frequency, n), word, here))
         terms.sort(key=lambda term: (-term[0], term[1]))
-        searched = {*self.searched}
-        for i, s in enumerate(self.segments):
+        for i, s in enumerate(segments):
             if s not in searched:
                 continue
             asked = [

@@ -9,10 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, uint64
+from numba import config, njit, uint64
 from numpy.typing import NDArray
 
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set")
+
 WINDOW = 4096  # documents whose sums are in the nearest memory of a processor
+TINY = 1e-300  # any score is more
 DE_BRUIJN = np.uint64(0x03F79D71B4CB0A89)
 BIT = np.empty(64, np.int64)  # which bit a power of two is, by the top six bits of its product with that number
 BIT[[((int(DE_BRUIJN) << bit) & 0xFFFFFFFFFFFFFFFF) >> 58 for bit in range(64)]] = np.arange(64)
@@ -55,7 +59,7 @@ def best(
         if start < 0:
             return found[:made], scores[:made]
         _add(docs, values, norms, at, ends, weights[:needed], start, sums, told)
-        count = _drain(sums, told, enough * slack - rest[needed], places, totals)
+        count = _drain(sums, told, max(enough * slack - rest[needed], TINY), places, totals)
         if len(alive):
             count = _living(alive, start, places, totals, count)
         for t in range(needed, terms):

@@ -16,7 +16,7 @@ from rankpipe.retrieve.docs import Docs, Stored
 
 
 class Found(Ordered):
-    """Hits in the order of a ranking. It passes for the tuple of them, and pickling it makes that.
+    """Hits in the order of a ranking. It equals the tuple of them, and added to one, or pickled, makes one.
 
     :param docs: of the segments.
     :param segments: which one each hit is of, (n,).
@@ -46,6 +46,12 @@ class Found(Ordered):
 
     def __eq__(self, other: object) -> bool:
         return self._records == tuple(other) if isinstance(other, (tuple, Found)) else NotImplemented
+
+    def __add__(self, other: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return (*self, *other) if isinstance(other, (tuple, Found)) else NotImplemented
+
+    def __radd__(self, other: tuple[Hit, ...]) -> tuple[Hit, ...]:
+        return (*other, *self) if isinstance(other, tuple) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self._records)
@@ -79,6 +85,8 @@ def hits(docs: Docs, places: NDArray[Any], scores: NDArray[np.float32]) -> Seque
     """The documents at these places with their scores; the order is the caller's
     (see :func:`~rankpipe.retrieve.docs.best`).
     """
+    if not len(places):
+        return ()
     found = Found([docs], np.zeros(len(places), np.intp), places, scores)
     before, after, first = scores[:-1], scores[1:], docs.precedence[places]
     falling = (after < before) | ((after == before) & (first[1:] > first[:-1]))
@@ -87,16 +95,16 @@ def hits(docs: Docs, places: NDArray[Any], scores: NDArray[np.float32]) -> Seque
 
 def ranking(query: Query, several: Iterable[Sequence[Hit]], k: int) -> Ranking:
     """The best of what several segments have."""
-    several = [*several]
+    several = [some for some in several if some]
     if not several or not all(isinstance(some, Found) for some in several):
         return Ranking.scored(query, chain.from_iterable(several), k)
-    return Ranking(query, merged(several)[:k])  # type: ignore[arg-type]  # all are Found
+    return Ranking(query, merged(several, k))  # type: ignore[arg-type]  # all are Found
 
 
-def merged(several: Sequence[Found]) -> Found:
-    """Hits of segments, each of its own, as one list."""
+def merged(several: Sequence[Found], k: int) -> Sequence[Hit]:
+    """The best hits of segments, each of its own, as one list; it holds no segment that it has nothing of."""
     if len(several) == 1:
-        return several[0]
+        return several[0][:k]
     docs = [found.docs[0] for found in several]
     segments = np.repeat(np.arange(len(several)), [*map(len, several)])
     places, scores = np.concatenate([f.places for f in several]), np.concatenate([f.scores for f in several])
@@ -105,5 +113,6 @@ def merged(several: Sequence[Found]) -> Found:
     ids = Found(docs, segments, places, scores).ids(tied)
     rank = {i: place for place, i in enumerate(sorted(ids, reverse=True))}
     ties[tied] = [rank[i] for i in ids]
-    order = np.lexsort((ties, -scores))
-    return Found(docs, segments[order], places[order], scores[order])
+    order = np.lexsort((ties, -scores))[:k]
+    used, segments = np.unique(segments[order], return_inverse=True)
+    return Found([docs[i] for i in used], segments, places[order], scores[order])

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
-from itertools import count
+from importlib.util import find_spec
+from pickle import PickleError
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankpipe.errors import ArtefactError
 from rankpipe.progress import notice
 
 SLACK = 1 - 1e-6  # sums round; what might tie for a place after rounding to single precision is kept
 SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
-FREQUENT = 64  # searches of a process that make it worth the second that Numba takes to load
+WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth the time that it takes to load
+# what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
+BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, PickleError)
+_spent, _given_up = 0.0, False
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]  # documents, and their scores
 
 
@@ -44,6 +49,7 @@ class Scorer:
     documents: int
     norms: NDArray[np.float32] | None = None
     _spare: list[NDArray[np.float64]] = field(default_factory=list, init=False)
+    _whole: set[int] = field(default_factory=set, init=False)  # where lists begin that were looked at
 
     def candidates(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:
         """Documents among which the ``k`` best are, and all that tie with the last of them, with their scores.
@@ -56,18 +62,44 @@ class Scorer:
         :param terms: the most telling ones first.
         :param alive: whether a document may be found, (documents,); all may, if None.
         """
-        search = self.compiled if next(_searches) > FREQUENT and _machine_code() else self.by_numpy
-        return search(terms, min(k, self.documents), alive)
+        global _spent, _given_up
+        if _spent >= WORTH and not _given_up:
+            try:
+                return self.compiled(terms, k, alive)
+            except BROKEN as error:
+                _given_up = True
+                if find_spec("numba"):
+                    notice(f"searching without Numba, which does not work here: {type(error).__name__}: {error}")
+        begun = perf_counter()
+        found = self.by_numpy(terms, k, alive)
+        _spent += perf_counter() - begun
+        return found
 
     def compiled(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:
-        """:meth:`candidates` by Numba."""
+        """:meth:`candidates` by Numba; the first call of all compiles it, for some seconds."""
+        from rankpipe.retrieve.compiled import best
+
+        for term in terms:
+            self._refuse_damaged(term.lies)
         lies = np.array([(t.lies.start, t.lies.stop) for t in terms], np.int64).reshape(-1, 2)
         weights, bounds = np.array([t.weight for t in terms], np.float32), np.array([t.bound for t in terms], float)
         norms = np.empty(0, np.float32) if self.norms is None else self.norms
         may = np.empty(0, bool) if alive is None else alive
-        search = _machine_code()
-        assert search  # for Numba is installed
-        return search(self.docs, self.values, norms, lies, weights, bounds, may, k, SLACK)
+        most = min(k, self.documents)
+        found: Found = best(self.docs, self.values, norms, lies, weights, bounds, may, most, SLACK)
+        return found
+
+    def _refuse_damaged(self, lies: slice) -> None:
+        """Machine code would read and write wherever a document's number leads; once for each term.
+
+        :raises ArtefactError: If its documents do not rise, or are not there.
+        """
+        if lies.start in self._whole:
+            return
+        docs = self.docs[lies]
+        if len(docs) and not (docs[0] >= 0 and docs[-1] < self.documents and (docs[1:] > docs[:-1]).all()):
+            raise ArtefactError("an inverted list is damaged; rankpipe index verify says in which file, and the cure")
+        self._whole.add(lies.start)
 
     def by_numpy(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:
         """:meth:`candidates` by NumPy, a term at a time."""
@@ -86,7 +118,7 @@ class Scorer:
             docs, score = self.docs[terms[i].lies], self._scores(terms[i], slice(None))
             if alive is not None:
                 docs, score = docs[alive[docs]], score[alive[docs]]
-            fresh.append(docs[sums[docs] == 0])
+            fresh.append(docs[(sums[docs] == 0) & (score > 0)])
             sums[docs] += score
             i += 1
             if left[i] > sum(map(len, fresh)) >= k:
@@ -129,23 +161,6 @@ class Scorer:
             sums = np.zeros(self.documents)
         yield sums
         self._spare.append(sums)
-
-
-_searches = count(1)
-
-
-@cache
-def _machine_code() -> Callable[..., Found] | None:
-    """The search by Numba, if that is installed; the first call of all compiles it, which takes some seconds."""
-    try:
-        from rankpipe.retrieve.compiled import best
-    except ImportError:
-        return None
-    except RuntimeError as error:  # Numba's, where neither the package's folder nor a cache can be written
-        notice(f"searching without Numba, which has nowhere to keep what it compiles ({error}); set NUMBA_CACHE_DIR")
-        return None
-    found: Callable[..., Found] = best
-    return found
 
 
 def _kth(sums: NDArray[np.float64], k: int) -> float:

@@ -11,7 +11,7 @@ from rankpipe.errors import RecipeError
 WORD = re.compile(r"\b\w\w+\b")
 ENGLISH = "english"
 LUCENE = """a an and are as at be but by for if in into is it no not of on or such that the their then there these they
-this to was will with"""  # its stop words, which bm25s calls English, too; importing that costs half a second
+this to was will with"""  # its stop words, which bm25s calls English, too; importing that costs a quarter of a second
 REMEMBERED = 1 << 17  # words whose stems are kept ready
 
 

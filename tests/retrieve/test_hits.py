@@ -50,6 +50,7 @@ def test_the_best_of_segments(segments: list[Docs], scores: list[float], k: int,
     assert made == right
     assert hash(made) == hash(right)
     assert [h.score for h in made.hits] == [h.score for h in right.hits]
+    assert len(made.hits.docs) == len({h.doc._docs for h in made.hits})  # no segment is kept open for nothing
 
 
 def test_passes_for_a_tuple(segments: list[Docs]) -> None:
@@ -64,6 +65,7 @@ def test_passes_for_a_tuple(segments: list[Docs]) -> None:
         made[4]
     for some in (slice(2), slice(1, -1), slice(-2, None), slice(9, 12), slice(None, None, -1)):
         assert made[some] == records[some]
+    assert made + records[:1] == records + made[:1] == (*records, records[0])
     assert made[0] in made
     assert made[0] is made[0]
     thawed = pickle.loads(pickle.dumps(made))

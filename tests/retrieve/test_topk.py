@@ -1,8 +1,8 @@
 """The best documents are those of scoring everything, in any order of terms and however many are asked for."""
 
-import sys
 from collections.abc import Callable
-from itertools import chain, pairwise
+from dataclasses import replace
+from itertools import count, pairwise
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rankpipe.errors import ArtefactError
 from rankpipe.progress import listening
 from rankpipe.retrieve import topk
 from rankpipe.retrieve.docs import best
@@ -85,31 +86,56 @@ def test_machine_code_scores_to_the_bit(seed: int, k: int, dead: bool, scaled: b
     assert len(tops[0][0]) == k
 
 
-def test_a_process_that_searches_often_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_searches_long_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     called = list[str]()
-    monkeypatch.setattr(topk, "_searches", iter(chain(range(1, topk.FREQUENT + 3))))
+    monkeypatch.setattr(topk, "_given_up", False)
+    monkeypatch.setattr(topk, "_spent", 0.0)
+    monkeypatch.setattr(topk, "perf_counter", count(step=topk.WORTH / 4).__next__)
     for name in ("compiled", "by_numpy"):
         monkeypatch.setattr(Scorer, name, lambda *_, name=name: called.append(name))
     scorer, asked = made([{1: 1.0}])
-    monkeypatch.setattr(topk, "_machine_code", lambda: True)
-    for _ in range(topk.FREQUENT + 1):
+    for _ in range(6):
         scorer.candidates(asked, 1, None)
-    assert called == ["by_numpy"] * topk.FREQUENT + ["compiled"]
-    monkeypatch.setattr(topk, "_machine_code", lambda: None)  # Numba is not there
-    scorer.candidates(asked, 1, None)
-    assert called[-1] == "by_numpy"
+    assert called == ["by_numpy"] * 4 + ["compiled"] * 2
 
 
-def test_what_cannot_be_kept_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    numba = pytest.importorskip("numba")
-    notices = Heard()
-    monkeypatch.setattr(numba, "njit", refused)
-    monkeypatch.delitem(sys.modules, "rankpipe.retrieve.compiled", raising=False)
-    monkeypatch.delattr("rankpipe.retrieve.compiled", raising=False)
-    with listening(notices):
-        assert topk._machine_code.__wrapped__() is None
-    assert "NUMBA_CACHE_DIR" in str(notices.notices)
+@pytest.mark.parametrize("fault", topk.BROKEN)
+def test_where_numba_does_not_work_numpy_goes_on(fault: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old one, a full disk, a harmed cache: it is said once, but not of one that is not there."""
+    called = list[int]()
+
+    def broken(*_: object) -> None:
+        called.append(1)
+        raise fault("no")
+
+    monkeypatch.setattr(topk, "_spent", topk.WORTH)
+    monkeypatch.setattr(Scorer, "compiled", broken)
+    scorer, asked = made([{1: 1.0}])
+    for installed in (None, "somewhere"):
+        monkeypatch.setattr(topk, "_given_up", False)
+        monkeypatch.setattr(topk, "find_spec", lambda _, installed=installed: installed)
+        notices = Heard()
+        with listening(notices):
+            for _ in range(3):
+                assert scorer.candidates(asked, 1, None)[0].tolist() == [1]
+        assert len(notices.notices) == bool(installed)
+    assert len(called) == 2
 
 
-def refused(**_: object) -> None:
-    raise RuntimeError("cannot cache function 'best': no locator available for file 'compiled.py'")
+@pytest.mark.parametrize("docs", [[3, 2], [-1, 5], [5, N], [4, 4]])
+def test_a_damaged_list_is_refused(docs: list[int]) -> None:
+    pytest.importorskip("numba")
+    scorer = Scorer(frozen(np.array(docs, np.int32)), frozen(np.ones(2, np.float32)), N)
+    with pytest.raises(ArtefactError, match="an inverted list is damaged"):
+        scorer.compiled([Weighted(slice(0, 2), np.float32(1), 1.0)], 1, None)
+
+
+@pytest.mark.parametrize("how", SEARCHES)
+def test_what_scores_nothing_is_not_found(how: str) -> None:
+    if how == "numba":
+        pytest.importorskip("numba")
+    scorer, asked = made([{1: 1e-30, 2: 1.0}, {1: 1e-30, 3: 2.0}])
+    tiny = [replace(term, weight=np.float32(1e-30)) for term in asked]
+    found, scores = SEARCHES[how](scorer, tiny, 5, None)
+    assert sorted(found.tolist()) == [2, 3]
+    assert (scores > 0).all()
