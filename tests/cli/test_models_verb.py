@@ -96,6 +96,20 @@ def test_it_is_shown(rankpipe: Callable[..., Result]) -> None:
     assert "no tuned model 'nothing'. See: rankpipe models" in rankpipe("models", "show", "nothing", code=4).output
 
 
+def test_a_recipe_that_is_another_by_now_is_told(rankpipe: Callable[..., Result]) -> None:
+    path = Path("models/it/recipe.yaml")
+    before = path.read_text()
+    assert told(rankpipe("models", "show", "it", "--json"))["recipe_changed"] == []
+    assert "another by now" not in rankpipe("models", "show", "it").stderr
+    path.write_text(before.replace("ranknet", "listnet").replace("0.1", "0.2"))
+    try:
+        said = " ".join(rankpipe("models", "show", "it").stderr.split())
+        assert "another by now (loss, training); rankpipe train models/it goes by that" in said
+        assert told(rankpipe("models", "show", "it", "--json"))["recipe_changed"] == ["loss", "training"]
+    finally:
+        path.write_text(before)
+
+
 def test_what_is_elsewhere_is_shown_too(rankpipe: Callable[..., Result]) -> None:
     """As in a clone, which has manifests only."""
     made = store.read_manifest(Path("models/it")).path
