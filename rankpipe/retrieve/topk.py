@@ -20,7 +20,7 @@ SLACK = 1 - 1e-6  # sums round; what might tie for a place after rounding to sin
 SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
 WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth the time that it takes to load
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
-BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, PickleError)
+BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
 _spent, _given_up = 0.0, False
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]  # documents, and their scores
 
@@ -49,7 +49,7 @@ class Scorer:
     documents: int
     norms: NDArray[np.float32] | None = None
     _spare: list[NDArray[np.float64]] = field(default_factory=list, init=False)
-    _whole: set[int] = field(default_factory=set, init=False)  # where lists begin that were looked at
+    _whole: set[tuple[int, int]] = field(default_factory=set, init=False)  # lists that were looked at
 
     def candidates(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:
         """Documents among which the ``k`` best are, and all that tie with the last of them, with their scores.
@@ -94,12 +94,13 @@ class Scorer:
 
         :raises ArtefactError: If its documents do not rise, or are not there.
         """
-        if lies.start in self._whole:
+        if (lies.start, lies.stop) in self._whole:
             return
-        docs = self.docs[lies]
-        if len(docs) and not (docs[0] >= 0 and docs[-1] < self.documents and (docs[1:] > docs[:-1]).all()):
+        docs, values = self.docs[lies], self.values[lies]
+        there = 0 <= lies.start < lies.stop and lies.stop - lies.start == len(docs) == len(values)
+        if not (there and docs[0] >= 0 and docs[-1] < self.documents and (docs[1:] > docs[:-1]).all()):
             raise ArtefactError("an inverted list is damaged; rankpipe index verify says in which file, and the cure")
-        self._whole.add(lies.start)
+        self._whole.add((lies.start, lies.stop))
 
     def by_numpy(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:
         """:meth:`candidates` by NumPy, a term at a time."""

@@ -397,4 +397,6 @@ def test_what_would_steer_a_terminal_is_spelled_out(rankpipe: Rankpipe) -> None:
 
 
 def test_an_index_is_searched_by_its_verb_too(rankpipe: Rankpipe) -> None:
-    assert rankpipe("index", "search", "words", "tide").stdout == rankpipe("search", "words", "tide").stdout
+    both = [rankpipe(*verb, "words", "tide").stdout for verb in (["index", "search"], ["search"])]
+    hits = {said.partition("┃stage")[0].rpartition("┘")[0] for said in both}  # without what it took, if that is told
+    assert len(hits) == 1

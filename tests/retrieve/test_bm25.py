@@ -18,6 +18,7 @@ from rankpipe.datasets.dataset import Held
 from rankpipe.errors import ArtefactError, DataError, DiskError, RecipeError
 from rankpipe.retrieve import bm25
 from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.topk import Scorer
 from rankpipe.retrieve.words import LUCENE, Words
 from rankpipe.trec import to_run
 from tests.retrieve.fakes import Deadly, file_size_limit
@@ -307,3 +308,20 @@ def test_a_killed_build_goes_on(text: str, tmp_path: Path, monkeypatch: pytest.M
     assert counted == [d.contents for d in docs[150:]]
     whole = BM25.build(Dataset("docs", Held(docs)), tmp_path / "whole")
     assert index.manifest.files == whole.manifest.files
+
+
+@pytest.mark.parametrize("how", ["numpy", "numba"])
+def test_the_first_hits_are_the_first_of_all(
+    how: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real collection, however few are asked for: no bound of what a term adds is too low."""
+    if how == "numba":
+        pytest.importorskip("numba")
+    monkeypatch.setattr(Scorer, "candidates", {"numpy": Scorer.by_numpy, "numba": Scorer.compiled}[how])
+    data = open_dataset(data_root / "scifact")
+    every = BM25.build(data, tmp_path)
+    every.k = len(every)
+    whole = [[(h.doc.id, h.score) for h in r.hits] for r in every.run(data.queries)]
+    for k in (1, 10, 100):
+        found = BM25(tmp_path, k).run(data.queries)
+        assert [[(h.doc.id, h.score) for h in r.hits] for r in found] == [hits[:k] for hits in whole]

@@ -122,12 +122,45 @@ def test_where_numba_does_not_work_numpy_goes_on(fault: type[Exception], monkeyp
     assert len(called) == 2
 
 
-@pytest.mark.parametrize("docs", [[3, 2], [-1, 5], [5, N], [4, 4]])
-def test_a_damaged_list_is_refused(docs: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("docs", "lies"),
+    [
+        ([3, 2], (0, 2)),
+        ([-1, 5], (0, 2)),
+        ([5, N], (0, 2)),
+        ([4, 4], (0, 2)),
+        ([1, 2], (0, 99)),
+        ([1, 2], (-2, 2)),
+        ([1, 2], (1, 1)),
+    ],
+)
+def test_a_damaged_list_is_refused(docs: list[int], lies: tuple[int, int]) -> None:
     pytest.importorskip("numba")
     scorer = Scorer(frozen(np.array(docs, np.int32)), frozen(np.ones(2, np.float32)), N)
     with pytest.raises(ArtefactError, match="an inverted list is damaged"):
-        scorer.compiled([Weighted(slice(0, 2), np.float32(1), 1.0)], 1, None)
+        scorer.compiled([Weighted(slice(*lies), np.float32(1), 1.0)], 1, None)
+
+
+def test_scores_that_rise_to_the_end_are_all_candidates() -> None:
+    """More of them than there was room for."""
+    pytest.importorskip("numba")
+    n = 5 * 4096
+    docs, values = frozen(np.arange(n, dtype=np.int32)), frozen(np.arange(1, n + 1).astype(np.float32))
+    found, scores = Scorer(docs, values, n).compiled([Weighted(slice(0, n), np.float32(1), float(n))], 3, None)
+    assert scores[-3:].tolist() == [n - 2, n - 1, n]
+    assert found.tolist() == docs.tolist()
+
+
+@pytest.mark.parametrize("how", SEARCHES)
+def test_what_ties_after_rounding_is_kept(how: str) -> None:
+    """Sums in double precision that are told apart, and scores in single precision that are not."""
+    if how == "numba":
+        pytest.importorskip("numba")
+    tiny = dict.fromkeys(range(5), 1e-09)
+    scorer, asked = made([dict.fromkeys(range(6), 1.0), tiny])
+    found, scores = SEARCHES[how](scorer, asked, 2, None)
+    assert sorted(found.tolist()) == [*range(6)]
+    assert set(scores.tolist()) == {1.0}
 
 
 @pytest.mark.parametrize("how", SEARCHES)

@@ -57,7 +57,7 @@ def test_adalora_is_held_to_be_orthogonal(written: Any) -> None:
         losses[name] = [row["loss"] for row in read_log(folder) if "loss" in row]
     bases = [key for key in made["free"] if "lora_A" in key]
     apart = {name: sum(unlike_one(values[key]) for key in bases) for name, values in made.items()}
-    assert apart["held"] < 0.9 * apart["free"]
+    assert apart["held"] < 0.99 * apart["free"]
     assert apart["at-once"] == pytest.approx(apart["held"], rel=1e-3)
     assert losses["at-once"] == pytest.approx(losses["held"], rel=1e-3)
 
