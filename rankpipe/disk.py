@@ -202,7 +202,7 @@ def fsync(path: Path) -> None:
 def shown(size: float) -> str:
     """A number of bytes for people: ``1.5 GB``."""
     for unit in ("B", "KB", "MB", "GB"):
-        if size < 1000:
+        if size < 999.5:
             return f"{size:.3g} {unit}"
         size /= 1024
     return f"{size:.3g} TB"

@@ -59,7 +59,7 @@ def publish(
     :raises DiskError: If the disk is full; what was there before is untouched.
     """
     folder = Path(folder)  # a text will do
-    refuse_other(folder, kind, data=data)
+    refuse_other(folder, kind)
     known = _Known(kind, format)
     told = json.dumps([kind, format, recipe, asdict(data), resume], default=str)
     key = hashlib.sha256(told.encode()).hexdigest()[:12]
@@ -104,11 +104,11 @@ def claim(folder: Path, kind: str, cure: str = "name another folder", beside: st
             raise ArtefactError(f"{folder}: holds {others[0]}, and nothing that was built; name another folder")
 
 
-def refuse_other(folder: Path, kind: str, cure: str = "name another folder", data: Data | None = None) -> bool:
+def refuse_other(folder: Path, kind: str, cure: str = "name another folder") -> bool:
     """Whether an artefact is there.
 
     :param cure: what to do about one of another kind.
-    :raises ArtefactError: If it is of another kind, or was built of these data and changed since.
+    :raises ArtefactError: If it is of another kind, or was changed since it was built.
     """
     try:
         there = read_manifest(folder)
@@ -118,7 +118,7 @@ def refuse_other(folder: Path, kind: str, cure: str = "name another folder", dat
         return False
     if there.kind != kind and not _replaces.get():
         raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")
-    if there.data == data and not _replaces.get():
+    if not _replaces.get():
         builds.refuse_changed(folder, there.facts)
     return True
 

@@ -140,7 +140,7 @@ class _Count(MofNCompleteColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = None if task.fields.get("uncounted") else task.finished_speed or task.speed
-        return Text(f"{speed:.3g}/s" if speed else "", style="progress.data.speed")
+        return Text(_speed(speed) if speed else "", style="progress.data.speed")
 
 
 class _Left(TimeRemainingColumn):
@@ -157,9 +157,13 @@ def _bars(console: Console) -> Progress:
     return Progress(label, BarColumn(), _Count(), _Rate(), _Left(), console=console)
 
 
+def _speed(speed: float) -> str:
+    return f"{speed:,.0f}/s" if speed >= 100 else f"{speed:.3g}/s"
+
+
 def _rate(count: int, total: int | None, seconds: float) -> str:
     of, left = "", ""
     if total is not None:
         of = f"/{total}"
         left = f", {(total - count) * seconds / count:.0f} s left" if 0 < count < total else ""
-    return f"{count}{of}, {count / seconds:.3g}/s, {seconds:.0f} s{left}"
+    return f"{count}{of}, {_speed(count / seconds)}, {seconds:.0f} s{left}"

@@ -181,6 +181,8 @@ def test_python_does_not_build_over_changes(tiny: Dataset, tmp_path: Path) -> No
     assert index.delete("tide-1") == Change(deleted=1)  # one id, not its letters
     with pytest.raises(ArtefactError, match="changed once since it was built"):
         BM25.build(tiny, index.folder)
+    with pytest.raises(ArtefactError, match="changed once since it was built"):
+        BM25.build(Dataset.of([Doc("a", "of other documents")]), index.folder)
     with store.replacing():
         assert len(BM25.build(tiny, index.folder)) == 20
 
