@@ -26,7 +26,7 @@ from rankpipe.progress import listening
 from rankpipe.retrieve import embed, living, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.encode import Said, encoder, unit
-from rankpipe.store import read_manifest
+from rankpipe.store import read_manifest, replacing
 from tests.retrieve.fakes import Drawn, Hashed, Torn, file_size_limit
 
 FAKE = "tests.retrieve.fakes:"
@@ -265,7 +265,8 @@ def test_what_is_encoded_is_not_encoded_again(shards: None, tmp_path: Path) -> N
     assert encoded() == []
     # built again, of changed documents, into other kinds of search, in another order
     docs = [*list(index.documents())[::-1], Doc("last", "the last")]
-    again = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Drawn", factory="Flat")
+    with replacing():  # they have its changes
+        again = Dense.build(Dataset.of(docs), tmp_path, model=FAKE + "Drawn", factory="Flat")
     assert encoded() == ["the last"]
     whole = Dense.build(Dataset.of(docs), tmp_path / "whole", model=FAKE + "Drawn")
     assert ranked(again.search("w4 w9")) == ranked(whole.search("w4 w9"))
