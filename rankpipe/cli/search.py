@@ -131,7 +131,7 @@ def _warn(opened: Sequence[Retriever], odd: Callable[[Index], Sequence[str]]) ->
 def _foreign(index: Index, asked: Dataset) -> list[str]:
     """That an index is of another collection than the one whose queries are asked: it has no judged document of it."""
     judged = sorted(set[str]().union(*asked.qrels.values()))
-    if not judged or index._there_are(judged):
+    if not judged or index.there_are(judged):
         return []
     there = several(len(judged), "judged document")
     return [f"has none of {there} of {asked.name}; is it an index of this collection?"]

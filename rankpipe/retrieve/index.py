@@ -202,12 +202,12 @@ class Index(Retriever):
     def delete(self, ids: Iterable[str]) -> Change:
         """Delete documents by their ids; says which were not there. If none is, nothing changes."""
         doomed = self._named(ids)
-        if self.refresh()._there_are(doomed):
+        if self.refresh().there_are(doomed):
             return self._delete(doomed)
         return Change(absent=tuple(doomed))
 
     @abstractmethod
-    def _there_are(self, ids: Sequence[str]) -> bool:
+    def there_are(self, ids: Sequence[str]) -> bool:
         """Whether any of the documents is there."""
 
     @abstractmethod

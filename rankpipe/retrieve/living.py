@@ -185,7 +185,8 @@ class Living(Index):
     def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
         return self._change(docs, (), replace=replace)
 
-    def _there_are(self, ids: Sequence[str]) -> bool:
+    def there_are(self, ids: Sequence[str]) -> bool:
+        """Whether any is there and alive."""
         return any(self._found(s, ids) for s in self.segments)
 
     def _delete(self, ids: Sequence[str]) -> Change:

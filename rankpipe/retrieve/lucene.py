@@ -186,7 +186,8 @@ class Lucene(Index):
     def _find(self, queries: Sequence[Query], k: int) -> Iterator[Iterator[Hit]]:
         return (self._search(query.text, k, self.where) for query in queries)
 
-    def _there_are(self, ids: Sequence[str]) -> bool:
+    def there_are(self, ids: Sequence[str]) -> bool:
+        """Whether any is there and alive."""
         return bool(self._there_of(ids, self._reader))
 
     def _delete(self, ids: Sequence[str]) -> Change:

@@ -87,18 +87,24 @@ def test_a_teacher_replaces_nothing(rankpipe: Rankpipe, tiny_path: Path, embedde
     teach("said", 3)
 
 
-def test_a_recipe_is_checked_and_trained(rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path) -> None:
-    pytest.importorskip("peft")
+def recipe(model: Path, data: Path, more: str = "") -> Path:
+    """The folder of one, that is trained in two steps."""
     folder = Path("models/it")
     folder.mkdir(parents=True)
     (folder / "recipe.yaml").write_text(f"""
-model: {tiny_chat}
+model: {model}
 head: {{use: first-head, context: 1000}}
-examples: {{use: lists, data: {tiny_path}, run: run.trec, length: [2, 4]}}
+examples: {{use: lists, data: {data}, run: run.trec, length: [2, 4]}}
 loss: {{use: ranknet}}
-adapter: lora
 training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
+{more}
 """)
+    return folder
+
+
+def test_a_recipe_is_checked_and_trained(rankpipe: Rankpipe, tiny_path: Path, tiny_chat: Path) -> None:
+    pytest.importorskip("peft")
+    folder = recipe(tiny_chat, tiny_path, "adapter: lora")
     assert "no faults" in rankpipe("check", folder).stdout
     told = rankpipe("train", folder)
     assert "2 steps" in (folder / "card.md").read_text()
@@ -142,15 +148,7 @@ def test_of_several_processes_the_first_one_writes_the_changed_recipe(
 ) -> None:
     """The others begin when it is there: what they see before may be anything."""
     pytest.importorskip("peft")
-    folder = Path("models/it")
-    folder.mkdir(parents=True)
-    (folder / "recipe.yaml").write_text(f"""
-model: {tiny_chat}
-head: {{use: first-head, context: 1000}}
-examples: {{use: lists, data: {tiny_path}, run: run.trec, length: [2, 4]}}
-loss: {{use: ranknet}}
-training: {{max_steps: 2, learning_rate: 0.01, use_cpu: true}}
-""")
+    folder = recipe(tiny_chat, tiny_path)
     out = Path("models/other")
     monkeypatch.setattr(processes, "first", lambda: current_thread() is main_thread())
     changed = partial(train._changed, folder, ["training.seed=3"], out)
