@@ -1,19 +1,18 @@
 """What a corpus of any size costs, by what a part of it costs here: shards, memory, disk, hours.
 
-python eval/bench/scaling.py [--documents 65536] [--encoded 128] [--queries 64]
+python eval/bench/scaling.py [--documents 262144] [--encoded 128] [--queries 64]
 
 Measured: the one process that reads the corpus and deals it out, a worker that makes a shard, and a search of one
-segment, in processor time, so that other work on the machine counts little. Planned: MS MARCO v2.1's segments by these
-figures. The documents are those of all collections in ``RANKPIPE_DATA``, shuffled; the queries are SciFact's.
+segment, in processor time, so that other work on the machine counts little; of a shard as it is planned, and of an
+eighth of one. Planned: MS MARCO v2.1's segments by the shard's figures. The documents are those of ``index.py``; the
+queries are SciFact's.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
-import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -25,12 +24,12 @@ from typing import Any
 
 import numpy as np
 from common import DATA, HERE, Row, alone, file, peak_mb, weight
+from corpora import collection
 
 from rankpipe import BM25, Query, open_dataset
 from rankpipe.catalog import find
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.facts import collections
-from rankpipe.datasets.records import Jsonl
 from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.docs import lean
 from rankpipe.retrieve.encode import Vectors, encoder, unit
@@ -46,8 +45,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "dense": {"use": "dense", "model": "scaling:Drawn", "store": "int8"},  # all but the encoding
 }
 SEGMENTS = collections()["msmarco-segment-v2.1"].documents  # of MS MARCO v2.1, as TREC RAG 2024 cut it
-SHARD = 1 << 18  # documents of a segment, in the plan
+SHARD = 1 << 18  # documents of a segment
 WORKERS = 64  # in the plan, a core each
+WARM = 10.0  # seconds of searching before what counts
 PRICE = 0.05  # dollars for a core and an hour, in the plan
 K = 1000
 
@@ -74,7 +74,7 @@ class Drawn:
 def main() -> None:
     """Measure, plan, and file both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--documents", type=int, default=1 << 16, help="of the larger shard")
+    parser.add_argument("--documents", type=int, default=SHARD, help="of the shard")
     parser.add_argument("--encoded", type=int, default=128, help="documents that are encoded")
     parser.add_argument("--queries", type=int, default=64)
     parser.add_argument("--into", type=Path, default=HERE, help="where the results are filed")
@@ -83,12 +83,12 @@ def main() -> None:
     with TemporaryDirectory() as scratch:
         rows = [*measured(Path(scratch), told.documents, told.encoded, queries)]
     file("scaling", rows, told.into)
-    file("scaling-plan", [*planned(rows)], told.into)
+    file("scaling-plan", [*planned(rows, told.documents)], told.into)
 
 
 def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Query]) -> Iterator[Row]:
-    """Each in a process of its own; what grows with the documents for two sizes."""
-    data = collection(scratch)
+    """Each in a process of its own; what may grow with the documents for two sizes."""
+    data = collection(scratch, documents)
     yield {"stage": "encode", "kind": MODEL, "documents": encoded, **costs(partial(encoding, data, encoded))}
     for size in (documents // 8, documents):
         sent = len(pickle.dumps(next(shards.dealt(data, size))))
@@ -104,20 +104,6 @@ def measured(scratch: Path, documents: int, encoded: int, queries: Sequence[Quer
             yield {"stage": "search", "kind": kind, "documents": size, **search}
     look = costs(partial(looking, scratch / f"bm25-{documents}", queries))
     yield {"stage": "look words up", "kind": "bm25", "documents": documents, **look}
-
-
-def collection(scratch: Path) -> Dataset:
-    """All documents in one file."""
-    found = [
-        {"_id": f"{path.parent.name}-{doc.id}", "title": doc.title, "text": doc.text}
-        for path in sorted(DATA.glob("*/corpus.jsonl"))
-        for doc in Jsonl(path).docs()
-    ]
-    random.Random(0).shuffle(found)
-    path = scratch / "corpus.jsonl"
-    with open(path, "w", encoding="utf-8") as f:
-        f.writelines(json.dumps(doc) + "\n" for doc in found)
-    return Dataset(name="all", corpus=Jsonl(path))
 
 
 def encoding(data: Dataset, size: int) -> Work:
@@ -149,9 +135,11 @@ def published(node: dict[str, Any], folder: Path) -> None:
 
 
 def searching(node: dict[str, Any], folder: Path, queries: Sequence[Query]) -> Work:
-    """What a worker does with queries."""
+    """What a worker does with queries, after those before them: by Numba, if it is installed."""
     index = find(node["use"])(folder, k=K)
-    index.run(queries[:2])
+    begun = process_time()
+    while process_time() < begun + WARM:
+        index.run(queries[:2])
     return lambda: len(lean(index.run(queries)))
 
 
@@ -181,40 +169,34 @@ def _clocked(ready: Callable[[], Work]) -> Row:
     return {"cpu_ms": round(1000 * seconds / done, 4), "peak_mb": peak_mb()}
 
 
-def planned(rows: Sequence[Row]) -> Iterator[Row]:
-    """MS MARCO v2.1's segments."""
+def planned(rows: Sequence[Row], shard: int) -> Iterator[Row]:
+    """MS MARCO v2.1's segments, in shards of so many."""
 
-    def told(stage: str, kind: str, key: str = "cpu_ms") -> list[float]:
-        return [row[key] for row in rows if row["stage"] == stage and row["kind"] == kind]
+    def told(stage: str, kind: str, key: str = "cpu_ms") -> Any:
+        return next(row[key] for row in reversed(rows) if row["stage"] == stage and row["kind"] == kind)
 
-    few, many = told("search", "bm25", "documents")
-    segments, own = SEGMENTS / SHARD, SEGMENTS / SHARD / WORKERS
-
-    def at(size: float, stage: str, kind: str, key: str = "cpu_ms") -> float:
-        """A figure at another number of documents, on the line through both measured ones."""
-        low, high = told(stage, kind, key)
-        return high + (high - low) / (many - few) * (size - many)
-
+    segments = SEGMENTS / shard
     for kind in KINDS:
-        once = told("encode", MODEL)[0] if kind == "dense" else 0.0  # for each document and query
-        core_h = SEGMENTS * (told("make a shard", kind)[-1] + once) / 3.6e6
-        reading_h = SEGMENTS * told("read and send", "any")[-1] / 3.6e6
+        dense = kind == "dense"
+        once = told("encode", MODEL) if dense else 0.0  # for each document and query
+        core_h = SEGMENTS * (told("make a shard", kind) + once) / 3.6e6
+        reading_h = SEGMENTS * told("read and send", "any") / 3.6e6
         hours = max(core_h / WORKERS, reading_h)
-        model_mb = told("encode", MODEL, "peak_mb")[0] if kind == "dense" else 0
-        disk = SEGMENTS * told("make a shard", kind, "bytes_each")[-1]
-        looks = segments * told("look words up", "bm25")[0] if kind == "bm25" else 0.0
+        disk = SEGMENTS * told("make a shard", kind, "bytes_each")
+        looks = 0.0 if dense else segments * told("look words up", kind)
+        model_mb = told("encode", MODEL, "peak_mb") if dense else 0
         yield {
             "kind": kind,
             "segments": ceil(segments),
             "disk_gb": round(disk / 1e9),
-            "worker_gb": round((at(SHARD, "make a shard", kind, "peak_mb") + model_mb) / 1e3, 1),
-            "waiting_gb": round(2 * WORKERS * SHARD * told("read and send", "any", "bytes_each")[-1] / 1e9, 1),
+            "worker_gb": round((told("make a shard", kind, "peak_mb") + model_mb) / 1e3, 1),
+            "waiting_gb": round(2 * WORKERS * shard * told("read and send", "any", "bytes_each") / 1e9, 1),
             "core_hours": round(core_h, 1),
             "reading_hours": round(reading_h, 2),
             "hours": round(hours, 2),
             "dollars": round(PRICE * WORKERS * hours, 2),
             "search_gb": round(disk / WORKERS / 1e9, 1),
-            "query_ms": round(own * at(SHARD, "search", kind) + looks + once),
+            "query_ms": round(segments / WORKERS * told("search", kind) + looks + once),
         }
 
 

@@ -4,14 +4,12 @@ With a JVM; skipped where Pyserini or Java is not there. ``make test-java`` has 
 """
 
 import json
-import os
 import pickle
 import random
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -484,44 +482,6 @@ def test_others_search_between_the_documents_of_a_build(index: Lucene, tmp_path:
     other.start()
     assert len(Lucene.build(Dataset("other", Waiting((Doc("a", "one"), Doc("b", "more")))), tmp_path / "other")) == 2
     other.join()
-
-
-WRITER = """
-import json, random, sys
-from pathlib import Path
-from rankpipe.retrieve.lucene import Lucene
-from tests.retrieve.test_killed import changes
-index, chance = Lucene(Path(sys.argv[1])), random.Random(int(sys.argv[2]))
-for _, said in changes(chance, json.loads(sys.argv[3]), index, Lucene.build):
-    print(json.dumps(said), flush=True)
-"""
-
-
-@pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
-def test_killed_writers_leave_whole_batches(kills: int, tmp_path: Path) -> None:
-    state = {"d0": "the first fox"}
-    Lucene.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "index")
-    amidst = 0
-    for seed in range(kills):
-        command = [sys.executable, "-c", WRITER, str(tmp_path / "index"), str(seed), json.dumps(state)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
-            assert child.stdout
-            told = child.stdout.readline()
-            time.sleep(random.Random(seed).uniform(0, 1.0))
-            os.kill(child.pid, signal.SIGKILL)
-            told += child.stdout.read()
-        states = [state, *map(json.loads, told.split(b"\n")[:-1])]
-        may = [states[(len(states) - 1) // 2 * 2], states[-1]]
-        index = Lucene(tmp_path / "index")
-        state = {d.id: d.text for d in index.documents()}
-        assert state in may
-        amidst += may[0] != may[1]
-        fresh = Lucene.build(Dataset.of([Doc(i, t) for i, t in state.items()]), tmp_path / "fresh")
-        query = [Query("q", "quick zebra fox")]
-        assert listed([*index(query)]) == listed([*fresh(query)])
-        index.compact()
-        assert [p.name for p in (tmp_path / "index" / "made").iterdir()] == [index.manifest.build]
-    assert kills < 10 or amidst > kills / 4
 
 
 def test_a_killed_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

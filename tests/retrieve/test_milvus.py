@@ -9,12 +9,10 @@ import json
 import math
 import random
 import socket
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,25 +67,6 @@ def same(ours: Sequence[Ranking], theirs: Sequence[Ranking], within: float = 1e-
         assert {h.doc.id: h.score for h in b.hits} == pytest.approx(scores, abs=within)
         assert all(x.doc.id == y.doc.id or abs(x.score - y.score) < within for x, y in zip(a.hits, b.hits, strict=True))
         assert {h.doc for h in a.hits} == {h.doc for h in b.hits}
-
-
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of Milvus Lite."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    run = "from milvus_lite.adapter.grpc.server import run_server; run_server(*sys.argv[1:3], int(sys.argv[3]))"
-    folder = str(tmp_path_factory.mktemp("server"))
-    server = subprocess.Popen([sys.executable, "-c", f"import sys; {run}", folder, "127.0.0.1", str(port)])
-    for _ in range(600):
-        with socket.socket() as knock:
-            if not knock.connect_ex(("127.0.0.1", port)):
-                break
-        time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait()
 
 
 def test_filters_find_what_our_own_find(tmp_path: Path, uri: str) -> None:
@@ -306,51 +285,6 @@ def test_a_batch_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.
     assert store.damages(again.manifest) == []
     assert {d.id: d for d in again.documents()} == docs
     assert {h.doc for h in again.search("fox").hits} == {*docs.values()}
-
-
-KILLED = """
-import json, random, sys
-from pathlib import Path
-from rankpipe.data import Doc
-from rankpipe.retrieve.milvus import Milvus
-index, chance = Milvus(Path(sys.argv[1])), random.Random(int(sys.argv[2]))
-state = {d.id: d.text for d in index.documents()}
-for batch in range(10**6):
-    gone = chance.sample(sorted(state), 4)
-    new = {f"d{chance.randrange(30)}": f"fox {chance.random()}" for _ in range(6)}
-    state = {i: t for i, t in state.items() if i not in gone} if batch % 2 else state | new
-    print(json.dumps(state), flush=True)
-    index.delete(gone) if batch % 2 else index.update([Doc(i, t) for i, t in new.items()])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["file", "server"])
-def test_killed_it_is_as_before_a_batch_or_as_after_it(
-    where: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    there = {} if where == "file" else {"uri": request.getfixturevalue("uri")}
-    built(some(12), tmp_path, **BOTH, **there)
-    amidst, chance = 0, random.Random(5)
-    for seed in range(8):
-        before = {d.id: d.text for d in Milvus(tmp_path).documents()}
-        command = [sys.executable, "-c", KILLED, str(tmp_path), str(seed)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout
-            first = child.stdout.readline()
-            time.sleep(chance.uniform(0.05, 2))
-            child.kill()
-            states = [before, *(json.loads(line) for line in [first, *child.stdout] if line.endswith("\n"))]
-        index = Milvus(tmp_path)
-        assert store.damages(index.manifest) == []
-        docs = {d.id: d for d in index.documents()}
-        assert {i: d.text for i, d in docs.items()} in states[-2:]
-        amidst += states[-1] != states[-2]
-        index.update([Doc("d0", "fox")])  # what the one killed has left is in nobody's way
-        docs["d0"] = Doc("d0", "fox")
-        assert {h.doc for h in index.search("fox dog quick").hits} == {*docs.values()}
-        assert index.collection.count(first=0, end=10**9) == len(docs)
-    assert amidst > 3
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
