@@ -178,5 +178,7 @@ def read_json(path: Path, kind: type[Any] = dict) -> Any:
 
 
 def cores() -> int:
-    """The cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The cores this process may use: OMP_NUM_THREADS, if that is set, at most."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return min(there, int(told) or there) if told.isdecimal() else there

@@ -15,11 +15,17 @@ from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, c
 from rankpipe import BM25
 from rankpipe.data import Query, Ranking
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve.topk import Scorer
+from rankpipe.onnx import cores
+from rankpipe.retrieve import topk
+
+PYSERINI = "Pyserini, ids, all threads"
 
 
 def _lucene(lucene: rivals.Pyserini | None, k: int, singly: int) -> Mapping[str, Runner[Any]]:
-    return lucene.runners("search", k, singly) if lucene else {}
+    if not lucene:
+        return {}
+    threads = {} if singly else {PYSERINI: partial(lucene.run, "search", "ids", k, threads=cores())}
+    return lucene.runners("search", k, singly) | threads
 
 
 def _bm25s_found(folder: Path, queries: Sequence[Query], *, texts: bool) -> Any:
@@ -28,18 +34,26 @@ def _bm25s_found(folder: Path, queries: Sequence[Query], *, texts: bool) -> Any:
 
 def interpreted(index: BM25, queries: Sequence[Query]) -> Any:
     """What an index finds without Numba."""
-    with patch.object(Scorer, "candidates", Scorer.by_numpy):
+    with patch.object(topk, "_given_up", True):
         return index.run(queries)
 
 
 def compiled(index: BM25, queries: Sequence[Query]) -> Sequence[Ranking]:
     """What an index finds by Numba, as a process does that has searched for a second."""
-    with patch.object(Scorer, "candidates", Scorer.compiled):
+    with patch.object(topk, "_spent", topk.WORTH):
         return index.run(queries)
 
 
+def by_one(index: BM25, queries: Sequence[Query]) -> Any:
+    """The same by one thread."""
+    with patch.object(topk, "cores", lambda: 1):
+        return compiled(index, queries)
+
+
 def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path | None, times: int) -> Rows:
-    """BM25, beside bm25s as it is (two arrays are found), by Numba, and with its documents, and Pyserini."""
+    """BM25, beside bm25s as it is (two arrays are found), by Numba, and with its documents, and Pyserini; threads are
+    one, but for ours and where it is said.
+    """
     assert data.corpus
     corpus, ours = data.corpus.path, scratch / "bm25"
     less, bare, whole = scratch / "bounded", scratch / "bm25s", scratch / "bm25s-texts"
@@ -61,10 +75,12 @@ def words(data: Dataset, queries: Sequence[Query], scratch: Path, python: Path |
         own, machine = {k: BM25(ours, k) for k in KS}, rivals.bm25s_compiled(bare)
         searches: dict[str, Search] = {
             OURS: lambda asked, k: compiled(own[k], asked),
+            f"{OURS}, one thread": lambda asked, k: by_one(own[k], asked),
             f"{OURS}, looked at": lambda asked, k: [[hit.doc.id for hit in r.hits] for r in compiled(own[k], asked)],
             f"{OURS}, no Numba": lambda asked, k: interpreted(own[k], asked),
             "bm25s, arrays": lambda asked, k: rivals.bm25s_search(arrays, asked, k),
             "bm25s, arrays, Numba": lambda asked, k: rivals.bm25s_search(machine, asked, k),
+            "bm25s, arrays, Numba, all threads": lambda asked, k: rivals.bm25s_search(machine, asked, k, cores()),
             "bm25s, texts": lambda asked, k: rivals.bm25s_search(whole_texts, asked, k),
         }
         for k in KS:

@@ -23,9 +23,9 @@ KEEP = {"ids": [], "texts": ["-storeRaw"]}  # what a hit brings with it
 
 
 def main() -> None:
-    """Start the JVM, answer with the seconds that took, then do as asked: ``index texts 0``, ``search ids 1000 50``.
+    """Start the JVM, answer with the seconds it took, then do as asked: ``index texts 0 0 1``, ``search ids 10 50 1``.
 
-    The last number is how many queries are asked, one at a time; 0 are all of them at once.
+    The numbers are hits, how many queries are asked, one at a time (0 are all of them at once), and threads for those.
     """
     corpus, queries, work = map(Path, sys.argv[1:])
     asked = json.loads(queries.read_text("utf-8"))
@@ -36,12 +36,12 @@ def main() -> None:
         start()
         print(json.dumps([perf_counter() - begun, {}, peak_mb()]), file=answers)
         for number, line in enumerate(sys.stdin):
-            verb, kept, k, singly = line.split()
+            verb, kept, *numbers = line.split()
             if verb == "index":
                 folders[kept] = work / f"lucene-{kept}-{number}"
                 answer = index(corpus, folders[kept], KEEP[kept])
             else:
-                answer = search(folders[kept], asked, int(k), int(singly))
+                answer = search(folders[kept], asked, *map(int, numbers))
             print(json.dumps([*answer, peak_mb()]), file=answers)
 
 
@@ -63,14 +63,14 @@ def opened(folder: Path) -> Any:
     return LuceneSearcher(str(folder))
 
 
-def search(folder: Path, asked: dict[str, str], k: int, singly: int) -> tuple[float, Run]:
-    """Search with one thread: seconds, and the run."""
+def search(folder: Path, asked: dict[str, str], k: int, singly: int, threads: int) -> tuple[float, Run]:
+    """Search: seconds, and the run."""
     searcher = opened(folder)
     begun = perf_counter()
     if singly:
         found = {query: searcher.search(text, k=k) for query, text in islice(asked.items(), singly)}
     else:
-        found = searcher.batch_search([*asked.values()], [*asked], k=k, threads=1)
+        found = searcher.batch_search([*asked.values()], [*asked], k=k, threads=threads)
     seconds = perf_counter() - begun
     return seconds, {query: {hit.docid: hit.score for hit in hits} for query, hits in found.items()}
 

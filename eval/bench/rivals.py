@@ -44,9 +44,9 @@ def bm25s_index(corpus: Path, folder: Path | None = None) -> Any:
     return index
 
 
-def bm25s_search(index: Any, queries: Sequence[Query], k: int) -> Any:
+def bm25s_search(index: Any, queries: Sequence[Query], k: int, threads: int = 0) -> Any:
     """Two arrays: scores, and positions, or documents if the index has them."""
-    return index.retrieve(words([q.text for q in queries]), k=k, show_progress=False)
+    return index.retrieve(words([q.text for q in queries]), k=k, show_progress=False, n_threads=threads)
 
 
 def bm25s_saved(corpus: Path, folder: Path, *, texts: bool) -> None:
@@ -95,13 +95,13 @@ class Pyserini:
 
         :param singly: so many queries, one at a time; 0 are all at once.
         """
+        return {f"Pyserini, {kept}": partial(self.run, verb, kept, k, singly) for kept in ("ids", "texts")}
 
-        def run(kept: str) -> tuple[float, Run]:
-            assert self._process.stdin
-            print(verb, kept, k, singly, file=self._process.stdin, flush=True)
-            return self._answer()
-
-        return {"Pyserini, ids": partial(run, "ids"), "Pyserini, texts": partial(run, "texts")}
+    def run(self, verb: str, kept: str, k: int = 0, singly: int = 0, threads: int = 1) -> tuple[float, Run]:
+        """Do it with what is kept, "ids" or "texts"."""
+        assert self._process.stdin
+        print(verb, kept, k, singly, threads, file=self._process.stdin, flush=True)
+        return self._answer()
 
     def _answer(self) -> tuple[float, Run]:
         assert self._process.stdout

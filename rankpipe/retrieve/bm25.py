@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Unpack
@@ -26,7 +26,7 @@ from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.segment import DEAD, Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.topk import Scorer, Weighted
+from rankpipe.retrieve.topk import Scorer, Weighted, each
 from rankpipe.retrieve.words import Words
 from rankpipe.where import Filter
 
@@ -229,7 +229,7 @@ class BM25(Living):
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Score the documents that have a word of the query, as far as they may be among the best."""
-        return (self._find(query, k) for query in queries)
+        return each(partial(self._find, k=k), queries)
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
         segments, searched = self.segments, {*self.searched}  # others may open newer ones meanwhile

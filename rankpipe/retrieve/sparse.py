@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Unpack
@@ -25,7 +26,7 @@ from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import forget, forgetting, mapped
-from rankpipe.retrieve.topk import Scorer, Weighted
+from rankpipe.retrieve.topk import Scorer, Weighted, each
 from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
@@ -163,8 +164,8 @@ class SparseIndex(Encoded[SparseEncoder]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
         refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
-        each = iter(weighed)
-        return [self._find(next(each), k) if query.text.strip() else () for query in queries]
+        found = each(partial(self._find, k=k), weighed)
+        return [next(found) if query.text.strip() else () for query in queries]
 
     def _find(self, query: Weighed, k: int) -> Iterator[Sequence[Hit]]:
         vocabulary, steps = self.model.encoder.vocabulary, np.float32(self.manifest.recipe["steps"] or 1)

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import islice
 from pickle import PickleError
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankpipe.errors import ArtefactError
+from rankpipe.onnx import cores
 from rankpipe.progress import notice
+from rankpipe.threads import side_by_side
 
 SLACK = 1 - 1e-6  # sums round; what might tie for a place after rounding to single precision is kept
 SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
 WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth the time that it takes to load
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
 BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
+SOME = 16  # queries that a thread answers one after the other
+LONG = 2.5e-4  # seconds a query; shorter ones wait for each other at Python
 _spent, _given_up = 0.0, False
+Q = TypeVar("Q")
+F = TypeVar("F")
 Found = tuple[NDArray[np.int32], NDArray[np.float32]]  # documents, and their scores
 
 
@@ -63,7 +70,7 @@ class Scorer:
         :param alive: whether a document may be found, (documents,); all may, if None.
         """
         global _spent, _given_up
-        if _spent >= WORTH and not _given_up:
+        if _compiled():
             try:
                 return self.compiled(terms, k, alive)
             except BROKEN as error:
@@ -162,6 +169,32 @@ class Scorer:
             sums = np.zeros(self.documents)
         yield sums
         self._spare.append(sums)
+
+
+def each(find: Callable[[Q], Iterable[F]], queries: Iterable[Q]) -> Iterator[Sequence[F]]:
+    """What is found for each query, in their order; on all cores once machine code, which lets Python go on meanwhile,
+    is most of the work.
+    """
+
+    def answer(some: Sequence[Q]) -> list[Sequence[F]]:
+        return [[*find(query)] for query in some]
+
+    asked = iter(queries)
+    parts = iter(lambda: [*islice(asked, SOME)], [])
+    for part in parts:
+        already, begun = _compiled(), perf_counter()
+        found = answer(part)
+        long = already and perf_counter() - begun > LONG * len(part)
+        yield from found
+        if long:
+            break
+    for found in side_by_side(answer, parts, cores()):
+        yield from found
+
+
+def _compiled() -> bool:
+    """Whether searches are done by machine code now."""
+    return _spent >= WORTH and not _given_up
 
 
 def _kth(sums: NDArray[np.float64], k: int) -> float:

@@ -1,5 +1,6 @@
 """Several threads search one opened index, and find what one finds; so does who searches after an interrupted one."""
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.retrieve import topk
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
@@ -48,6 +50,29 @@ def test_threads_find_what_one_does(kind: str, tmp_path: Path) -> None:
         together = list(pool.map(lambda pair: found(pair[0].run([pair[1]])[0]), asked * 3))
     assert together == alone * 3
     assert [found(one.run([q])[0]) for one, q in asked] == alone
+
+
+@pytest.mark.parametrize("kind", ["bm25", "sparse"])
+def test_a_batch_is_searched_by_threads(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once machine code takes long; what is found, and in which order, stays."""
+    pytest.importorskip("numba")
+    made, how = KINDS[kind]
+    index: Index = made.build(Dataset.of(DOCS), tmp_path, **how)
+    queries = [*QUERIES[:33], Query("none", " "), *QUERIES[33:]] * 3
+    alone = [found(one) for one in index.run(queries)]
+    compiled, threads = Scorer.compiled, list[int]()
+    told = lambda self, *how: threads.append(threading.get_ident()) or compiled(self, *how)  # noqa: E731
+    monkeypatch.setattr(topk, "_spent", topk.WORTH)
+    monkeypatch.setattr(Scorer, "compiled", told)
+    monkeypatch.setattr(topk, "LONG", 60)
+    assert [found(one) for one in index.run(queries)] == alone
+    assert {*threads} == {here := threading.get_ident()}
+    monkeypatch.setattr(topk, "LONG", 0)
+    threads.clear()
+    assert [found(one) for one in index.run(queries)] == alone
+    assert {*threads[: topk.SOME]} == {here}
+    assert len(threads) > 100
+    assert here not in threads[topk.SOME :]
 
 
 def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
