@@ -22,6 +22,7 @@ test-ray: .venv-ray/.made
 
 test-milvus: .venv-milvus/.made
 	nice .venv-milvus/bin/python -m pytest tests/retrieve/test_milvus.py tests/retrieve/test_damaged.py tests/retrieve/test_readers.py -m ''
+	nice .venv-milvus/bin/python -m pytest tests/retrieve/test_killed.py -k milvus -m ''
 
 vllm-env: .venv-vllm/.made
 
@@ -34,6 +35,7 @@ java-env: .venv-java/.made
 
 test-java: .venv-java/.made
 	.venv-java/bin/python -m pytest tests/retrieve/test_lucene.py tests/retrieve/test_damaged.py tests/retrieve/test_readers.py -m '' -o filterwarnings=default
+	nice .venv-java/bin/python -m pytest tests/retrieve/test_killed.py -k lucene -m '' -o filterwarnings=default
 
 check: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
