@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import islice
 from pickle import PickleError
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +25,7 @@ WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth t
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
 BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
 SOME = 16  # queries that a thread answers one after the other
-LONG = 2.5e-4  # seconds a query; shorter ones wait for each other at Python
+LONG = 2.5e-4  # seconds of processor time a query; shorter ones wait for each other at Python
 _spent, _given_up = 0.0, False
 Q = TypeVar("Q")
 F = TypeVar("F")
@@ -182,9 +182,9 @@ def each(find: Callable[[Q], Iterable[F]], queries: Iterable[Q]) -> Iterator[Seq
     asked = iter(queries)
     parts = iter(lambda: [*islice(asked, SOME)], [])
     for part in parts:
-        already, begun = _compiled(), perf_counter()
+        already, begun = _compiled(), thread_time()
         found = answer(part)
-        long = already and perf_counter() - begun > LONG * len(part)
+        long = already and thread_time() - begun > LONG * len(part)
         yield from found
         if long:
             break
