@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rankpipe.retrieve import approximate, embed, embedded, grown, late, parts, 
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
-from tests.retrieve.fakes import Drawn
+from tests.retrieve.fakes import Aside
 from tests.retrieve.models import Directions
 
 assert verbs.build  # registers them
@@ -35,9 +36,9 @@ def few_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "SHARD", 100)
 
 
-def counted(index: Living, asked: NDArray[np.intp], scores: NDArray[np.float32], k: int) -> float:
+def counted(index: Living, asked: NDArray[np.intp], texts: Sequence[str], scores: NDArray[np.float32], k: int) -> float:
     """The share of the ``k`` with the highest scores, (queries, documents), that a search finds."""
-    found = type(index)(index.folder, k=k + 1).run([Query(f"{i}", DOCS[i].text) for i in asked])
+    found = type(index)(index.folder, k=k + 1).run([Query(f"{i}", text) for i, text in enumerate(texts)])
     shares = []
     for i, ranking, row in zip(asked, found, scores, strict=True):
         nearest = [f"d{place}" for place in np.argsort(-row) if place != i][:k]
@@ -48,13 +49,18 @@ def counted(index: Living, asked: NDArray[np.intp], scores: NDArray[np.float32],
 @pytest.mark.parametrize("store", ["int8", "binary"])
 @pytest.mark.parametrize("dimension", [None, 8])
 def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> None:
-    index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Drawn", store=store, dimension=dimension)
-    vectors = Drawn().encode_docs([doc.text for doc in DOCS])[:, :dimension]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    """Counted with pieces of documents, as questions."""
+    index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Aside", store=store, dimension=dimension)
     asked = recall.drawn(100)  # of the first shard
+    texts = recall.pieces(DOCS[i].text for i in asked)
+    assert all(len(text.split()) == recall.WORDS and text in DOCS[i].text for i, text in zip(asked, texts, strict=True))
+    model, made = Aside(), list[NDArray[np.float32]]()
+    for vectors in (model.encode_docs([doc.text for doc in DOCS]), model.encode_queries(texts)):
+        short = vectors[:, :dimension]
+        made.append(short / np.linalg.norm(short, axis=1, keepdims=True))
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
-        assert said == pytest.approx(counted(index, asked, vectors[asked] @ vectors.T, k), abs=0.002)
+        assert said == pytest.approx(counted(index, asked, texts, made[1] @ made[0].T, k), abs=0.002)
         assert 0.3 < said < 0.9999
 
 
@@ -82,7 +88,8 @@ def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     scores = np.array([[(reads[i] @ doc.T).max(axis=1).sum() for doc in reads] for i in asked], np.float32)
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
-        assert said == pytest.approx(counted(index, asked, scores, k), abs=0.1)  # of other documents
+        texts = [DOCS[i].text for i in asked]
+        assert said == pytest.approx(counted(index, asked, texts, scores, k), abs=0.1)  # of other documents
 
 
 @pytest.mark.parametrize("node", [
