@@ -24,7 +24,8 @@ from rankpipe.retrieve.embed import Embedding
 from rankpipe.retrieve.encode import Encoder
 from rankpipe.retrieve.grown import SEEN, Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
-from rankpipe.retrieve.segment import Segment
+from rankpipe.retrieve.parts import Part
+from rankpipe.retrieve.segment import REUSED, Segment, mean_recall
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
 
@@ -164,6 +165,15 @@ def _once(grown: Grown, truth: Truth | None, search: Callable[[Truth, int], Sequ
 
 def _all_kept(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{SEEN}*.npz"), key=lambda path: int(path.stem.removeprefix(SEEN)))
+
+
+def taken_over(draft: Part) -> dict[str, float]:
+    """The recall of a segment that cannot be measured, for the segments that most of its vectors were taken from have
+    them no more as the model made them: as those say it, but for FAISS's, whose is another.
+    """
+    if 2 * draft.facts.get(REUSED, 0) <= draft.facts["documents"]:
+        return {}
+    return mean_recall([s for s in map(Segment, draft.older()) if "factory" not in s.facts])
 
 
 class Watched(Embedding):
