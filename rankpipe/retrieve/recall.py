@@ -30,10 +30,11 @@ from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
 
 AT = 10, 100  # nearest
-QUERIES = 256  # that recall is measured with
+QUERIES = 256  # that recall is measured with, at most
+EACH = 16  # documents for each query that has to be encoded, which takes no time to speak of then
 WORDS, LETTERS = 8, 80  # of a document, in a query; at most, for some languages put no space between words
 ASKED = "asked.npz"  # in a segment: what it was asked, for those that it will be part of
-FEW = 32  # the same for token vectors, and of each so many of these
+FEW = 32  # queries at least; of token vectors at most, and of each so many of these
 WORTH = 1000  # documents; of fewer nothing is said of how they are kept
 OF_DOCUMENTS = {"recall_of": "documents"}  # a fact of a segment that was not asked pieces of them
 ROUNDING = 1e-6  # of scores, relative
@@ -55,7 +56,7 @@ class Asked(NamedTuple):
     @classmethod
     def drawn(cls, way: Embedding, docs: Docs) -> Asked:
         """Pieces of documents of a segment, as questions."""
-        return cls.of(way, own := drawn(len(docs)), docs.each(own.tolist()))
+        return cls.of(way, own := for_pieces(len(docs)), docs.each(own.tolist()))
 
     @classmethod
     def moved(cls, segments: Sequence[Segment], places: Sequence[Places]) -> Asked | None:
@@ -197,7 +198,7 @@ class Watched(Embedding):
         return made
 
     def _asked(self, places: Places, docs: Sequence[Doc]) -> Truth:
-        own = drawn(len(docs))
+        own = for_pieces(len(docs))
         return Truth(*Asked.of(self, places[own], [docs[i] for i in own.tolist()]))
 
     def keep(self, documents: int) -> None:
@@ -248,6 +249,11 @@ def pieces(texts: Iterable[str]) -> list[str]:
         start = chance.randint(0, max(len(words) - WORDS, 0))
         made.append(" ".join(words[start : start + WORDS])[:LETTERS])
     return made
+
+
+def for_pieces(documents: int) -> Places:
+    """Places of the documents of which pieces are queries, rising."""
+    return drawn(documents, min(max(documents // EACH, FEW), QUERIES))
 
 
 def drawn(documents: int, queries: int = QUERIES) -> NDArray[np.intp]:

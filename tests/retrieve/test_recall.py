@@ -51,7 +51,8 @@ def counted(index: Living, asked: NDArray[np.intp], texts: Sequence[str], scores
 def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> None:
     """Counted with pieces of documents, as questions."""
     index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Aside", store=store, dimension=dimension)
-    asked = recall.drawn(100)  # of the first shard
+    asked = recall.for_pieces(100)  # of the first shard
+    assert len(asked) == recall.FEW
     texts = recall.pieces(DOCS[i].text for i in asked)
     assert all(len(text.split()) == recall.WORDS and text in DOCS[i].text for i, text in zip(asked, texts, strict=True))
     model, made = Aside(), list[NDArray[np.float32]]()
