@@ -12,7 +12,7 @@ from platform import python_version
 from typing import Any
 
 PACKAGES = (
-    "rankpipe", "numpy", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
+    "rankpipe", "numpy", "numba", "bm25s", "PyStemmer", "faiss-cpu", "onnxruntime", "tokenizers", "ir-measures",
     "pytrec_eval-terrier", "torch", "transformers", "sentence-transformers", "peft", "accelerate", "datasets",
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ from rankpipe.onnx import cores
 from rankpipe.progress import working
 from rankpipe.retrieve.memory import ANY
 from rankpipe.retrieve.nearest import Exact, Field, Found, Nearest
-from rankpipe.retrieve.recall import drawn, measured, recall
+from rankpipe.retrieve.recall import OF_DOCUMENTS, Asked, drawn, measured, recall
 from rankpipe.retrieve.vectors import Vectors
 
 RECALL = 0.95  # of the ten nearest, where no other is asked for
@@ -151,7 +151,15 @@ class Faiss(Nearest):
 
 
 def build(
-    field: Field, folder: Path, *, factory: str, recall: float | None, train: int, device: str, memory: int = ANY
+    field: Field,
+    folder: Path,
+    *,
+    factory: str,
+    recall: float | None,
+    train: int,
+    device: str,
+    memory: int = ANY,
+    asked: Asked | None = None,
 ) -> dict[str, Any]:
     """Make an index of a field (``faiss.index``), and measure it (``faiss.json``).
 
@@ -159,8 +167,9 @@ def build(
     :param recall: the share of the ten nearest documents that is to be found; :data:`RECALL` if None.
     :param train: documents that it is trained on, at most.
     :param memory: bytes of vectors that it is trained on take an eighth of this, at most.
-    :return: what is known of it: factory, knob, recall at 10 and 100. The recall is below what was asked for where no
-        knob of this factory is enough for that.
+    :param asked: queries to measure it with; documents if None.
+    :return: what is known of it: factory, knob, recall at 10 and 100, and that it is of documents, if it is. The recall
+        is below what was asked for where no knob of this factory is enough for that.
     :raises RecipeError: If FAISS cannot make, train or fill such an index.
     """
     documents, row = len(field.kept), 4 * field.kept.vectors.shape[1]
@@ -171,7 +180,7 @@ def build(
                 made = _filled(field, name, train, device)
             except RuntimeError as error:
                 raise RecipeError([f"factory: FAISS cannot make {name!r} of {documents} documents: {error}"]) from None
-            told = {"factory": name, **_tuned(made, recall or RECALL)}
+            told = {"factory": name, **_tuned(made, recall or RECALL, asked)}
         if told["recall_at_10"] >= (recall or RECALL):
             break
     faiss = _faiss()
@@ -263,13 +272,10 @@ def _filled(field: Field, factory: str, train: int, device: str) -> Faiss:
     return Faiss(field, index, device)
 
 
-def _tuned(made: Faiss, target: float) -> dict[str, Any]:
-    """Turn the knob until the recall is reached; the knob and the recall.
-
-    The queries are documents, which of course are not to find themselves.
-    """
-    own = drawn(len(kept := made.field.kept))
-    queries = np.ascontiguousarray(kept.rows(own))
+def _tuned(made: Faiss, target: float, asked: Asked | None) -> dict[str, Any]:
+    """Turn the knob until the recall is reached; the knob and the recall."""
+    some = drawn(len(kept := made.field.kept))
+    own, queries = asked or Asked(some, np.ascontiguousarray(kept.rows(some)))
     truth = Exact(made.field).search(queries, 101)
     told: dict[str, Any] = {}
     for told in made.settings():
@@ -277,7 +283,7 @@ def _tuned(made: Faiss, target: float) -> dict[str, Any]:
         at_10 = recall(made.search(queries, 11), truth, own, 10)
         if at_10 >= target:
             break
-    return {**told, **measured(lambda k: made.search(queries, k), truth, own)}
+    return {**told, **measured(lambda k: made.search(queries, k), truth, own), **({} if asked else OF_DOCUMENTS)}
 
 
 def _enough(rough: NDArray[np.float32], places: NDArray[np.intp], there: NDArray[np.bool_], k: int) -> bool:

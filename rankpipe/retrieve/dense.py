@@ -20,7 +20,7 @@ from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved
-from rankpipe.retrieve.recall import Watched
+from rankpipe.retrieve.recall import Asked, Watched, taken_over
 from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
@@ -199,9 +199,9 @@ class Dense(Encoded[Encoder]):
             building.prepare(draft, recipe["factory"], way.dimension, recipe["train"], recipe["device"])
         grown = embed.embed(write_docs(docs, draft), way, draft)
         draft.facts |= model.facts
-        index(draft, recipe)
+        index(draft, recipe, partial(Asked.drawn, way))
         if isinstance(way, Watched):
-            draft.facts |= way.recall(grown, cls.segment(draft.folder, recipe).field)
+            draft.facts |= way.recall(grown, cls.segment(draft.folder, recipe).field) or taken_over(draft)
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:
@@ -213,13 +213,13 @@ class Dense(Encoded[Encoder]):
     @classmethod
     def merge(cls, segments: Sequence[Embedded], draft: Part, recipe: dict[str, Any]) -> None:
         """Copy vectors; nothing is encoded again."""
-        moved(segments, draft)
+        places = moved(segments, draft)
         embed.copy([(s.folder, s.living) for s in segments], STORES[recipe["store"]], draft.folder)
         told = {k: v for s in segments for k, v in s.facts.items()}
         embed.note(draft, {k: told[k] for k in KEPT if k in told})
         if recipe["store"] in ROUNDED and not approximate.asked_for(recipe):
             draft.facts |= mean_recall(segments)  # rows are copied, and all are compared
-        index(draft, recipe)
+        index(draft, recipe, lambda _: Asked.moved(segments, places))
 
     @classmethod
     def segment(cls, folder: Path, recipe: dict[str, Any]) -> Embedded:

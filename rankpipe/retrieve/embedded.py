@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from rankpipe.builds import SUMS
 from rankpipe.errors import RecipeError
 from rankpipe.progress import notice
 from rankpipe.retrieve import approximate, embed
+from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.nearest import Exact, Field, Nearest
 from rankpipe.retrieve.parts import Part, seal
+from rankpipe.retrieve.recall import ASKED, Asked
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.vectors import STORES
 from rankpipe.where import Filter
@@ -60,24 +62,29 @@ class Embedded(Segment):
         return self.nearest if where is None else self.nearest.among(self.allowed(where), k)
 
 
-def index(draft: Part, recipe: dict[str, Any]) -> None:
+def index(draft: Part, recipe: dict[str, Any], ask: Callable[[Docs], Asked | None]) -> None:
     """Have FAISS index a segment, if it is one for FAISS: a large one, and the first of a build by a named factory,
     which tells at once what this cannot make. What it cannot make later is searched exactly.
+
+    :param ask: gives the queries to measure it with, if there are any.
     """
     large = draft.facts["documents"] >= LEAST
     named = draft.first and not draft.number and recipe["factory"] != "exact"
     wanted = approximate.asked_for(recipe) and (large or named)
     told = draft.folder / "faiss.json"
     if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
-        field = Embedded(draft.folder, recipe["store"], recipe["device"]).field
+        segment = Embedded(draft.folder, recipe["store"], recipe["device"])
+        asked = ask(segment.docs)
         how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
         try:
-            approximate.build(field, draft.folder, **how, memory=draft.memory)
+            approximate.build(segment.field, draft.folder, **how, memory=draft.memory, asked=asked)
         except RecipeError as error:
             if named:
                 raise
             notice(f"{error.faults[0]}; they are searched exactly")
         else:
-            seal(draft, "faiss.index", "faiss.json")
+            if asked:
+                asked.keep(draft.folder)
+            seal(draft, "faiss.index", "faiss.json", *([ASKED] if asked else ()))
     if told.exists():
         draft.facts |= json.loads(told.read_text("utf-8"))

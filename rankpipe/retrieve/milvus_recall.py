@@ -7,18 +7,23 @@ from typing import Any
 import numpy as np
 
 from rankpipe.retrieve.collection import DENSE, SENT, SERIAL, Collection, Found
+from rankpipe.retrieve.docs import Docs
+from rankpipe.retrieve.embed import Embedding
 from rankpipe.retrieve.encode import unit
 from rankpipe.retrieve.milvus_options import how
-from rankpipe.retrieve.recall import WORTH, Truth, drawn
+from rankpipe.retrieve.recall import WORTH, Asked, Truth
 from rankpipe.retrieve.vectors import Vectors
 
 
-def recall(collection: Collection, recipe: dict[str, Any], first: int, end: int) -> dict[str, float]:
-    """Of documents by their serial numbers, up to one without that; nothing if all are compared, or they are few."""
-    if recipe["index"] == "FLAT" or not recipe["model"] or end - first < WORTH:
+def recall(
+    collection: Collection, recipe: dict[str, Any], way: Embedding | None, docs: Docs, first: int
+) -> dict[str, float]:
+    """Of documents by their serial numbers, from the first on; nothing if all are compared, or they are few."""
+    end = first + len(docs)
+    if recipe["index"] == "FLAT" or not way or end - first < WORTH:
         return {}
-    truth = Truth(drawn(end - first))
-    queries = np.concatenate([collection.vectors(first + place, first + place + 1) for place in truth.own.tolist()])
+    own, queries = Asked.drawn(way, docs)
+    truth = Truth(own)
     for start in range(first, end, SENT):
         stop = min(start + SENT, end)
         scores = _scores(queries, collection.vectors(start, stop), recipe["metric"])

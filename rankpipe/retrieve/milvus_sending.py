@@ -14,7 +14,7 @@ from rankpipe.data import Doc
 from rankpipe.errors import ArtefactError
 from rankpipe.retrieve import milvus_options as options
 from rankpipe.retrieve.collection import DENSE, Collection
-from rankpipe.retrieve.docs import write_docs
+from rankpipe.retrieve.docs import Docs, write_docs
 from rankpipe.retrieve.grown import Grown, cut_texts
 from rankpipe.retrieve.milvus_recall import recall
 from rankpipe.retrieve.numbered import State, sent
@@ -50,7 +50,7 @@ def send(docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], encoders: Enc
         for begun in folders(root):  # so that all is sent again
             shutil.rmtree(begun)
         raise ArtefactError(f"{collection.where}: Milvus lacks {lacks} documents that it took; do it again")
-    draft.facts |= recall(collection, recipe, first, first + done) if draft.first else {}
+    draft.facts |= recall(collection, recipe, encoders.dense, Docs(draft.folder), first) if draft.first else {}
     replace(state, next=first + done).keep(root)
     told = (encoders.identity, encoders.names, encoders.fields.get(DENSE), recipe["metric"], state.collection)
     draft.facts |= {**dict(zip(TOLD, told, strict=True)), "truncated_texts": cut_texts(draft.folder)}

@@ -1,16 +1,17 @@
 """What part of the nearest documents a search finds: of those that comparing all of them would find, by their vectors
 as a model made them.
 
-The queries are documents of the index, which are not to find themselves. Questions are further from documents than
-these are from each other, so that their recall is lower.
+The queries are pieces of documents of the index, which are not to find these themselves. They are encoded as questions,
+and are about as far from documents; where nothing can be encoded, they are documents, which are nearer to each other.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,18 +19,66 @@ from numpy.typing import NDArray
 
 from rankpipe.data import Doc
 from rankpipe.disk import write
+from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.embed import Embedding
 from rankpipe.retrieve.encode import Encoder
 from rankpipe.retrieve.grown import SEEN, Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
+from rankpipe.retrieve.parts import Part
+from rankpipe.retrieve.segment import REUSED, Segment, mean_recall
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
 
 AT = 10, 100  # nearest
-QUERIES = 256  # documents that recall is measured with
-FEW = 32  # the same for token vectors, and of each so many of these
+QUERIES = 256  # that recall is measured with, at most
+EACH = 16  # documents for each query that has to be encoded, which takes no time to speak of then
+WORDS, LETTERS = 8, 80  # of a document, in a query; at most, for some languages put no space between words
+ASKED = "asked.npz"  # in a segment: what it was asked, for those that it will be part of
+FEW = 32  # queries at least; of token vectors at most, and of each so many of these
 WORTH = 1000  # documents; of fewer nothing is said of how they are kept
+OF_DOCUMENTS = {"recall_of": "documents"}  # a fact of a segment that was not asked pieces of them
 ROUNDING = 1e-6  # of scores, relative
+
+
+class Asked(NamedTuple):
+    """Queries, and for each of them the place that does not count, its own; below 0, if that is gone."""
+
+    own: Places
+    queries: Vectors
+
+    @classmethod
+    def of(cls, way: Embedding, own: Places, docs: Iterable[Doc]) -> Asked:
+        """Pieces of some documents, as questions."""
+        texts = pieces(doc.contents for doc in docs)
+        there = [i for i, text in enumerate(texts) if text] or [0]
+        return cls(own[there], way.queries([texts[i] for i in there]))
+
+    @classmethod
+    def drawn(cls, way: Embedding, docs: Docs) -> Asked:
+        """Pieces of documents of a segment, as questions."""
+        return cls.of(way, own := for_pieces(len(docs)), docs.each(own.tolist()))
+
+    @classmethod
+    def moved(cls, segments: Sequence[Segment], places: Sequence[Places]) -> Asked | None:
+        """What segments were asked that are merged; None if nothing.
+
+        :param places: of each one's documents in the new one.
+        """
+        own, queries = list[Places](), list[Vectors]()
+        for s, place in zip(segments, places, strict=True):
+            if (s.folder / ASKED).exists():
+                with np.load(s.folder / ASKED) as told:
+                    own.append(np.where(told["own"] < 0, -1, place[told["own"]]))
+                    queries.append(told["queries"])
+        if not own:
+            return None
+        some = drawn(sum(map(len, own)))
+        return cls(np.concatenate(own)[some], np.concatenate(queries)[some])
+
+    def keep(self, folder: Path) -> None:
+        """Be there when the segment is merged."""
+        with write(folder / ASKED, "wb") as f:
+            np.savez(f, own=self.own, queries=self.queries)
 
 
 class Truth:
@@ -119,6 +168,15 @@ def _all_kept(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{SEEN}*.npz"), key=lambda path: int(path.stem.removeprefix(SEEN)))
 
 
+def taken_over(draft: Part) -> dict[str, float]:
+    """The recall of a segment that cannot be measured, for the segments that most of its vectors were taken from have
+    them no more as the model made them: as those say it, but for FAISS's, whose is another.
+    """
+    if 2 * draft.facts.get(REUSED, 0) <= draft.facts["documents"]:
+        return {}
+    return mean_recall([s for s in map(Segment, draft.older()) if "factory" not in s.facts])
+
+
 class Watched(Embedding):
     """Makes rows of vectors, and looks at these before they are rounded.
 
@@ -132,13 +190,16 @@ class Watched(Embedding):
 
     def made(self, places: Places, docs: Sequence[Doc]) -> Vectors:
         """The vectors of documents, which are looked at."""
-        made = super().made(places, docs)
         if self._truth is None:
-            own = drawn(len(made))
-            self._truth = Truth.kept(self._folder, int(places[0])) or Truth(places[own], made[own])
+            self._truth = Truth.kept(self._folder, int(places[0])) or self._asked(places, docs)
+        made = super().made(places, docs)
         with np.errstate(over="ignore", invalid="ignore"):  # what is no number is refused afterwards
             self._truth.see(places, self._truth.asked @ made.T)
         return made
+
+    def _asked(self, places: Places, docs: Sequence[Doc]) -> Truth:
+        own = for_pieces(len(docs))
+        return Truth(*Asked.of(self, places[own], [docs[i] for i in own.tolist()]))
 
     def keep(self, documents: int) -> None:
         """Before so many documents are kept."""
@@ -178,6 +239,21 @@ def of_tokens(grown: Grown, truth: Truth | None, segment: Tokens) -> dict[str, f
         return segment.search(queries, k, None, 1, None)
 
     return _once(grown, truth, search)
+
+
+def pieces(texts: Iterable[str]) -> list[str]:
+    """Of each text some words that follow one another."""
+    chance, made = random.Random(1), list[str]()
+    for text in texts:
+        words = text.split()
+        start = chance.randint(0, max(len(words) - WORDS, 0))
+        made.append(" ".join(words[start : start + WORDS])[:LETTERS])
+    return made
+
+
+def for_pieces(documents: int) -> Places:
+    """Places of the documents of which pieces are queries, rising."""
+    return drawn(documents, min(max(documents // EACH, FEW), QUERIES))
 
 
 def drawn(documents: int, queries: int = QUERIES) -> NDArray[np.intp]:

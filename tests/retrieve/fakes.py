@@ -55,6 +55,15 @@ class Drawn(Hashed):
         return (made / max(float(np.linalg.norm(made)), 1e-9)).astype(np.float32)
 
 
+class Aside(Drawn):
+    """Questions lie elsewhere than documents, and far from them."""
+
+    identity = "aside-1"
+
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode_queries([" ".join(f"asked-{word}" for word in text.split()) for text in texts])
+
+
 class Sociable(Drawn):
     """Makes vectors that depend on what else it is given."""
 

@@ -22,6 +22,7 @@ from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.nearest import Exact, Field
 from rankpipe.retrieve.shards import Search
 from tests.heard import Heard
+from tests.retrieve.fakes import Aside
 from tests.retrieve.fields import drawn, field
 from tests.retrieve.test_dense import FAKE, checksums, collection, ranked
 
@@ -111,6 +112,28 @@ def test_measured_recall_is_that_of_other_documents(tmp_path: Path) -> None:
     assert told["recall_at_10"] < 0.5
 
 
+@pytest.mark.parametrize("factory", ["HNSW8", "IVF64,Flat"])
+def test_the_recall_is_that_of_questions(factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They lie elsewhere than documents; also after a merge, which encodes nothing, and puts documents elsewhere."""
+    monkeypatch.setattr(Faiss, "fetch", lambda self, k: k)  # so that the knob counts
+    monkeypatch.setattr(embedded, "LEAST", 1000)
+    data = collection(1500)
+    index = Dense.build(data, tmp_path, model=FAKE + "Aside", factory=factory, recall=0.9)
+    asked = Aside().encode_queries([doc.text for doc in collection(300, seed=3).docs()])
+    for compacted in (False, True):
+        [s] = index.segments
+        hits = zip(s.nearest.search(asked, 10), Exact(s.field).search(asked, 10), strict=True)
+        found = np.mean([len(np.intersect1d(mine, theirs)) / 10 for (mine, _), (theirs, _) in hits])
+        assert found == pytest.approx(index.manifest.facts["recall_at_10"], abs=0.04)
+        assert found > 0.87
+        assert "recall_of" not in index.manifest.facts
+        if not compacted:
+            index.delete([f"d{i:04}" for i in range(400)])
+            with monkeypatch.context() as m:
+                m.setattr(Aside, "_vector", None)  # nothing is encoded
+                index.compact()
+
+
 def test_trained_on_a_sample(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     searched = field(tmp_path, drawn(2000))
     made(searched, tmp_path, "IVF16,Flat", train=300)
@@ -180,6 +203,7 @@ def test_small_segments_are_searched_exactly(
     facts = index.manifest.facts
     assert (facts["documents"], facts["factory"][:4]) == (370, "HNSW")
     assert facts["recall_at_10"] >= 0.9
+    assert facts.get("recall_of") == (None if "factory" in options else "documents")  # small ones were asked nothing
     index.k = exact.k = 10
     asked = ("w1 w2", "w30 w31 w32", "w8 w9")
     pairs = [(ranked(index.search(text)), ranked(exact.search(text))) for text in asked]

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rankpipe.retrieve import approximate, embed, embedded, grown, late, parts, 
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
-from tests.retrieve.fakes import Drawn
+from tests.retrieve.fakes import Aside
 from tests.retrieve.models import Directions
 
 assert verbs.build  # registers them
@@ -35,9 +36,9 @@ def few_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embed, "SHARD", 100)
 
 
-def counted(index: Living, asked: NDArray[np.intp], scores: NDArray[np.float32], k: int) -> float:
+def counted(index: Living, asked: NDArray[np.intp], texts: Sequence[str], scores: NDArray[np.float32], k: int) -> float:
     """The share of the ``k`` with the highest scores, (queries, documents), that a search finds."""
-    found = type(index)(index.folder, k=k + 1).run([Query(f"{i}", DOCS[i].text) for i in asked])
+    found = type(index)(index.folder, k=k + 1).run([Query(f"{i}", text) for i, text in enumerate(texts)])
     shares = []
     for i, ranking, row in zip(asked, found, scores, strict=True):
         nearest = [f"d{place}" for place in np.argsort(-row) if place != i][:k]
@@ -48,13 +49,19 @@ def counted(index: Living, asked: NDArray[np.intp], scores: NDArray[np.float32],
 @pytest.mark.parametrize("store", ["int8", "binary"])
 @pytest.mark.parametrize("dimension", [None, 8])
 def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> None:
-    index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Drawn", store=store, dimension=dimension)
-    vectors = Drawn().encode_docs([doc.text for doc in DOCS])[:, :dimension]
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    asked = recall.drawn(100)  # of the first shard
+    """Counted with pieces of documents, as questions."""
+    index = Dense.build(DATA, tmp_path, model=FAKE + "fakes:Aside", store=store, dimension=dimension)
+    asked = recall.for_pieces(100)  # of the first shard
+    assert len(asked) == recall.FEW
+    texts = recall.pieces(DOCS[i].text for i in asked)
+    assert all(len(text.split()) == recall.WORDS and text in DOCS[i].text for i, text in zip(asked, texts, strict=True))
+    model, made = Aside(), list[NDArray[np.float32]]()
+    for vectors in (model.encode_docs([doc.text for doc in DOCS]), model.encode_queries(texts)):
+        short = vectors[:, :dimension]
+        made.append(short / np.linalg.norm(short, axis=1, keepdims=True))
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
-        assert said == pytest.approx(counted(index, asked, vectors[asked] @ vectors.T, k), abs=0.002)
+        assert said == pytest.approx(counted(index, asked, texts, made[1] @ made[0].T, k), abs=0.002)
         assert 0.3 < said < 0.9999
 
 
@@ -63,13 +70,31 @@ def test_of_whole_vectors_nothing_is_said(store: Any, tmp_path: Path) -> None:
     assert "recall_at_10" not in Dense.build(DATA, tmp_path, model=FAKE + "fakes:Drawn", store=store).manifest.facts
 
 
-def test_of_vectors_that_were_not_all_seen_nothing_is_said(tmp_path: Path) -> None:
-    """The index before has the vectors of most, rounded."""
+@pytest.mark.parametrize("node", [
+    {"use": "dense", "model": FAKE + "fakes:Drawn", "store": "int8"},
+    {"use": "colbert", "model": FAKE + "models:Directions", "bits": 2},
+])  # fmt: skip
+@pytest.mark.parametrize(("before", "known"), [(550, True), (600, True), (280, False)])
+def test_of_vectors_that_were_not_all_seen_it_is_said_as_before(
+    node: dict[str, Any], before: int, known: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index before has the vectors of most, rounded; of fewer than half nothing is said."""
+    monkeypatch.setattr(recall, "WORTH", 200)
+    monkeypatch.setattr(late, "LEAST", 500)
+    shelf.build(Dataset.of(DOCS[:before]), tmp_path, node)
+    said = recalls(find(node["use"])(tmp_path))
+    assert said
+    shelf.build(DATA, tmp_path, node, force=True)
+    index = find(node["use"])(tmp_path)
+    assert index.manifest.facts.get("reused_vectors") == (before if node["use"] == "dense" or known else None)
+    assert recalls(index) == said if known else recalls(index) != said
+    assert known or node["use"] == "colbert" or not recalls(index)
+
+
+def test_of_vectors_taken_from_an_index_of_faiss_nothing_is_said(tmp_path: Path) -> None:
     how: dict[str, Any] = {"model": FAKE + "fakes:Drawn", "store": "int8"}
-    Dense.build(Dataset.of(DOCS[:550]), tmp_path, **how)
-    facts = Dense.build(DATA, tmp_path, **how).manifest.facts
-    assert facts["reused_vectors"] == 550
-    assert "recall_at_10" not in facts
+    assert "recall_at_10" in Dense.build(DATA, tmp_path, factory="HNSW8", **how).manifest.facts
+    assert "recall_at_10" not in Dense.build(DATA, tmp_path, **how).manifest.facts
 
 
 def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +107,8 @@ def test_compressed_token_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     scores = np.array([[(reads[i] @ doc.T).max(axis=1).sum() for doc in reads] for i in asked], np.float32)
     for k in recall.AT:
         said = index.manifest.facts[f"recall_at_{k}"]
-        assert said == pytest.approx(counted(index, asked, scores, k), abs=0.1)  # of other documents
+        texts = [DOCS[i].text for i in asked]
+        assert said == pytest.approx(counted(index, asked, texts, scores, k), abs=0.1)  # of other documents
 
 
 @pytest.mark.parametrize("node", [

@@ -131,7 +131,11 @@ def test_between_two_shards(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert noticed
 
 
-TRUSTED = {"flat": {"faiss.index", "faiss.json"}, "sparse": {*FILES}, "colbert": {"codec.npz", "residuals.npy"}}
+TRUSTED = {
+    "flat": {"faiss.index", "faiss.json", "asked.npz"},
+    "sparse": {*FILES},
+    "colbert": {"codec.npz", "residuals.npy"},
+}
 
 
 @pytest.mark.parametrize("kind", TRUSTED, indirect=True)
