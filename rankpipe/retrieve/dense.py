@@ -55,6 +55,7 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
+    asks = Encoder
 
     def __init__(
         self,

@@ -60,6 +60,7 @@ class ColBERT(Encoded[TokenEncoder]):
     """
 
     kind = "colbert"
+    asks = TokenEncoder
     counts = (*Encoded.counts, "tokens")
     ways = (*Encoded.ways, "bits")
 

@@ -65,6 +65,7 @@ class SparseIndex(Encoded[SparseEncoder]):
     """
 
     kind = "sparse"
+    asks = SparseEncoder
     counts = (*Encoded.counts, "postings")
     ways = (*Encoded.ways, "steps")
 
