@@ -157,7 +157,8 @@ class Retriever(Stage[Query, Ranking]):
         :raises DataError: If it is no text.
         """
         if not isinstance(text, str):
-            raise DataError(f"the question {text!r} is a {type(text).__name__}, expected a str; {self!r} takes queries")
+            cure = "queries are searched for by calling it: list(index(queries))"
+            raise DataError(f"the question {text!r} is a {type(text).__name__}, expected a str; {cure}")
         if k is not None and k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
         made = self if where is None else self.filtered(where)

@@ -199,7 +199,7 @@ class _Known:
         builds.sweep(folder, {build})
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path | str) -> Manifest:
     """What lies in ``folder``, unchecked.
 
     :raises ArtefactError: If there is no artefact, or its manifest cannot be read.

@@ -19,7 +19,7 @@ def kind_of(folder: Path | str) -> str:
 
     :raises ArtefactError: If none does.
     """
-    kind = store.read_manifest(Path(folder)).kind
+    kind = store.read_manifest(folder).kind
     component = find(kind) if is_known(kind) else None
     if not (isinstance(component, type) and issubclass(component, Retriever)):
         raise ArtefactError(f"{folder}: holds a {kind!r}, which is no index")

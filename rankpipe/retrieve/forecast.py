@@ -13,6 +13,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from rankpipe.datasets import Dataset
 from rankpipe.disk import shown
@@ -151,12 +154,15 @@ def forecast(
 
 
 def _done(work: Path) -> tuple[int, int]:
-    """How many documents, or passages, are indexed in the folder of an interrupted build, or encoded; and its bytes."""
-    if not work.exists():
+    """How many documents, or passages, an interrupted build has indexed, or encoded, or counted; and its bytes."""
+    try:
+        told = [json.loads(whole.read_text("utf-8")) for whole in work.glob("*/facts.json")]
+        told += [noted(made) for made in folders(work) if not (made / "facts.json").exists()]
+        done = sum(one.get("documents", 0) for one in told)
+        done += sum(len(np.load(counted)["distinct"]) for counted in work.glob("*/spill.npz"))
+        return done, sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+    except (OSError, ValueError, BadZipFile):  # there is none, or it is harmed, or another process is at it
         return 0, 0
-    told = [json.loads(whole.read_text("utf-8")) for whole in work.glob("*/facts.json")]
-    told += [noted(made) for made in folders(work) if not (made / "facts.json").exists()]
-    return sum(one.get("documents", 0) for one in told), sum(f.stat().st_size for f in work.rglob("*") if f.is_file())
 
 
 def beside(documents: int) -> int:

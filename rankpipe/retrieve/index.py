@@ -58,7 +58,7 @@ class Index(Retriever):
     part: Sequence[str] | None = None  # the names of the segments that are opened and searched, if not all
     where: Filter | None = None
 
-    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
+    def __init__(self, index: Path | str, k: int = 1000, where: Filter | str | None = None) -> None:
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
         self.folder, self.k = Path(index), k

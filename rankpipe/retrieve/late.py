@@ -66,7 +66,7 @@ class ColBERT(Encoded[TokenEncoder]):
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         candidates: int | None = None,
         probes: int = 4,
@@ -85,7 +85,7 @@ class ColBERT(Encoded[TokenEncoder]):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         model: str = "colbert-small",
         max_length: int | None = None,

@@ -65,7 +65,7 @@ class Living(Index):
     def make(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         recipe: dict[str, Any],
         *,
         passages: Said = None,

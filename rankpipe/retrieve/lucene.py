@@ -63,7 +63,7 @@ class Lucene(Index):
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         *,
         k1: float | None = None,
@@ -80,7 +80,7 @@ class Lucene(Index):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         passages: Said = None,
         memory: str | int | None = None,

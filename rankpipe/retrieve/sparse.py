@@ -73,7 +73,7 @@ class SparseIndex(Encoded[SparseEncoder]):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         model: str = "splade-tiny",
         max_length: int | None = None,

@@ -345,7 +345,7 @@ def test_a_file_without_documents_is_a_mistake(tmp_path: Path, tiny_path: Path) 
     words, empty = str(tmp_path / "words"), tmp_path / "empty.jsonl"
     said("index", "build", words, "--data", str(tiny_path))
     empty.write_text("")
-    before = store.read_manifest(words).build  # type: ignore[arg-type]  # a text will do
+    before = store.read_manifest(words).build
     for verb in ("add", "update"):
         told = CliRunner().invoke(app, ["index", verb, words, "--data", str(empty)])
         assert (told.exit_code, f"{empty}: no documents in it" in told.stderr) == (4, True)

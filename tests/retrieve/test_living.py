@@ -272,7 +272,7 @@ def test_wrong_arguments_are_told(name: str, tiny_path: Path, tiny: Dataset, tmp
     for data in (str(tiny_path), tiny_path, [Doc("a", "tea")]):
         with pytest.raises(DataError, match=r"data: a \w+, expected a Dataset; rankpipe.open_dataset"):
             KINDS[name](data, tmp_path / "no")  # type: ignore[arg-type]
-    index = KINDS[name](tiny, str(tmp_path / "index"))  # type: ignore[arg-type]  # a text will do
+    index = KINDS[name](tiny, str(tmp_path / "index"))  # type: ignore[arg-type]  # as Path, here
     build: Any = index.manifest.build
     for change in (index.add, index.update):
         for docs, said in (
@@ -292,7 +292,7 @@ def test_wrong_arguments_are_told(name: str, tiny_path: Path, tiny: Dataset, tmp
         index.search(5)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="document 1: a str, expected a rankpipe"):
         Dataset.of(["tea"])  # type: ignore[list-item]
-    assert type(index)(str(index.folder)).manifest.build == build  # type: ignore[arg-type]
+    assert type(index)(str(index.folder)).manifest.build == build
 
 
 def test_a_search_has_its_own_k_and_filter(index: Index, tiny: Dataset) -> None:
