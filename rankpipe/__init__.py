@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rankpipe.rerank.plans import Single, Sliding, Tournament
     from rankpipe.retrieve.bm25 import BM25
     from rankpipe.retrieve.dense import Dense
+    from rankpipe.retrieve.folder import open_index
     from rankpipe.retrieve.fuse import Fuse
     from rankpipe.retrieve.late import ColBERT
     from rankpipe.retrieve.lucene import Lucene
@@ -31,13 +32,14 @@ _LAZY = {  # name: the module that is imported when the name is first used
     "CrossEncoder": "rerank.cross", "Listwise": "rerank.listwise", "Single": "rerank.plans",
     "Sliding": "rerank.plans", "Tournament": "rerank.plans", "BM25": "retrieve.bm25", "Dense": "retrieve.dense",
     "ColBERT": "retrieve.late", "Fuse": "retrieve.fuse", "Lucene": "retrieve.lucene", "Milvus": "retrieve.milvus",
-    "SparseIndex": "retrieve.sparse", "read_run": "trec", "to_run": "trec", "write_run": "trec",
+    "SparseIndex": "retrieve.sparse", "open_index": "retrieve.folder", "read_run": "trec", "to_run": "trec",
+    "write_run": "trec",
 }  # fmt: skip
 
 __all__ = [
     "BM25", "HF", "Answer", "ColBERT", "CrossEncoder", "Dataset", "Dense", "Doc", "Fuse", "Hit", "Listwise", "Lucene",
     "Milvus", "Query", "Ranking", "Single", "Sliding", "SparseIndex", "Stage", "Step", "Top", "Tournament", "compare",
-    "evaluate", "open_dataset", "read_run", "to_run", "write_run",
+    "evaluate", "open_dataset", "open_index", "read_run", "to_run", "write_run",
 ]  # fmt: skip
 
 

@@ -5,6 +5,8 @@ others.
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,6 +24,12 @@ OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are ca
 CHANGED = "amended"  # what builds are called that changes have made of others
 AMENDED = f".work-{CHANGED}"  # no build's name: none goes on from it
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+
+
+def work(folder: Path, *told: Any) -> Path:
+    """Where a build works, and where the next one that is told the same finds what was left if it is interrupted."""
+    said = json.dumps(told, default=str, sort_keys=True)
+    return folder / "made" / f".work-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
 
 def sweep(folder: Path, keep: Collection[str], why: str = "") -> None:

@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from rankpipe.data import Answer, Query, Ranking, Step
-from rankpipe.errors import RecipeError
+from rankpipe.errors import DataError, RecipeError
 from rankpipe.progress import counting
 
 if TYPE_CHECKING:
@@ -147,11 +147,26 @@ class Retriever(Stage[Query, Ranking]):
     """Finds documents."""
 
     takes, gives, opens = Query, Ranking, True
+    k: int  # hits a query, at most, of those that have such a bound
 
-    def search(self, text: str) -> Ranking:
-        """One question, typed by hand."""
-        [ranking] = self.apply([Query("q", text)])
-        return ranking
+    def search(self, text: str, k: int | None = None, where: Filter | str | None = None) -> Ranking:
+        """One question, typed by hand.
+
+        :param k: hits, at most; as many as of any query by default.
+        :param where: which documents may be found, as of :meth:`filtered`.
+        :raises DataError: If it is no text.
+        """
+        if not isinstance(text, str):
+            cure = "queries are searched for by calling it: list(index(queries))"
+            raise DataError(f"the question {text!r} is a {type(text).__name__}, expected a str; {cure}")
+        if k is not None and k < 1:
+            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        made = self if where is None else self.filtered(where)
+        if k is not None:
+            made = copy(made)
+            made.k = k
+        [ranking] = made.apply([Query("q", text)])
+        return ranking if k is None else replace(ranking, hits=ranking.hits[:k])
 
 
 class Reranker(Stage[Ranking, Ranking]):

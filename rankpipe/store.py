@@ -7,7 +7,6 @@ old build or the new, never a mixture, and a writer killed at any point leaves t
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -61,9 +60,7 @@ def publish(
     folder = Path(folder)  # a text will do
     refuse_other(folder, kind)
     known = _Known(kind, format)
-    told = json.dumps([kind, format, recipe, asdict(data), resume], default=str)
-    key = hashlib.sha256(told.encode()).hexdigest()[:12]
-    work = folder / "made" / f".work-{key}"
+    work = builds.work(folder, kind, format, recipe, asdict(data), resume)
     with disk_errors(folder), lock(folder):
         named = _named(folder)
         if resume is not None:
@@ -202,7 +199,7 @@ class _Known:
         builds.sweep(folder, {build})
 
 
-def read_manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path | str) -> Manifest:
     """What lies in ``folder``, unchecked.
 
     :raises ArtefactError: If there is no artefact, or its manifest cannot be read.

@@ -1,7 +1,8 @@
-"""index add, update, delete, compact, export."""
+"""index add, update, delete, compact, get, export."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -69,6 +70,18 @@ def compact(folder: Folder) -> None:
     _change(folder, lambda living: living.compact(), compacts=True)
 
 
+@show.verb(index, "get")
+def get(folder: Folder, ids: Annotated[list[str], typer.Argument(help="Ids of documents.")]) -> None:
+    """Print documents by their ids, as lines of JSON.
+
+    rankpipe index get my-index doc7 doc8
+    """
+    from rankpipe.retrieve.docs import line_of
+
+    lines = [line_of(doc, number).decode() for number, doc in enumerate(_living(folder).get(ids), 1)]
+    show.emit([json.loads(line) for line in lines], lambda: typer.echo("".join(lines), nl=False))
+
+
 @show.verb(index, "export")
 def export(
     folder: Folder,
@@ -104,8 +117,6 @@ def export(
 
 def _odd(line: bytes) -> bool:
     """Whether a line has numbers that JSON has not."""
-    import json
-
     found: list[str] = []
     if b"NaN" in line or b"Infinity" in line:
         json.loads(line, parse_constant=found.append)
@@ -132,10 +143,10 @@ def _documents(folder: Path) -> tuple[Iterator[Doc], int | None, str]:
 
 def _docs(folder: Path, data: str) -> Iterator[Doc]:
     """Of a collection, with titles or without, as the index was built."""
-    from rankpipe import recipe
     from rankpipe.datasets.opening import open_documents
+    from rankpipe.retrieve.folder import written
 
-    tree = recipe.load(folder) if (folder / "recipe.yaml").exists() else {}
+    tree = written(folder) if (folder / "recipe.yaml").exists() else {}
     return open_documents(data, titles=tree.get("titles")).docs()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rankpipe.cli import app, guard, options, show
-from rankpipe.errors import ArtefactError, Busy, CommandError, MissingExtra
+from rankpipe.errors import ArtefactError, Busy, CommandError, DataError, MissingExtra
 
 if TYPE_CHECKING:
     from rankpipe.manifest import Manifest
@@ -107,8 +107,12 @@ def info(folder: Folder) -> None:
             show.remark(f"the fields of its documents are not told: {error}")
 
     def human() -> None:
-        recipe = ", ".join(f"{k}={v}" for k, v in made.recipe.items() if k != "use" and v is not None)
+        kept = {k: v for k, v in made.recipe.items() if k != "use" and v is not None}
+        if "factory" in facts:  # "exact" in a recipe may mean one that was picked for its recall
+            kept |= {"factory": facts["factory"]}
+        recipe = ", ".join(f"{k}={v}" for k, v in kept.items())
         show.facts(f"{folder}: {made.kind} index of {made.data.name}", {"recipe": recipe, **facts})
+        _tell_recall(made.recipe.get("recall"), facts)
         if listed := told.get("fields"):
             rows = [(name, _values(name, counts, listed), counts["documents"]) for name, counts in listed.items()]
             show.table("Fields (--where, --show)", ("field", "values", "documents"), rows, text=("values",))
@@ -118,22 +122,25 @@ def info(folder: Folder) -> None:
 
 @show.verb(index, "verify")
 def verify(folder: Folder) -> None:
-    """Check every byte of an index against the checksums it was written with.
+    """Check every byte of an index against the checksums it was written with, and whether its recipe can be read.
 
     rankpipe index verify my-index
     """
     from rankpipe import store
+    from rankpipe.retrieve.folder import damages_beside
 
     made, faults = looked_at(folder, store.damages)
-    told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": faults}
+    _, beside = looked_at(folder, damages_beside)
+    cure = [store.cure(folder, made)] if faults else []
+    told = {"index": str(folder), "files": len(made.files), "size_bytes": made.size_bytes, "damages": faults + beside}
 
     def human() -> None:
-        if faults:
-            raise ArtefactError(f"{folder}: " + "; ".join(faults) + f"; {store.cure(folder, made)}")
+        if faults or beside:
+            raise ArtefactError(f"{folder}: " + "; ".join([*faults, *cure, *beside]))
         show.out.print(f"{folder}: all {len(made.files)} files are as they were written")
 
-    show.emit(told | ({"cure": store.cure(folder, made)} if faults else {}), human)
-    if faults:
+    show.emit(told | ({"cure": cure[0]} if cure else {}), human)
+    if faults or beside:
         raise typer.Exit(ArtefactError.exit_code)
 
 
@@ -222,9 +229,14 @@ def _refuse_said(written: Path, **told: Any) -> None:
 
 
 def _refuse_other(path: Path, tree: dict[str, Any], force: bool) -> None:
-    from rankpipe import recipe
+    from rankpipe.retrieve import folder
 
-    written = recipe.load(path) if path.exists() else tree
+    try:
+        written = folder.written(path.parent) if path.exists() else tree
+    except DataError:
+        if force:  # what cannot be read is replaced, too
+            return
+        raise
     if "index" not in written:
         raise ArtefactError(f"{path}: is no recipe of an index; name another folder")
     if written == tree or force:

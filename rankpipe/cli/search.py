@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rankpipe.cli import app, beside, options, rankings_out, show
-from rankpipe.errors import ArtefactError, CommandError, DataError, several
+from rankpipe.errors import CommandError, DataError, RecipeError, placed, several
 from rankpipe.stage import Retriever
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def search(
     beside.writable(out)
     k = k or (10 if out is None else 1000)
     folders = [index, *(how.others or ())]
-    dealt = _dealt([_kind(folder) for folder in folders], how.settings or ())
+    dealt = _dealt(folders, how.settings or ())
     depth = max(k, 1000) if how.others else k
     opened = [opened_index(folder, depth, own) for folder, own in zip(folders, dealt, strict=True)]
     cluster = options.engine(engine, address)
@@ -150,31 +150,41 @@ def _kind(folder: Path) -> str:
 
     :raises ArtefactError: If none does.
     """
-    from rankpipe import store
-    from rankpipe.catalog import find, is_known
+    from rankpipe.retrieve.folder import kind_of
 
-    kind = "anserini" if str(folder).startswith(PREBUILT) else store.read_manifest(folder).kind
-    component = find(kind) if is_known(kind) else None
-    if not (isinstance(component, type) and issubclass(component, Retriever)):
-        raise ArtefactError(f"{folder}: holds a {kind!r}, which is no index")
-    return kind
+    return "anserini" if str(folder).startswith(PREBUILT) else kind_of(folder)
 
 
-def _dealt(kinds: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
-    """For each index, by its kind, those of the settings that it takes.
+def _dealt(folders: Sequence[Path], settings: Sequence[str]) -> list[list[str]]:
+    """For each index those of the settings that it takes; where not all take one, it is said which do.
 
     :raises CommandError: If none takes one.
     """
-    from rankpipe import recipe
     from rankpipe.catalog import near
 
-    takes = [[name for name in recipe.spelled(kind) if name not in GIVEN] for kind in kinds]
+    takes = {folder: _settable(folder) for folder in folders} if settings else {}
     names = [one.partition("=")[0].partition(".")[0] for one in settings]
-    known = [*dict.fromkeys(chain.from_iterable(takes))]
-    there = f"there are {', '.join(known)}" if known else f"{' and '.join(kinds)} has nothing to set"
+    known = [*dict.fromkeys(chain.from_iterable(takes.values()))]
+    there = "; ".join(f"{folder} has {', '.join(taken) or 'nothing to set'}" for folder, taken in takes.items())
     if lost := [name for name in names if name not in known]:
         raise CommandError([f"--set {name}: no such argument{near(name, known) or '; ' + there}" for name in lost])
-    return [[one for one, name in zip(settings, names, strict=True) if name in taken] for taken in takes]
+    for name in dict.fromkeys(names):
+        if some := [str(folder) for folder, taken in takes.items() if name not in taken]:
+            who = ", ".join(str(folder) for folder, taken in takes.items() if name in taken)
+            show.remark(f"--set {name}: is for {who}, not for {', '.join(some)}")
+    return [[s for s, name in zip(settings, names, strict=True) if name in takes[folder]] for folder in folders]
+
+
+def _settable(folder: Path) -> list[str]:
+    """The arguments that can be set of an index, by its kind, and by what FAISS has made of it, if anything."""
+    from rankpipe import recipe, store
+    from rankpipe.retrieve.approximate import KNOBS
+
+    names = [name for name in recipe.spelled(_kind(folder)) if name not in GIVEN]
+    if not {*KNOBS} & {*names}:
+        return names
+    facts = store.read_manifest(folder).facts
+    return [name for name in names if name not in KNOBS or name in facts]
 
 
 def opened_index(folder: Path, k: int, settings: Sequence[str] = ()) -> Retriever:
@@ -192,5 +202,8 @@ def opened_index(folder: Path, k: int, settings: Sequence[str] = ()) -> Retrieve
             f"{folder}: its documents have changed since it was built; to build it anew: rankpipe index build {folder}"
         )
     node = {"use": kind, "index": str(folder).removeprefix(PREBUILT), "k": k}
-    opened: Retriever = recipe.build(options.checked(options.merged(node, [*settings])), Path())
+    try:
+        opened: Retriever = recipe.build(options.checked(options.merged(node, [*settings])), Path())
+    except RecipeError as error:
+        raise RecipeError(placed(str(folder), error.faults)) from None
     return opened

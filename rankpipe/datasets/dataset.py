@@ -115,8 +115,11 @@ class Dataset:
     def of(
         cls, docs: Sequence[Doc], queries: Iterable[Query] = (), qrels: Qrels | None = None, name: str = "docs"
     ) -> Dataset:
-        """A collection in memory."""
-        return cls(name, Held(tuple(docs), name), tuple(queries), qrels or {})
+        """A collection in memory.
+
+        :raises DataError: If one is no :class:`Doc`.
+        """
+        return cls(name, Held(tuple(only_docs(docs)), name), tuple(queries), qrels or {})
 
     @property
     def count(self) -> int | None:
@@ -214,6 +217,20 @@ class Dataset:
         if self.corpus is None:
             raise DataError(f"{self.name}: has no documents; open it with its corpus (corpus=...) to read their texts")
         return self.corpus
+
+
+def only_docs(docs: Iterable[Doc]) -> Iterator[Doc]:
+    """The documents, as they come.
+
+    :raises DataError: If one is something else, or all together are; says what is expected.
+    """
+    if isinstance(docs, str | Dataset | Doc) or not isinstance(docs, Iterable):
+        cure = "take its docs()" if isinstance(docs, Dataset) else "for example [Doc(id, text)]"
+        raise DataError(f"documents: a {type(docs).__name__}, expected several of rankpipe.Doc; {cure}")
+    for number, doc in enumerate(docs, 1):
+        if not isinstance(doc, Doc):
+            raise DataError(f"document {number}: a {type(doc).__name__}, expected a rankpipe.Doc: Doc(id, text)")
+        yield doc
 
 
 def digest(docs: Iterable[Doc]) -> str:

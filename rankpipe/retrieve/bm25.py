@@ -116,7 +116,7 @@ class BM25(Living):
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         where: Filter | str | None = None,
         k1: float | None = None,
@@ -131,7 +131,7 @@ class BM25(Living):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         k1: float = 0.9,
         b: float = 0.4,

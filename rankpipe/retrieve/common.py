@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, TypedDict
 
+from rankpipe import store
+from rankpipe.datasets import Dataset
+from rankpipe.errors import DataError
 from rankpipe.retrieve.passages import Passages
 
 Said = Passages | dict[str, Any] | None  # of how documents are cut, in Python or in a recipe
@@ -20,3 +24,18 @@ class Common(TypedDict, total=False):
 
     passages: Said
     memory: str | int | None
+
+
+def refuse_place(data: Dataset, folder: Path | str, kind: str) -> Path:
+    """The folder that an index is to be built in, from Python, where no command has looked at it.
+
+    :raises DataError: If ``data`` is no collection.
+    :raises ArtefactError: If something else is there; what lies beside a recipe may stay.
+    """
+    if not isinstance(data, Dataset):
+        cure = "rankpipe.open_dataset(path) opens a file or folder, Dataset.of(docs) takes a list of Doc"
+        raise DataError(f"data: a {type(data).__name__}, expected a Dataset; {cure}")
+    folder = Path(folder)
+    if not (folder / "recipe.yaml").exists():
+        store.claim(folder, kind)
+    return folder

@@ -55,10 +55,11 @@ class Dense(Encoded[Encoder]):
     """
 
     kind = "dense"
+    asks = Encoder
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         device: str | None = None,
         where: Filter | str | None = None,
@@ -74,7 +75,7 @@ class Dense(Encoded[Encoder]):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         /,
         *,
         model: str = "bge-small",

@@ -47,14 +47,17 @@ class Embedding:
 
     def queries(self, texts: Sequence[str]) -> Vectors:
         """The vectors of questions, (n, dimension)."""
-        return self._shortened(self.encode.encode_queries(texts))
+        return self._shortened(self.encode.encode_queries(texts), len(texts))
 
     def made(self, places: Places, docs: Sequence[Doc]) -> Vectors:  # noqa: ARG002  for others who look at them
         """The vectors of documents, (n, dimension).
 
         :param places: of the documents in the segment.
         """
-        return self._shortened(self.encode.encode_docs([doc.contents for doc in docs]))
+        made = self._shortened(self.encode.encode_docs([doc.contents for doc in docs]), len(docs))
+        if len(self.encode.cut) != len(docs):
+            raise ModelError(f"{self.encode.name}: its cut has {len(self.encode.cut)} values for {len(docs)} documents")
+        return made
 
     def keep(self, documents: int) -> None:
         """Before there are so many documents on the disk: nothing; for others who look at them."""
@@ -79,8 +82,13 @@ class Embedding:
         forget(*segment.values())
         return taken, {}
 
-    def _shortened(self, vectors: Vectors) -> Vectors:
-        """Their first dimensions, made one long again (Kusupati et al. 2022, Matryoshka representations)."""
+    def _shortened(self, vectors: Vectors, texts: int) -> Vectors:
+        """Their first dimensions, made one long again (Kusupati et al. 2022, Matryoshka representations).
+
+        :raises ModelError: If they are not one for each text, with as many dimensions as the encoder says.
+        """
+        if np.shape(vectors) != (wanted := (texts, self.encode.dimension)):
+            raise ModelError(f"{self.encode.name}: gave numbers of shape {np.shape(vectors)}, expected {wanted}")
         vectors = unit(vectors[:, : self.dimension]) if self._short else vectors
         return np.ascontiguousarray(vectors, np.float32)
 

@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -14,7 +15,7 @@ from rankpipe import weights
 from rankpipe.catalog import find
 from rankpipe.data import Doc
 from rankpipe.disk import write
-from rankpipe.errors import ArtefactError, RankpipeError
+from rankpipe.errors import ArtefactError, RankpipeError, RecipeError
 from rankpipe.manifest import Manifest
 from rankpipe.progress import working
 from rankpipe.provenance import digest
@@ -89,6 +90,7 @@ class Encoded(Living, Generic[E]):
 
     counts = (*Living.counts, "truncated_texts")
     reuses = True
+    asks: ClassVar[type[Any]]  # what an encoder must have, as a protocol; and an ``identity``
     ways: ClassVar[tuple[str, ...]] = ("model", "max_length")  # what of a recipe says how texts are encoded and kept
 
     @classmethod
@@ -155,7 +157,7 @@ class Encoded(Living, Generic[E]):
         """The model of a recipe; anybody's as ``package.module:Class``, which says its ``identity``."""
         name, length = recipe["model"], recipe["max_length"]
         if ":" in name:
-            named = find(name)(max_length=length)
+            named = _anybodys(name, length, cls.asks)
             return Model(named, named.identity)
         with working(f"loading {name}"):
             return Model(cls.opened(name, length), weights.identity(weights.resolve(name)))
@@ -183,6 +185,27 @@ class Encoded(Living, Generic[E]):
     @classmethod
     def _loaded(cls, manifest: Manifest) -> Model[E]:
         return cls.load(cls.settled(manifest.recipe, manifest.facts))
+
+
+def _anybodys(name: str, max_length: int | None, protocol: type[Any]) -> Any:
+    """An encoder by the name of its class.
+
+    :raises RecipeError: If it cannot be made so, or lacks what is asked of it; says what.
+    """
+    named = find(name)
+    try:
+        signature(named).bind(max_length=max_length)
+    except TypeError as error:
+        raise RecipeError(
+            [f"model: {name}: is made with max_length={max_length}, which it does not take: {error}"]
+        ) from None
+    made, asked = named(max_length=max_length), sorted({"identity"} | {n for n in vars(protocol) if n[0] != "_"})
+    if lost := [part for part in asked if not hasattr(made, part)]:
+        kind, parts = f"{protocol.__module__}.{protocol.__name__}", ", ".join(asked)
+        raise RecipeError(
+            [f"model: {name}: has no {' and no '.join(lost)}; an encoder of this kind has {parts}: {kind}"]
+        )
+    return made
 
 
 def _told(chosen: Path) -> dict[str, Any]:

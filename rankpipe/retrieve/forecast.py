@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,12 +13,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from rankpipe.datasets import Dataset
 from rankpipe.disk import shown
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening, working
+from rankpipe.retrieve.grown import noted
 from rankpipe.retrieve.memory import ANY, size_bytes
+from rankpipe.retrieve.parts import folders
 from rankpipe.retrieve.trial import Trial
 
 SAMPLE = 8, 200, 4000  # documents that are tried: some to warm up; the more, where that takes less than QUICK_S
@@ -37,12 +43,13 @@ class Forecast:
 
     :param documents: how many there will be; if nobody knows, :data:`UNKNOWN`, so that one can multiply.
     :param counted: whether they were.
-    :param seconds: without loading a model.
+    :param seconds: for what is not done, without loading a model.
     :param memory_bytes: held at once, beside Python and the model.
     :param disk_bytes: that the build wants to be free.
     :param size_bytes: of the index in the end.
     :param sample: documents that were tried.
     :param without: what is not in the seconds, which may take most of them; nothing if that is as nothing.
+    :param done: documents that an interrupted build has left, from which this one goes on.
     """
 
     documents: int
@@ -53,12 +60,14 @@ class Forecast:
     sample: int
     counted: bool = True
     without: str = ""
+    done: int = 0
 
     def __str__(self) -> str:
-        each = "" if self.counted else "each "
+        each, done = "" if self.counted else "each ", f", {self.done} of them done" if self.done else ""
+        rest = " for the rest" if self.done else ""
         return (
-            f"{each}{self.documents} documents: about {self._seconds}, {shown(self.memory_bytes)} of memory and "
-            f"{shown(self.disk_bytes)} of disk on the way, {shown(self.size_bytes)} in the end (judged by "
+            f"{each}{self.documents} documents{done}: about {self._seconds}{rest}, {shown(self.memory_bytes)} of "
+            f"memory and {shown(self.disk_bytes)} of disk on the way, {shown(self.size_bytes)} in the end (judged by "
             f"{self.sample} of them)"
         )
 
@@ -109,12 +118,14 @@ def forecast(
     recipe: dict[str, Any],
     memory: str | int | None = None,
     shard: int | None = None,
+    work: Path | None = None,
 ) -> Forecast | None:
     """What ``kind.build`` would take; None if the collection is small, or the kind has no ``trial``.
 
     :param recipe: of the index, with every argument.
     :param memory: as ``build`` takes it.
     :param shard: documents that are held at once, if not all: then memory is that of each worker.
+    :param work: where the build goes on from what an interrupted one has left, if it has left anything.
     """
     documents = UNKNOWN if data.count is None else data.count
     if documents < WORTH or not hasattr(kind, "trial"):
@@ -131,13 +142,27 @@ def forecast(
                 break
         more = tried[-1].foretold(documents)
     last, times = tried[-1], documents / len(docs)
+    done, there = _done(work) if work and data.count else (0, 0)
+    done = min(round(done / last.each), documents)
     together = min(shard or documents, documents)
     grown = WORK * _held(tried[-2:], together)
     held = last.fixed_bytes + beside(together) + (min(grown, limit) if limit < ANY and shard is None else grown)
     size = last.size_bytes * times
-    sizes = round(held), round(GROWTH * size), round(size)
-    without = last.without if more is None else ""
-    return Forecast(documents, seconds * times + (more or 0), *sizes, len(docs), data.count is not None, without)
+    sizes = round(held), max(round(GROWTH * size) - there, 0), round(size)
+    without, left = last.without if more is None else "", (documents - done) / len(docs)
+    return Forecast(documents, seconds * left + (more or 0), *sizes, len(docs), data.count is not None, without, done)
+
+
+def _done(work: Path) -> tuple[int, int]:
+    """How many documents, or passages, an interrupted build has indexed, or encoded, or counted; and its bytes."""
+    try:
+        told = [json.loads(whole.read_text("utf-8")) for whole in work.glob("*/facts.json")]
+        told += [noted(made) for made in folders(work) if not (made / "facts.json").exists()]
+        done = sum(one.get("documents", 0) for one in told)
+        done += sum(len(np.load(counted)["distinct"]) for counted in work.glob("*/spill.npz"))
+        return done, sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
+    except (OSError, ValueError, BadZipFile):  # there is none, or it is harmed, or another process is at it
+        return 0, 0
 
 
 def beside(documents: int) -> int:

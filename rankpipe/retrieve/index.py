@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 
 from rankpipe.catalog import near
 from rankpipe.data import Doc
+from rankpipe.datasets.dataset import only_docs
 from rankpipe.errors import ArtefactError, DataError, RecipeError, several
 from rankpipe.retrieve.fields import OTHER, SECTIONS
 from rankpipe.stage import FILTERS, Retriever
@@ -57,7 +58,7 @@ class Index(Retriever):
     part: Sequence[str] | None = None  # the names of the segments that are opened and searched, if not all
     where: Filter | None = None
 
-    def __init__(self, index: Path, k: int = 1000, where: Filter | str | None = None) -> None:
+    def __init__(self, index: Path | str, k: int = 1000, where: Filter | str | None = None) -> None:
         if k < 1:
             raise RecipeError([f"k: {k} hits; expected 1 or more"])
         self.folder, self.k = Path(index), k
@@ -171,6 +172,22 @@ class Index(Retriever):
     def documents(self) -> Iterator[Doc]:
         """All that are alive."""
 
+    def get(self, ids: Iterable[str]) -> list[Doc]:
+        """The documents of these ids, each once, in their order; one alone is one id.
+
+        :raises DataError: If one is not there; says which.
+        """
+        named = self._named(ids)
+        found = {doc.id: doc for doc in self._of(named)}
+        if lost := [id for id in named if id not in found]:
+            some = ", ".join(map(repr, lost[:3])) + ("..." if len(lost) > 3 else "")
+            raise DataError(f"{self.folder}: {several(len(lost), 'document')} of {len(named)} not there: {some}")
+        return [found[id] for id in named]
+
+    @abstractmethod
+    def _of(self, ids: Sequence[str]) -> Iterator[Doc]:
+        """Those documents of these ids that are there and alive."""
+
     def add(self, docs: Iterable[Doc]) -> Change:
         """Add documents. If there are none, nothing changes.
 
@@ -186,7 +203,7 @@ class Index(Retriever):
         return self._put_any(docs, replace=True)
 
     def _put_any(self, docs: Iterable[Doc], *, replace: bool) -> Change:
-        given = iter(docs)
+        given = only_docs(docs)
         for first in given:
             return self._put(chain([first], given), replace=replace)
         self.refresh()
@@ -239,9 +256,11 @@ class Index(Retriever):
 
         :raises DataError: If one is no text.
         """
+        if not isinstance(ids, Iterable):
+            raise DataError(f"ids: a {type(ids).__name__}, expected a list of str")
         named = [ids] if isinstance(ids, str) else [*dict.fromkeys(ids)]
         for odd in (id for id in named if not isinstance(id, str)):
-            raise DataError(f"the id {odd!r} is a {type(odd).__name__}, expected a str; nothing was deleted")
+            raise DataError(f"the id {odd!r} is a {type(odd).__name__}, expected a str")
         return named
 
     def _there(self, there: Sequence[str], documents: int) -> DataError:

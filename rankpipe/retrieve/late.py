@@ -60,12 +60,13 @@ class ColBERT(Encoded[TokenEncoder]):
     """
 
     kind = "colbert"
+    asks = TokenEncoder
     counts = (*Encoded.counts, "tokens")
     ways = (*Encoded.ways, "bits")
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         candidates: int | None = None,
         probes: int = 4,
@@ -84,7 +85,7 @@ class ColBERT(Encoded[TokenEncoder]):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         model: str = "colbert-small",
         max_length: int | None = None,

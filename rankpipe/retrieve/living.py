@@ -26,7 +26,7 @@ from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import DataError
 from rankpipe.progress import track
-from rankpipe.retrieve.common import Said
+from rankpipe.retrieve.common import Said, refuse_place
 from rankpipe.retrieve.docs import Docs
 from rankpipe.retrieve.hits import ranking
 from rankpipe.retrieve.index import Change, Index
@@ -34,7 +34,7 @@ from rankpipe.retrieve.memory import ANY, size_bytes
 from rankpipe.retrieve.parts import Part, folders, go_on, new_part, portions
 from rankpipe.retrieve.passages import Passages, documents, heads, joined, places
 from rankpipe.retrieve.segment import DEAD, Segment, facts, of_a_size, refuse_damaged, room, runs
-from rankpipe.retrieve.trial import Trial, Try
+from rankpipe.retrieve.trial import Try, by_parts
 from rankpipe.store import Draft, amend, publish
 
 FAN = 8  # segments of a size that are merged into one
@@ -65,7 +65,7 @@ class Living(Index):
     def make(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         recipe: dict[str, Any],
         *,
         passages: Said = None,
@@ -77,7 +77,7 @@ class Living(Index):
         :param recipe: how, with every argument; all that the segments to come will know of it.
         :param passages: how documents are cut; :class:`Common`, also ``memory``.
         """
-        cut, most = Passages.of(passages), size_bytes(memory)
+        folder, cut, most = refuse_place(data, folder, cls.kind), Passages.of(passages), size_bytes(memory)
         recipe = {**recipe, "passages": cut and cut.told}
         with publish(folder, kind=cls.kind, format=cls.format, recipe=recipe, data=data.data, resume=most) as draft:
             go_on(draft, alone=False)
@@ -109,20 +109,7 @@ class Living(Index):
 
         :param memory: bytes that it may hold.
         """
-        make, cut = cls.ready(recipe), Passages.of(recipe.get("passages"))
-
-        def tried(docs: Sequence[Doc], folder: Path) -> Trial:
-            part = Part(folder / "000000", memory=memory, known=())
-            part.folder.mkdir()
-            make(part.counted(cut.split(docs) if cut else docs), part)
-            size, words = cls.size(part.folder, recipe), part.held - part.rows - part.values
-            each = part.facts["documents"] / len(docs)  # passages
-            return Trial(
-                len(docs), part.rows, size, words, part.values, without=part.without,
-                foretold=lambda documents: part.foretold(round(documents * each)),
-            )  # fmt: skip
-
-        return tried
+        return by_parts(cls.ready(recipe), partial(cls.size, recipe=recipe), recipe, memory)
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:  # noqa: ARG003
@@ -181,6 +168,12 @@ class Living(Index):
         """All that are alive, in the order in which they came, but where small segments were merged over large ones."""
         kept = chain.from_iterable(s.documents() for s in self.segments)
         return joined(kept) if self.passages else kept
+
+    def _of(self, ids: Sequence[str]) -> Iterator[Doc]:
+        """Those documents of these ids that are there and alive."""
+        for s in self.segments:
+            kept = s.docs.each(chain.from_iterable(self._found(s, ids).values()))
+            yield from joined(kept) if self.passages else kept
 
     def _put(self, docs: Iterable[Doc], *, replace: bool) -> Change:
         return self._change(docs, (), replace=replace)

@@ -17,7 +17,7 @@ from rankpipe.errors import ArtefactError, DiskError, RecipeError
 from rankpipe.java import locked
 from rankpipe.progress import notice, track
 from rankpipe.retrieve import lucenefields
-from rankpipe.retrieve.common import Said
+from rankpipe.retrieve.common import Said, refuse_place
 from rankpipe.retrieve.docs import checked
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.lucenedead import Dead, bury
@@ -63,7 +63,7 @@ class Lucene(Index):
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         *,
         k1: float | None = None,
@@ -80,7 +80,7 @@ class Lucene(Index):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         passages: Said = None,
         memory: str | int | None = None,
@@ -95,6 +95,7 @@ class Lucene(Index):
         :raises RecipeError: If an argument is out of its range.
         """
         settings, cut, most = cls.check(**options), Passages.of(passages), size_bytes(memory)
+        folder = refuse_place(data, folder, cls.kind)
         java.limit(most // 2)
         words = analyzer(settings)  # first: without Java nothing is begun
         told = {"use": cls.kind, **recipe.defaults(Options), **options, "passages": cut and cut.told}
@@ -164,6 +165,11 @@ class Lucene(Index):
         """All that are alive, in the order in which they came."""
         reader = self._reader
         kept = (reader[place] for place in reader.living())
+        return joined(kept) if self._cut else kept
+
+    def _of(self, ids: Sequence[str]) -> Iterator[Doc]:
+        """Those documents of these ids that are there and alive."""
+        kept = (self._reader[place] for id in ids for place in self._reader.places(key(self._cut), id))
         return joined(kept) if self._cut else kept
 
     @locked

@@ -65,7 +65,7 @@ class Milvus(Living):
 
     def __init__(
         self,
-        index: Path,
+        index: Path | str,
         k: int = 1000,
         *,
         weights: Sequence[float] | None = None,
@@ -88,7 +88,7 @@ class Milvus(Living):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         /,
         *,
         model: str | None = "bge-small",

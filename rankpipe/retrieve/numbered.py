@@ -50,7 +50,7 @@ class State:
             json.dump(asdict(self), f)
 
 
-def replaced(folder: Path, kind: str, uri: str | None) -> str | None:
+def replaced(folder: Path | str, kind: str, uri: str | None) -> str | None:
     """The collection on this server of the index that a build takes the place of, if that has one there."""
     with suppress(ArtefactError):
         manifest = read_manifest(folder)

@@ -61,7 +61,7 @@ def build(
         raise RecipeError([f"shard: {shard} documents; expected 1 or more"])
     what: dict[str, Any] = {"kind": kind.kind, "format": kind.format, "recipe": recipe, "data": data.data}
     cut = Passages.of(recipe.get("passages"))
-    with publish(folder, **what, resume=["shards", shard, memory]) as draft:
+    with publish(folder, **what, resume=goes_on(shard, memory)) as draft:
         shutil.rmtree(draft.folder / TRIED, ignore_errors=True)
         go_on(draft, alone=True)
         done = {int(made.name) for made in folders(draft.folder)}
@@ -81,6 +81,11 @@ def build(
             draft.sums |= sums
         shutil.rmtree(draft.folder / TRIED)
         draft.facts = facts(draft.folder, kind.counts, cut, memory)
+
+
+def goes_on(shard: int, memory: int) -> list[Any]:
+    """What a build by shards goes on from only if it was told the same."""
+    return ["shards", shard, memory]
 
 
 def dealt(data: Dataset, shard: int) -> Iterator[list[Doc]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import asdict
 from datetime import datetime
 from math import inf
 from pathlib import Path
@@ -23,6 +24,7 @@ from rankpipe.errors import ArtefactError, DataError, Fault, MissingExtra, Rankp
 from rankpipe.progress import notice
 from rankpipe.retrieve import shards
 from rankpipe.retrieve.common import Common
+from rankpipe.retrieve.folder import written
 from rankpipe.retrieve.forecast import Forecast, forecast, free_disk, free_memory
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.memory import size_bytes
@@ -82,7 +84,7 @@ def ensure(folder: Path, **how: Any) -> str | None:
     :return: why it was built; None if it was current.
     :raises RecipeError: If the recipe has faults; MissingExtra if they are only of extras.
     """
-    tree = recipe.load(folder)
+    tree = written(folder)
     refuse(placed(str(folder), check(tree)))
     with store.replacing():  # the recipe says what is to be here
         return build(opened(tree), folder, tree["index"], **how)
@@ -102,7 +104,7 @@ def ready(folder: Path, **how: Any) -> None:
 
 def _taken_as_it_is(folder: Path) -> str:
     """Why an index that was built by the recipe in its folder is not to be built anew; "" if it may be."""
-    tree = recipe.load(folder)
+    tree = written(folder)
     with suppress(ArtefactError):
         if not check(tree) and not store.read_manifest(folder).unlike(_whole(tree["index"])):
             if changes(folder):
@@ -166,16 +168,13 @@ def build(
     :raises RecipeError: If it will take more memory or disk than there is.
     """
     kind = find((index := called(index))["use"])
-    written = full(kind, index)
+    whole = full(kind, index)
     if not (folder / "recipe.yaml").exists():
         store.claim(folder, index["use"], "name another folder, or --force replaces it")
-    if hasattr(kind, "needs"):
-        kind.needs(**_own(written))
+    refuse(_refused(index))
     form = getattr(kind, "format", 1)
     why = (
-        "asked for"
-        if force
-        else store.staleness(folder, kind=index["use"], format=form, recipe=written, data=data.data)
+        "asked for" if force else store.staleness(folder, kind=index["use"], format=form, recipe=whole, data=data.data)
     )
     if not force and (folder / "manifest.json").exists():
         builds.refuse_changed(folder, store.read_manifest(folder).facts)  # a damaged one may be of a changed index
@@ -187,7 +186,9 @@ def build(
         raise RecipeError([f"memory: {index['use']} has no such limit; leave it out"])
     if shard is None and engine is not None:
         shard = shards.SHARD
-    foreseen = forecast(kind, data, written, memory, shard)
+    resume: Any = size_bytes(memory) if shard is None else shards.goes_on(shard, size_bytes(memory))
+    work = builds.work(folder, index["use"], form, whole, asdict(data.data), resume)
+    foreseen = forecast(kind, data, whole, memory, shard, work)
     if foreseen:
         _refuse(foreseen, folder, memory, shard)
         _tell(foreseen, folder, told)
@@ -196,7 +197,7 @@ def build(
             given = {"memory": memory} if memory else {}
             kind.build(data, folder, **{k: v for k, v in index.items() if k != "use"}, **given)
         else:
-            _by_shards(kind, data, folder, index, written, engine or Local(), shard, size_bytes(memory))
+            _by_shards(kind, data, folder, index, whole, engine or Local(), shard, size_bytes(memory))
     if foreseen:
         made = store.read_manifest(folder)
         notice(f"{folder}: {foreseen.beside(made.seconds, made.size_bytes)}")
@@ -219,7 +220,6 @@ def _by_shards(
     """
     if not (issubclass(kind, Living) and kind.apart):
         raise RecipeError([f"{folder}: {index['use']} has no shards; build it without engine and shard"])
-    refuse(_refused(index))
     shards.build(kind, data, folder, written, engine, shard, memory)
 
 

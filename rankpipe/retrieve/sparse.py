@@ -66,6 +66,7 @@ class SparseIndex(Encoded[SparseEncoder]):
     """
 
     kind = "sparse"
+    asks = SparseEncoder
     counts = (*Encoded.counts, "postings")
     ways = (*Encoded.ways, "steps")
 
@@ -73,7 +74,7 @@ class SparseIndex(Encoded[SparseEncoder]):
     def build(
         cls,
         data: Dataset,
-        folder: Path,
+        folder: Path | str,
         *,
         model: str = "splade-tiny",
         max_length: int | None = None,

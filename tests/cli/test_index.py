@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -21,6 +21,8 @@ from rankpipe.errors import CommandError
 from rankpipe.manifest import Manifest
 from rankpipe.retrieve import approximate, embedded, forecast, rescue, shelf
 from rankpipe.retrieve.bm25 import BM25
+from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.sparse import SparseIndex
 
 assert index.build  # registers its verbs
 assert changes.delete
@@ -65,6 +67,10 @@ def test_the_recall_of_approximate_search_is_said(tmp_path: Path, monkeypatch: p
     assert (told["factory"], told["recall_at_10"] >= 0.9) == ("HNSW32", True)
     for nearest in (10, 100):
         assert f"{told[f'recall_at_{nearest}']:.3f} of the {nearest} nearest" in made.stdout
+    shown = CliRunner().invoke(app, ["index", "info", str(tmp_path / "index")]).stdout
+    assert "factory=HNSW32" in shown
+    assert "factory=exact" not in shown
+    assert f"{told['recall_at_10']:.3f} of the 10 nearest" in shown
     poor = CliRunner().invoke(app, [*build, "--recall", "1", "--set", "factory=PQ2x4"])
     assert "PQ2x4 does not reach the recall 1" in poor.stderr
     wrong = CliRunner().invoke(app, [*build, "--recall", "1.5"])
@@ -136,11 +142,12 @@ def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> Non
         ]
         assert hits[0] < hits[1] == 10 or more
     for said, told in (
-        ("efSearch=3", "efSearch: not of this index; it has nprobe"),
+        ("efSearch=3", f"--set efSearch: no such argument; {vectors} has device, nprobe; {words} has k1, b"),
         ("nprobes=3", "--set nprobes: no such argument; did you mean nprobe?"),
         ("k=3", "--set k: no such argument; did you mean k1?"),
-        ("x=3", "--set x: no such argument; there are device, efSearch, nprobe, k1, b"),
-        ("nprobe=many", "nprobe: 'many' is a str, expected int | None"),
+        ("x=3", f"--set x: no such argument; {vectors} has device, nprobe; {words} has k1, b"),
+        ("nprobe=many", f"{vectors}: dense: nprobe: 'many' is a str, expected int | None"),
+        ("nprobe=0", f"{vectors}: nprobe: 0; expected 1 or more"),
         ("nprobe", "--set nprobe: expected KEY=VALUE"),
     ):
         made = ran("search", vectors, "--with", words, "tide", "--set", said)
@@ -148,8 +155,22 @@ def test_how_an_index_is_searched_is_set(tiny_path: Path, tmp_path: Path) -> Non
     plain, other = (ran("search", words, "tide", *more, "--json").stdout for more in ([], ["--set", "k1=2"]))
     assert plain != other
     assert "k1: -1.0; expected 0 or more" in ran("search", words, "tide", "--set", "k1=-1.0").stderr
-    with pytest.raises(CommandError, match="--set k1: no such argument; sparse has nothing to set"):
-        search._dealt(["sparse"], ["k1=2"])
+
+
+def test_of_fused_indexes_each_takes_what_it_knows(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of one kind: FAISS has made a graph of one, and nothing of the other."""
+    monkeypatch.chdir(tmp_path)
+    for name, factory in (("graph", "HNSW8"), ("exact", "exact")):
+        Dense.build(tiny, Path(name), model="tests.retrieve.fakes:Drawn", factory=factory)
+    SparseIndex.build(tiny, Path("sparse"), model="tests.retrieve.models:Weights")
+    for folders in (("graph", "exact"), ("exact", "graph")):
+        made = CliRunner().invoke(app, ["search", folders[0], "--with", folders[1], "tide", "--set", "efSearch=64"])
+        assert (made.exit_code, "--set efSearch: is for graph, not for exact" in made.stderr) == (0, True), made.output
+    assert "is for" not in CliRunner().invoke(app, ["search", "graph", "tide", "--set", "efSearch=64"]).stderr
+    with pytest.raises(CommandError, match="no such argument; exact has device; sparse has nothing to set"):
+        search._dealt([Path("exact"), Path("sparse")], ["efSearch=2"])
 
 
 @pytest.mark.parametrize("engine", [None, Local()])
@@ -279,3 +300,83 @@ def test_an_index_of_another_collection_than_its_queries_is_told(tmp_path: Path,
     assert "judged documents of tiny/test; is it an index of this collection?" in told(str(tmp_path / "other"), *asked)
     assert "judged documents" not in told(str(tmp_path / "same"), *asked)
     assert "judged documents" not in told(str(tmp_path / "other"), "tea")
+
+
+def test_a_broken_recipe_is_no_dead_end(tmp_path: Path, tiny_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    build = ("index", "build", "words", "--data", str(tiny_path))
+    said(*build)
+    Path("more.jsonl").write_text('{"_id": "new", "text": "tea"}\n')
+    recipe = Path("words/recipe.yaml")
+    whole = recipe.read_text()
+    assert "as they were written" in said("index", "verify", "words")
+    for broken, what in (("data: [x\n", "not YAML"), ("", "is a mapping"), ("data: x\n", "no key 'index'")):
+        recipe.write_text(broken)
+        verified = CliRunner().invoke(app, ["index", "verify", "words"])
+        assert (verified.exit_code, what in verified.stderr) == (6, True)
+        assert "build it again" not in verified.stderr  # the index is whole
+    for words in (("index", "add", "words", "--data", "more.jsonl"), ("index", "build", "words"), build):
+        recipe.write_text("data: [x\n")
+        refused = CliRunner().invoke(app, [*words])
+        assert refused.exit_code == 4
+        assert "bring back a copy; or remove it" in refused.stderr
+        assert "rankpipe index build words --data ... --force" in refused.stderr
+        assert recipe.read_text() == "data: [x\n"
+    said("search", "words", "tide")
+    said(*build, "--force")
+    assert recipe.read_text() == whole
+    recipe.unlink()
+    said("index", "add", "words", "--data", "more.jsonl")
+
+
+def test_a_damaged_copy_of_the_manifest_is_told(tmp_path: Path, tiny_path: Path) -> None:
+    words = str(tmp_path / "words")
+    said("index", "build", words, "--data", str(tiny_path))
+    [spare] = tmp_path.glob("words/made/*/.manifest.json")
+    spare.write_bytes(spare.read_bytes()[:-9])
+    told = CliRunner().invoke(app, ["index", "verify", words, "--json"])
+    [damage] = json.loads(told.stdout)["damages"]
+    assert (told.exit_code, damage.endswith(f"cp {words}/manifest.json {spare}")) == (6, True)
+    copyfile(tmp_path / "words" / "manifest.json", spare)
+    said("index", "verify", words)
+
+
+def test_a_file_without_documents_is_a_mistake(tmp_path: Path, tiny_path: Path) -> None:
+    words, empty = str(tmp_path / "words"), tmp_path / "empty.jsonl"
+    said("index", "build", words, "--data", str(tiny_path))
+    empty.write_text("")
+    before = store.read_manifest(words).build
+    for verb in ("add", "update"):
+        told = CliRunner().invoke(app, ["index", verb, words, "--data", str(empty)])
+        assert (told.exit_code, f"{empty}: no documents in it" in told.stderr) == (4, True)
+    assert store.read_manifest(Path(words)).build == before
+
+
+def test_documents_are_got_by_their_ids(tmp_path: Path) -> None:
+    corpus, words = tmp_path / "c.jsonl", str(tmp_path / "words")
+    corpus.write_text('{"_id": "a", "text": "tea", "year": 3}\n{"_id": "b", "title": "T", "text": "wine"}\n')
+    said("index", "build", words, "--data", str(corpus))
+    assert said("index", "get", words, "b", "a").splitlines() == [
+        '{"_id": "b", "title": "T", "text": "wine"}',
+        '{"_id": "a", "title": "", "text": "tea", "metadata": {"year": 3}}',
+    ]
+    assert [doc["_id"] for doc in json.loads(said("index", "get", words, "b", "--json"))] == ["b"]
+    lost = CliRunner().invoke(app, ["index", "get", words, "a", "zzz"])
+    assert (lost.exit_code, lost.stdout) == (4, "")
+    assert "1 document of 2 not there: 'zzz'" in " ".join(lost.stderr.split())
+
+
+def test_arguments_out_of_range_are_refused_before_documents_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c.jsonl").write_text('{"_id": "a", "text": "tea"}\n')
+    monkeypatch.setattr(Jsonl, "checksum", None)
+    monkeypatch.setattr(Jsonl, "docs", None)
+    build = ["index", "build", str(tmp_path / "words"), "--data", str(tmp_path / "c.jsonl")]
+    for more, told in (
+        (["--set", "k1=-1"], "k1: -1; expected 0 or more"),
+        (["--use", "dense", "--recall", "2", "--set", "store=int4"], "store: 'int4' is not one of"),
+    ):
+        refused = CliRunner().invoke(app, [*build, *more])
+        assert (refused.exit_code, told in " ".join(refused.stderr.split())) == (2, True), refused.output
+    assert not (tmp_path / "words").exists()

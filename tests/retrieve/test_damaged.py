@@ -72,7 +72,7 @@ def index(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     made: Index = kind.build(Dataset.of(docs[:24]), tmp_path / "index", **options)
     made.add(docs[24:])
     made.delete(["d1", "d30", "d31"])
-    (made.folder / "recipe.yaml").write_text("data: nowhere\n")
+    (made.folder / "recipe.yaml").write_text(f"data: nowhere\nindex: {{use: {made.kind}}}\n")
     return made
 
 

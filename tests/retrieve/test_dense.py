@@ -26,6 +26,8 @@ from rankpipe.progress import listening
 from rankpipe.retrieve import embed, living, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.encode import Said, encoder, unit
+from rankpipe.retrieve.late import ColBERT
+from rankpipe.retrieve.sparse import SparseIndex
 from rankpipe.store import read_manifest, replacing
 from tests.retrieve.fakes import Drawn, Hashed, Torn, file_size_limit
 
@@ -382,3 +384,28 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
     )  # fmt: skip
     assert "rankpipe.errors.DiskError" in done.stderr, done.stderr
+
+
+def test_what_an_encoder_of_anybodys_lacks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "others.py").write_text(
+        "from tests.retrieve.fakes import Hashed\n"
+        "class Bare:\n    def __init__(self, max_length=None): pass\n    def encode_docs(self, texts): pass\n"
+        "class Plain(Hashed):\n    def __init__(self): super().__init__()\n"
+        "class Wide(Hashed):\n    dimension = 17\n"
+        "    def encode_docs(self, texts): return super().encode_docs(texts)[:, :3]\n"
+        "class Uncut(Hashed):\n    def encode_docs(self, texts):\n"
+        "        made = super().encode_docs(texts)\n        self.cut = []\n        return made\n",
+        "utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name, error, said in (
+        ("Bare", RecipeError, "has no cut and no dimension and no encode_queries and no identity and no name; an"),
+        ("Plain", RecipeError, "model: others:Plain: is made with max_length=None, which it does not take"),
+        ("Wide", ModelError, r"hashed: gave numbers of shape \(20, 3\), expected \(20, 17\)"),
+        ("Uncut", ModelError, "hashed: its cut has 0 values for 20 documents"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=said):
+            Dense.build(collection(20), tmp_path / "index", model=f"others:{name}")
+    for kind, asked in ((SparseIndex, "docs, identity, queries, vocabulary"), (ColBERT, "docs, identity, query")):
+        with pytest.raises(RecipeError, match=f"an encoder of this kind has {asked}: "):
+            kind.build(collection(20), tmp_path / "index", model="others:Bare")

@@ -5,7 +5,8 @@ import random
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
 from rankpipe.errors import RecipeError
 from rankpipe.progress import listening
-from rankpipe.retrieve import building, forecast, memory, shelf
+from rankpipe.retrieve import bm25, building, embed, forecast, late, memory, shelf, sparse
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.forecast import Forecast, free_disk, free_memory
+from rankpipe.retrieve.grown import Grown
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.sparse import SparseIndex
@@ -215,3 +217,61 @@ def test_nothing_is_built_that_cannot_come_to_its_end(tmp_path: Path, monkeypatc
 def test_what_is_free() -> None:
     assert 1 << 20 < free_memory() < 1 << 50
     assert free_disk(Path("/")) == free_disk(Path("/no/such/folder"))
+
+
+@dataclass(frozen=True)
+class Torn(Held):
+    """Documents of which not all are reached."""
+
+    def docs(self) -> Iterator[Doc]:
+        for i, doc in enumerate(super().docs()):
+            if i == 3100:
+                raise KeyboardInterrupt
+            yield doc
+
+
+@pytest.mark.parametrize("shard", [None, 1000])
+@pytest.mark.parametrize("name", ["bm25", "passages", "dense", "sparse", "colbert"])
+def test_what_is_left_is_foretold_of_a_build_that_goes_on(
+    name: str, shard: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of segments that are whole, and of texts that are encoded of the next one."""
+    kind, how = KINDS[name]
+    for module in (bm25, embed, sparse, late):
+        monkeypatch.setattr(module, "SHARD", 500)
+    monkeypatch.setattr(BM25, "portion", 2000)
+    node, append = {"use": kind.kind, **how}, Grown.append
+    whole = forecast.forecast(kind, MANY, shelf.full(kind, node), shard=shard)
+
+    def stops(self: Grown, *told: Any, **more: Any) -> None:
+        append(self, *told, **more)
+        if self.documents == 3000:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(Grown, "append", stops)
+        read = MANY if name in ("sparse", "colbert") and not shard else replace(MANY, corpus=Torn(tuple(MANY.docs())))
+        shelf.build(read, tmp_path / "index", node, shard=shard)
+    with listening(heard := Heard()):
+        shelf.build(MANY, tmp_path / "index", node, shard=shard, told=(told := list[Forecast]()).append)
+    assert whole is not None
+    assert (told[0].documents, told[0].done) == (5000, 3100 if (name, shard) == ("passages", None) else 3000)
+    assert told[0].size_bytes == pytest.approx(whole.size_bytes, rel=0.01)
+    assert told[0].disk_bytes < 0.8 * whole.disk_bytes
+    assert f"5000 documents, {told[0].done} of them done: about " in heard.notices[0]
+    assert " for the rest, " in heard.notices[0]
+
+
+def test_a_build_of_other_documents_does_not_go_on(tmp_path: Path) -> None:
+    """What is left of another is no part of it."""
+    other = Dataset.of([Doc(f"x{i}", "tea") for i in range(500)])
+    left = tmp_path / "made" / ".work-0123456789ab" / "000000"
+    left.mkdir(parents=True)
+    (left / "facts.json").write_text('{"documents": 400}')
+    shelf.build(other, tmp_path, {"use": "bm25"}, told=(told := list[Forecast]()).append)
+    assert told[0].done == 0
+    for torn in ("facts.json", "encoded.json"):
+        (left / torn).parent.mkdir(parents=True, exist_ok=True)
+        (left / torn).write_text('{"documents"')
+        assert forecast._done(left.parent) == (0, 0)
+        (left / torn).unlink()

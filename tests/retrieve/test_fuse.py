@@ -108,3 +108,13 @@ def test_from_a_recipe(tmp_path: Path) -> None:
     fuse = recipe.build(tree, tmp_path)
     assert [h.score for h in fuse.search("x").hits] == [3.0]
     assert recipe.check({**tree, "retrievers": member}) == ["fuse: retrievers: expected a list"]
+
+
+def test_a_search_has_its_own_k() -> None:
+    one, two = Listed({"q": {"a": 3.0, "b": 2.0, "c": 1.0}}), Listed({"q": {"c": 3.0}})
+    fuse = Fuse(one, two)
+    assert [h.doc.id for h in fuse.search("x", k=2).hits] == [h.doc.id for h in fuse.search("x").hits][:2]
+    assert [h.doc.id for h in one.search("x", k=1).hits] == ["a"]  # it has no such bound of its own
+    assert (fuse.k, len(fuse.search("x").hits)) == (1000, 3)
+    with pytest.raises(RecipeError, match="where: Listed cannot filter by fields"):
+        one.search("x", where="year > 3")

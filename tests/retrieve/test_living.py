@@ -4,23 +4,26 @@ For every kind of index of ours that is exact: one line in :data:`KINDS`.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from rankpipe import store
+from rankpipe import open_index, store
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
-from rankpipe.errors import ArtefactError, Busy, DataError
+from rankpipe.datasets.dataset import Held
+from rankpipe.errors import ArtefactError, Busy, DataError, RecipeError
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
+from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
@@ -212,3 +215,93 @@ def test_equals_a_fresh_one_but_for_the_models_rounding(
         assert {hit.doc.id: hit.score for hit in ours.hits} == pytest.approx(
             scores, rel=0, abs=off * theirs.hits[0].score
         )
+
+
+def test_documents_by_their_ids(index: Index, tiny: Dataset) -> None:
+    docs = {doc.id: doc for doc in tiny.docs()}
+    first, second, gone, *_ = docs
+    index.update([Doc(second, "another text", fields={"year": 3})])
+    index.delete(gone)
+    assert index.get([second, first, second]) == [Doc(second, "another text", fields={"year": 3}), docs[first]]
+    assert index.get(first) == [docs[first]]
+    assert index.get([]) == []
+    with pytest.raises(DataError, match=f"index: 2 documents of 3 not there: '{gone}', 'zzz'"):
+        index.get([first, gone, "zzz"])
+    opened = open_index(str(index.folder), k=3, where="year == 3")
+    assert type(opened) is type(index)
+    assert {h.doc.id for h in opened.search("another text").hits} == {second}
+
+
+def test_what_is_no_index_is_not_opened(tmp_path: Path) -> None:
+    with pytest.raises(ArtefactError, match="nothing built here"):
+        open_index(tmp_path)
+    with store.publish(tmp_path / "it", kind="thing", recipe={}, data=store.Data("docs", "abc")):
+        pass
+    with pytest.raises(ArtefactError, match="it: holds a 'thing', which is no index"):
+        open_index(tmp_path / "it")
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense", "sparse", "colbert"])
+def test_python_does_not_build_beside_others_files(name: str, tiny: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ArtefactError, match=r"holds thesis.tex, and nothing that was built; name another folder"):
+        KINDS[name](tiny, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "recipe.yaml").write_text("data: tiny\nindex: {use: bm25}\n")
+    KINDS[name](tiny, tmp_path)
+    (tmp_path / "recipe.yaml").unlink()
+    KINDS[name](tiny, tmp_path)  # an index is there
+
+
+def test_what_an_interrupted_build_left_is_nobodys_file(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Torn(Held):
+        def docs(self) -> Iterator[Doc]:
+            yield from self.held
+            raise KeyboardInterrupt
+
+    docs = tuple(Doc(f"d{i}", "tea") for i in range(9))
+    with pytest.raises(KeyboardInterrupt):
+        BM25.build(Dataset("docs", Torn(docs)), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "made"}
+    assert len(BM25.build(Dataset.of(docs), tmp_path)) == 9
+
+
+@pytest.mark.parametrize("name", ["bm25", "dense", "sparse", "colbert"])
+def test_wrong_arguments_are_told(name: str, tiny_path: Path, tiny: Dataset, tmp_path: Path) -> None:
+    for data in (str(tiny_path), tiny_path, [Doc("a", "tea")]):
+        with pytest.raises(DataError, match=r"data: a \w+, expected a Dataset; rankpipe.open_dataset"):
+            KINDS[name](data, tmp_path / "no")  # type: ignore[arg-type]
+    index = KINDS[name](tiny, str(tmp_path / "index"))  # type: ignore[arg-type]  # as Path, here
+    build: Any = index.manifest.build
+    for change in (index.add, index.update):
+        for docs, said in (
+            ("tea", r"documents: a str, expected several of rankpipe.Doc; for example \[Doc\(id, text\)\]"),
+            (Doc("a", "tea"), "documents: a Doc, expected several"),
+            (tiny, r"documents: a Dataset, expected several of rankpipe.Doc; take its docs\(\)"),
+            (None, "documents: a NoneType"),
+            ([Doc("new", "tea"), ("b", "tea")], r"document 2: a tuple, expected a rankpipe.Doc: Doc\(id, text\)"),
+            ({"a": "tea"}, "document 1: a str"),
+        ):
+            with pytest.raises(DataError, match=said):
+                change(docs)  # type: ignore[arg-type]
+    for ask in (index.delete, index.get):
+        with pytest.raises(DataError, match="ids: a int, expected a list of str"):
+            ask(5)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="the question 5 is a int, expected a str"):
+        index.search(5)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="document 1: a str, expected a rankpipe"):
+        Dataset.of(["tea"])  # type: ignore[list-item]
+    assert type(index)(str(index.folder)).manifest.build == build
+
+
+def test_a_search_has_its_own_k_and_filter(index: Index, tiny: Dataset) -> None:
+    index.update([Doc(doc.id, doc.text, doc.title, {"n": n}) for n, doc in enumerate(tiny.docs())])
+    text, whole = tiny.queries[0].text, index.search(tiny.queries[0].text)
+    assert len(whole.hits) > 3
+    assert index.search(text, k=2).hits == whole.hits[:2]
+    assert index.search(text, k=2, where="n >= 10").hits == index.filtered("n >= 10").search(text).hits[:2]
+    assert Fuse(index, index, k=4).search(text, k=2, where="n >= 10").hits[0].doc.fields["n"] >= 10
+    assert (index.where, index.k, len(index.search(text).hits)) == (None, 1000, len(whole.hits))
+    with pytest.raises(RecipeError, match="k: 0 hits; expected 1 or more"):
+        index.search(text, k=0)
