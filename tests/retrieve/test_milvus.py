@@ -448,7 +448,8 @@ def test_a_reader_on_a_server_finds_one_state_or_the_next(uri: str, tmp_path: Pa
         for change in (lambda: index.update([Doc("d1", "zebra"), Doc("d2", "fox")]), lambda: index.delete(["d3"])):
             change()
             same(stale.run(QUERIES), Milvus(tmp_path).run(QUERIES), 1e-9)
-        built(some(4), tmp_path, **BOTH, uri=uri)  # the old collection is dropped
+        with store.replacing():
+            built(some(4), tmp_path, **BOTH, uri=uri)  # the old collection is dropped
         for one in (stale, cut):
             same(one.run(QUERIES), Milvus(tmp_path).run(QUERIES), 1e-9)
     assert len(told := [line for line in heard.notices if "was changed since it was opened" in line]) == 2 + 2, told

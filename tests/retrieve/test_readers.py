@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rankpipe.data import Doc, Query
-from rankpipe.errors import ArtefactError
+from rankpipe.errors import ArtefactError, DataError
 from rankpipe.retrieve import approximate, lucene
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.index import Index
@@ -53,6 +53,15 @@ def test_what_is_open_outlives_its_files(index: Index) -> None:
     assert found(reader) == before
     assert found(kind(index.folder)) != before
     assert found(reader.refresh()) == found(index)
+
+
+def test_documents_by_their_ids(index: Index) -> None:
+    there = {doc.id: doc for doc in index.documents()}
+    assert index.get(["d35", "d2", "d35"]) == [there["d35"], there["d2"]]  # of two segments
+    assert index.get("d2") == [there["d2"]]
+    assert index.get([]) == []
+    with pytest.raises(DataError, match="2 documents of 3 not there: 'd1', 'nobody'"):  # one is dead
+        index.get(["d1", "d2", "nobody"])
 
 
 @pytest.mark.parametrize("index", ["colbert"], indirect=True)
