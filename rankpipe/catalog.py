@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import distributions, entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from rankpipe.errors import MissingExtra, RecipeError
@@ -224,7 +225,7 @@ def find(name: str) -> Any:
     except (ModuleNotFoundError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and not _is_part(error.name, module):
             raise  # the module is there but broken: never hide that
-        raise RecipeError([f"no component {target!r}: {error}"]) from None
+        raise RecipeError([f"no component {target!r}: {error}{_beside(error, module)}"]) from None
 
 
 def installed(name: str) -> bool:
@@ -248,6 +249,13 @@ def need(module: str, *, name: str, extra: str) -> Any:
     """
     require(module.split(".")[0], name=name, extra=extra)
     return import_module(module)
+
+
+def _beside(error: ImportError | AttributeError, module: str) -> str:
+    """How a module is found that lies in this folder, where the command ``rankpipe`` does not look by itself."""
+    top = module.partition(".")[0]
+    lies = isinstance(error, ImportError) and (Path(f"{top}.py").is_file() or Path(top, "__init__.py").is_file())
+    return f"; {top!r} lies in this folder, where Python looks with PYTHONPATH=. before the command" if lies else ""
 
 
 def _is_part(missing: str | None, module: str) -> bool:
