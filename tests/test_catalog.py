@@ -32,10 +32,10 @@ def test_a_module_that_lies_here_and_is_not_looked_for_here(tmp_path: Path, monk
     """As of the command ``rankpipe``, whose path begins where it lies itself."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
-    with pytest.raises(RecipeError, match="No module named 'my_own'$"):
+    with pytest.raises(RecipeError, match=r"No module named 'my_own'$"):
         find("my_own:Encoder")
     Path("my_own.py").touch()
-    with pytest.raises(RecipeError, match="; 'my_own' lies in this folder, where Python looks with PYTHONPATH=. "):
+    with pytest.raises(RecipeError, match=r"; 'my_own' lies in this folder, where Python looks with PYTHONPATH=\. "):
         find("my_own:Encoder")
 
 
