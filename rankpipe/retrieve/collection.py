@@ -125,9 +125,9 @@ class Collection:
         with self._asked("delete documents"):
             self._client.delete(self.name, filter=f"{SERIAL} >= {serial}", **self._patience)
 
-    def count(self, *, first: int, end: int) -> int:
-        """How many rows there are from a serial number up to another one, without that."""
-        span = f"{SERIAL} >= {first} and {SERIAL} < {end}"
+    def count(self, *, first: int, end: int | None = None) -> int:
+        """How many rows there are from a serial number up to another one, without that; all further ones, if None."""
+        span = f"{SERIAL} >= {first}" + ("" if end is None else f" and {SERIAL} < {end}")
         with self._asked("count documents"):
             [told] = self._client.query(self.name, filter=span, output_fields=["count(*)"], **self._patience)
         return int(told["count(*)"])
