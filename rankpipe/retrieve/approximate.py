@@ -32,6 +32,7 @@ KNOBS = ("efSearch", "nprobe")  # how thorough a search is: of HNSW, of IVF
 COARSE = "quantizer_efSearch"  # the same of an IVF whose lists are found by HNSW
 GRAPH_MOST = 2_000_000  # documents; a graph of more takes too long to make
 FEW = 10_000  # documents; so many are compared as fast as FAISS finds some of them
+FINER = 3  # halvings between a setting that is not enough and the double of it that is
 LOOKS = 16  # documents that FAISS compares for each one it finds, about
 GPU_MOST = 2048  # neighbours that FAISS finds on a GPU
 BLOCK = 1 << 13  # vectors handed over at once, if they are kept as other numbers than FAISS's
@@ -124,13 +125,11 @@ class Faiss(Nearest):
     def search(self, queries: Vectors, k: int) -> list[Found]:
         """What FAISS finds, scored exactly; fewer than ``k`` if it looks at fewer.
 
-        It is asked for more than ``k`` (:meth:`fetch`), and twice as many again where the cut at ``k`` would go through
-        equal scores.
+        It is asked for more (:meth:`fetch`), and for twice as many where the cut at ``k`` goes through equal scores.
         """
         if not (k := min(k, self.living)):
             return [(np.empty(0, np.intp), np.empty(0, np.float32))] * len(queries)
-        most = self.most
-        fetch = min(self.fetch(k), most)
+        fetch = min(self.fetch(k), most := self.most)
         while True:
             with self.turning:  # the knobs are those of all threads that search this index
                 self._turn(fetch)
@@ -277,13 +276,21 @@ def _tuned(made: Faiss, target: float, asked: Asked | None) -> dict[str, Any]:
     some = drawn(len(kept := made.field.kept))
     own, queries = asked or Asked(some, np.ascontiguousarray(kept.rows(some)))
     truth = Exact(made.field).search(queries, 101)
-    told: dict[str, Any] = {}
-    for told in made.settings():
-        made.knobs = told
-        at_10 = recall(made.search(queries, 11), truth, own, 10)
-        if at_10 >= target:
+
+    def enough() -> bool:
+        return recall(made.search(queries, 11), truth, own, 10) >= target
+
+    less = dict[str, int]()
+    for knobs in made.settings():
+        made.knobs = knobs
+        if enough():
             break
-    return {**told, **measured(lambda k: made.search(queries, k), truth, own), **({} if asked else OF_DOCUMENTS)}
+        less = made.knobs
+    for _ in range(FINER if less and less != made.knobs else 0):  # if one is enough, and another is not
+        last, made.knobs = made.knobs, {knob: (low + made.knobs[knob]) // 2 for knob, low in less.items()}
+        if not enough():
+            less, made.knobs = made.knobs, last
+    return {**made.knobs, **measured(lambda k: made.search(queries, k), truth, own), **({} if asked else OF_DOCUMENTS)}
 
 
 def _enough(rough: NDArray[np.float32], places: NDArray[np.intp], there: NDArray[np.bool_], k: int) -> bool:

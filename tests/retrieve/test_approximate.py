@@ -103,6 +103,18 @@ def test_a_higher_recall_turns_the_knob(factory: str, tmp_path: Path) -> None:
     assert told[0][knob] < told[1][knob]
 
 
+@pytest.mark.parametrize(("least", "found"), [(1, 1), (2, 2), (11, 11), (33, 36), (64, 64)])
+def test_the_knob_is_turned_no_further_than_is_enough(
+    least: int, found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for an eighth of what is too little."""
+    search, turned = Faiss.search, list[int]()
+    monkeypatch.setattr(Faiss, "search", lambda self, *how: turned.append(self.knobs["nprobe"]) or search(self, *how))
+    monkeypatch.setattr(approximate, "recall", lambda *_: float(turned[-1] >= least))
+    index = made(field(tmp_path, drawn(4000)), tmp_path, "IVF64,Flat", recall=0.99)
+    assert index.knobs["nprobe"] == json.loads((tmp_path / "faiss.json").read_text())["nprobe"] == found
+
+
 def test_measured_recall_is_that_of_other_documents(tmp_path: Path) -> None:
     """An index of one list in 64 finds a document itself, and few of its neighbours."""
     searched = field(tmp_path, drawn(4000, tight=30))
