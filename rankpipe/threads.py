@@ -35,7 +35,7 @@ def side_by_side(
     :param begin: called once in each thread, before its first item.
     """
     waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+    with Pool(threads, initializer=begin) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))

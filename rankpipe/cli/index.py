@@ -187,7 +187,8 @@ def _tell_recall(wanted: float | None, facts: dict[str, Any]) -> None:
     said = (
         f"recall, against exact search: {found:.3f} of the 10 nearest, {facts['recall_at_100']:.3f} of the 100 nearest"
     )
-    show.out.print(said, highlight=False)
+    asked = f" (asked: {of})" if (of := facts.get("recall_of")) else ""
+    show.out.print(said + asked, highlight=False)
     if wanted is not None and found < wanted:
         show.warn(f"{facts['factory']} does not reach the recall {wanted}; another factory may, exact search does")
 

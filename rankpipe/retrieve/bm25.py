@@ -26,7 +26,7 @@ from rankpipe.retrieve.parts import Part, moved
 from rankpipe.retrieve.postings import Postings, Spill, merge
 from rankpipe.retrieve.segment import DEAD, Segment
 from rankpipe.retrieve.strings import mapped
-from rankpipe.retrieve.topk import Scorer, Weighted, each
+from rankpipe.retrieve.topk import Each, Scorer, Weighted
 from rankpipe.retrieve.words import Words
 from rankpipe.where import Filter
 
@@ -220,7 +220,7 @@ class BM25(Living):
 
     def _open(self) -> None:
         super()._open()
-        recipe = self.manifest.recipe
+        self._each, recipe = Each(), self.manifest.recipe
         self._words = Words(recipe["stemmer"], recipe["stopwords"])
         self._k1, b = (recipe[name] if own is None else own for name, own in (("k1", self.k1), ("b", self.b)))
         mean = sum(s.words for s in self.segments) / max(sum(map(len, self.segments)), 1)
@@ -229,7 +229,7 @@ class BM25(Living):
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Score the documents that have a word of the query, as far as they may be among the best."""
-        return each(partial(self._find, k=k), queries)
+        return self._each(partial(self._find, k=k), queries)
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
         segments, searched = self.segments, {*self.searched}  # others may open newer ones meanwhile

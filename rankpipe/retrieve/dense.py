@@ -20,7 +20,7 @@ from rankpipe.retrieve.encode import Encoder, Said, encoder
 from rankpipe.retrieve.encoded import Encoded, Model
 from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved
-from rankpipe.retrieve.recall import Asked, Watched, taken_over
+from rankpipe.retrieve.recall import Asked, Watched
 from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import STORES, Store
@@ -202,7 +202,7 @@ class Dense(Encoded[Encoder]):
         draft.facts |= model.facts
         index(draft, recipe, partial(Asked.drawn, way))
         if isinstance(way, Watched):
-            draft.facts |= way.recall(grown, cls.segment(draft.folder, recipe).field) or taken_over(draft)
+            draft.facts |= way.recall(grown, cls.segment(draft.folder, recipe).field)
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:

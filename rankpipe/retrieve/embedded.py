@@ -66,25 +66,31 @@ def index(draft: Part, recipe: dict[str, Any], ask: Callable[[Docs], Asked | Non
     """Have FAISS index a segment, if it is one for FAISS: a large one, and the first of a build by a named factory,
     which tells at once what this cannot make. What it cannot make later is searched exactly.
 
-    :param ask: gives the queries to measure it with, if there are any.
+    :param ask: gives the queries to measure it with, if there are any; they are kept, also in a small segment, for the
+        larger one that it will be part of.
     """
-    large = draft.facts["documents"] >= LEAST
-    named = draft.first and not draft.number and recipe["factory"] != "exact"
-    wanted = approximate.asked_for(recipe) and (large or named)
+    if not approximate.asked_for(recipe):
+        return
     told = draft.folder / "faiss.json"
-    if wanted and not (told.exists() and (draft.folder / SUMS).exists()):
+    if not (told.exists() and (draft.folder / SUMS).exists()):
         segment = Embedded(draft.folder, recipe["store"], recipe["device"])
-        asked = ask(segment.docs)
-        how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
-        try:
-            approximate.build(segment.field, draft.folder, **how, memory=draft.memory, asked=asked)
-        except RecipeError as error:
-            if named:
-                raise
-            notice(f"{error.faults[0]}; they are searched exactly")
-        else:
-            if asked:
-                asked.keep(draft.folder)
-            seal(draft, "faiss.index", "faiss.json", *([ASKED] if asked else ()))
+        if asked := ask(segment.docs):
+            asked.keep(draft.folder)
+        _by_faiss(draft, recipe, segment.field, asked)
     if told.exists():
         draft.facts |= json.loads(told.read_text("utf-8"))
+
+
+def _by_faiss(draft: Part, recipe: dict[str, Any], field: Field, asked: Asked | None) -> None:
+    named = draft.first and not draft.number and recipe["factory"] != "exact"
+    if not named and draft.facts["documents"] < LEAST:
+        return
+    how: dict[str, Any] = {k: recipe.get(k) for k in ("factory", "recall", "train", "device")}
+    try:
+        approximate.build(field, draft.folder, **how, memory=draft.memory, asked=asked)
+    except RecipeError as error:
+        if named:
+            raise
+        notice(f"{error.faults[0]}; they are searched exactly")
+    else:
+        seal(draft, "faiss.index", "faiss.json", *([ASKED] if asked else ()))

@@ -25,7 +25,7 @@ from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashe
 from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
-from rankpipe.retrieve.recall import Truth, of_tokens, taken_over
+from rankpipe.retrieve.recall import Truth, of_tokens
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.segment import mean_recall
 from rankpipe.retrieve.strings import forget, mapped
@@ -163,7 +163,7 @@ class ColBERT(Encoded[TokenEncoder]):
         _finish(draft, model.identity)
         draft.facts |= {"reused_vectors": reused} if reused else {}
         if draft.first and (draft.folder / "codec.npz").exists():
-            draft.facts |= of_tokens(grown, reader.truth, Tokens(draft.folder, passing=True)) or taken_over(draft)
+            draft.facts |= of_tokens(grown, reader.truth, Tokens(draft.folder, passing=True))
 
     @classmethod
     def size(cls, folder: Path, recipe: dict[str, Any]) -> int:

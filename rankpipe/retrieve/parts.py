@@ -99,11 +99,11 @@ class Part(Draft):
             return self.known
         if not self.first:
             return [f for f in folders(self.folder.parent) if f != self.folder]
-        self.known = []
-        with suppress(ArtefactError):
+        try:
             replaced = read_manifest(self.home)
-            self.known = [] if damages(replaced) else folders(replaced.path)
-        return self.known
+        except ArtefactError:
+            return []
+        return [] if damages(replaced) else folders(replaced.path)
 
     def replaced(self, recipe: dict[str, Any], ways: Iterable[str]) -> dict[str, Any]:
         """Facts of the index that a build will replace, if there is one whose recipe is the same in these ways."""

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc
 from rankpipe.disk import write
 from rankpipe.retrieve.docs import Docs
-from rankpipe.retrieve.embed import Embedding
+from rankpipe.retrieve.embed import SHARD, Embedding
 from rankpipe.retrieve.encode import Encoder
 from rankpipe.retrieve.grown import SEEN, Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
-from rankpipe.retrieve.parts import Part
-from rankpipe.retrieve.segment import REUSED, Segment, mean_recall
+from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.tokens import Tokens, maxsim
 from rankpipe.retrieve.vectors import Vectors
 
@@ -37,6 +36,7 @@ ASKED = "asked.npz"  # in a segment: what it was asked, for those that it will b
 FEW = 32  # queries at least; of token vectors at most, and of each so many of these
 WORTH = 1000  # documents; of fewer nothing is said of how they are kept
 OF_DOCUMENTS = {"recall_of": "documents"}  # a fact of a segment that was not asked pieces of them
+OF_FIRST = {"recall_of": "pieces of the first documents"}  # where vectors pass by, which queries have to be there for
 ROUNDING = 1e-6  # of scores, relative
 
 
@@ -60,20 +60,22 @@ class Asked(NamedTuple):
 
     @classmethod
     def moved(cls, segments: Sequence[Segment], places: Sequence[Places]) -> Asked | None:
-        """What segments were asked that are merged; None if nothing.
+        """Of what segments were asked that are merged, as much of each as it has of the documents; None if one of them
+        was asked nothing.
 
         :param places: of each one's documents in the new one.
         """
-        own, queries = list[Places](), list[Vectors]()
+        own, queries, documents = list[Places](), list[Vectors](), sum(map(len, segments))
         for s, place in zip(segments, places, strict=True):
-            if (s.folder / ASKED).exists():
-                with np.load(s.folder / ASKED) as told:
-                    own.append(np.where(told["own"] < 0, -1, place[told["own"]]))
-                    queries.append(told["queries"])
-        if not own:
-            return None
-        some = drawn(sum(map(len, own)))
-        return cls(np.concatenate(own)[some], np.concatenate(queries)[some])
+            if not len(s):
+                continue
+            if not (s.folder / ASKED).exists():
+                return None
+            with np.load(s.folder / ASKED) as told:
+                some = drawn(len(told["own"]), max(round(pieces_of(documents) * len(s) / documents), 1))
+                own.append(np.where(told["own"] < 0, -1, place[told["own"]])[some])
+                queries.append(told["queries"][some])
+        return cls(np.concatenate(own), np.concatenate(queries)) if own else None
 
     def keep(self, folder: Path) -> None:
         """Be there when the segment is merged."""
@@ -168,15 +170,6 @@ def _all_kept(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"{SEEN}*.npz"), key=lambda path: int(path.stem.removeprefix(SEEN)))
 
 
-def taken_over(draft: Part) -> dict[str, float]:
-    """The recall of a segment that cannot be measured, for the segments that most of its vectors were taken from have
-    them no more as the model made them: as those say it, but for FAISS's, whose is another.
-    """
-    if 2 * draft.facts.get(REUSED, 0) <= draft.facts["documents"]:
-        return {}
-    return mean_recall([s for s in map(Segment, draft.older()) if "factory" not in s.facts])
-
-
 class Watched(Embedding):
     """Makes rows of vectors, and looks at these before they are rounded.
 
@@ -206,9 +199,10 @@ class Watched(Embedding):
         if self._truth:
             self._truth.keep(self._folder, documents)
 
-    def recall(self, grown: Grown, field: Field) -> dict[str, float]:
+    def recall(self, grown: Grown, field: Field) -> dict[str, Any]:
         """How many of the nearest are found among the rows."""
-        return _once(grown, self._truth, lambda truth, k: Exact(field).search(truth.asked, k))
+        told = _once(grown, self._truth, lambda truth, k: Exact(field).search(truth.asked, k))
+        return told | OF_FIRST if told and grown.documents > SHARD else told
 
 
 class WatchedTokens:
@@ -253,7 +247,12 @@ def pieces(texts: Iterable[str]) -> list[str]:
 
 def for_pieces(documents: int) -> Places:
     """Places of the documents of which pieces are queries, rising."""
-    return drawn(documents, min(max(documents // EACH, FEW), QUERIES))
+    return drawn(documents, pieces_of(documents))
+
+
+def pieces_of(documents: int) -> int:
+    """Of how many of them pieces are queries, at most."""
+    return min(max(documents // EACH, FEW), QUERIES)
 
 
 def drawn(documents: int, queries: int = QUERIES) -> NDArray[np.intp]:

@@ -26,7 +26,7 @@ from rankpipe.retrieve.parts import Part, moved, seal
 from rankpipe.retrieve.postings import FILES, Postings, Spill, merge, turned
 from rankpipe.retrieve.segment import Segment
 from rankpipe.retrieve.strings import forget, forgetting, mapped
-from rankpipe.retrieve.topk import Scorer, Weighted, each
+from rankpipe.retrieve.topk import Each, Scorer, Weighted
 from rankpipe.retrieve.vectors import Columns, spans
 from rankpipe.splade import SparseEncoder, Weighed, require_libraries, sparse_encoder
 
@@ -159,13 +159,17 @@ class SparseIndex(Encoded[SparseEncoder]):
         """A segment."""
         return Impacts(folder)
 
+    def _open(self) -> None:
+        super()._open()
+        self._each = Each()
+
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Weigh the queries' words together; then score the documents that have one of them, as far as they may win."""
         if not (asked := [query for query in queries if query.text.strip()]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
         refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
-        found = each(partial(self._find, k=k), weighed)
+        found = self._each(partial(self._find, k=k), weighed)
         return [next(found) if query.text.strip() else () for query in queries]
 
     def _find(self, query: Weighed, k: int) -> Iterator[Sequence[Hit]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
-from itertools import islice
+from itertools import chain
 from pickle import PickleError
 from time import perf_counter, thread_time
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
 WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth the time that it takes to load
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
 BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
-SOME = 16  # queries that a thread answers one after the other
+SOME = 8  # queries that a thread answers one after the other
 LONG = 2.5e-4  # seconds of processor time a query; shorter ones wait for each other at Python
 _spent, _given_up = 0.0, False
 Q = TypeVar("Q")
@@ -171,25 +172,25 @@ class Scorer:
         self._spare.append(sums)
 
 
-def each(find: Callable[[Q], Iterable[F]], queries: Iterable[Q]) -> Iterator[Sequence[F]]:
-    """What is found for each query, in their order; on all cores once machine code, which lets Python go on meanwhile,
-    is most of the work.
-    """
+class Each:
+    """Answers queries on all cores, as soon as machine code, which lets Python go on meanwhile, is most of the work."""
 
-    def answer(some: Sequence[Q]) -> list[Sequence[F]]:
-        return [[*find(query)] for query in some]
+    def __init__(self) -> None:
+        self._long = False  # whether the last ones took so long
 
-    asked = iter(queries)
-    parts = iter(lambda: [*islice(asked, SOME)], [])
-    for part in parts:
+    def __call__(self, find: Callable[[Q], Iterable[F]], queries: Sequence[Q]) -> Iterator[Sequence[F]]:
+        """What is found for each query, in their order."""
+        answer, parts = partial(self._answer, find), [queries[i : i + SOME] for i in range(0, len(queries), SOME)]
+        while parts and not (self._long and len(parts) > 1):
+            yield from answer(parts.pop(0))
+        if parts:
+            yield from chain.from_iterable(side_by_side(answer, parts, cores()))
+
+    def _answer(self, find: Callable[[Q], Iterable[F]], some: Sequence[Q]) -> list[Sequence[F]]:
         already, begun = _compiled(), thread_time()
-        found = answer(part)
-        long = already and thread_time() - begun > LONG * len(part)
-        yield from found
-        if long:
-            break
-    for found in side_by_side(answer, parts, cores()):
-        yield from found
+        found: list[Sequence[F]] = [[*find(query)] for query in some]
+        self._long = already and thread_time() - begun > LONG * len(some)
+        return found
 
 
 def _compiled() -> bool:

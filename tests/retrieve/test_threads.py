@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankpipe import onnx
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
+from rankpipe.progress import listening
 from rankpipe.retrieve import topk
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
@@ -18,6 +20,7 @@ from rankpipe.retrieve.index import Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.sparse import SparseIndex
 from rankpipe.retrieve.topk import Scorer
+from tests.heard import Heard
 
 DICE = np.random.default_rng(0)
 WORDS = [f"w{i}" for i in range(60)]
@@ -63,16 +66,35 @@ def test_a_batch_is_searched_by_threads(kind: str, tmp_path: Path, monkeypatch: 
     compiled, threads = Scorer.compiled, list[int]()
     told = lambda self, *how: threads.append(threading.get_ident()) or compiled(self, *how)  # noqa: E731
     monkeypatch.setattr(topk, "_spent", topk.WORTH)
+    monkeypatch.setattr(topk, "_given_up", False)
     monkeypatch.setattr(Scorer, "compiled", told)
     monkeypatch.setattr(topk, "LONG", 60)
     assert [found(one) for one in index.run(queries)] == alone
     assert {*threads} == {here := threading.get_ident()}
     monkeypatch.setattr(topk, "LONG", 0)
+    for first in (topk.SOME, 0):  # the first ones show that they are long, which is remembered
+        threads.clear()
+        assert [found(one) for one in index.run(queries)] == alone
+        assert {*threads[:first]} == ({here} if first else set())
+        assert len(threads) > 100
+        assert here not in threads[first:]
     threads.clear()
-    assert [found(one) for one in index.run(queries)] == alone
-    assert {*threads[: topk.SOME]} == {here}
-    assert len(threads) > 100
-    assert here not in threads[topk.SOME :]
+    assert found(index.run(queries[:1])[0]) == alone[0]
+    assert {*threads} == {here}  # who asks one question waits for nobody
+    with listening(heard := Heard()):
+        monkeypatch.setattr(Scorer, "compiled", lambda *_: int("broken"))
+        assert [found(one) for one in index.run(queries)] == alone
+    assert [line[:25] for line in heard.notices] == ["searching without Numba, w"[:25]]
+
+
+@pytest.mark.parametrize(
+    ("told", "cores"), [("1", 1), ("64", None), ("1,4", 1), ("", None), ("0", None), ("many", None)]
+)
+def test_how_many_cores_are_used_can_be_told(told: str, cores: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    there = onnx.cores()
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert onnx.cores() == (cores or there)
 
 
 def test_an_interrupted_search_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
