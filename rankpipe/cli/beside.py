@@ -12,10 +12,11 @@ from typing import Any
 from rankpipe import disk, journal
 from rankpipe.cli import show
 from rankpipe.data import Ranking
-from rankpipe.errors import ArtefactError, DataError, DiskError, ModelError
+from rankpipe.errors import ArtefactError, CommandError, DataError, DiskError, ModelError
 from rankpipe.journal import Source
 from rankpipe.stage import Reranker
 
+OTHERS = {".csv", ".tsv", ".json", ".parquet"}  # what no run is
 RUN = "run"  # what says, among the answers, how they were asked for
 SQLITE = ("", "-wal", "-shm")  # a file of SQLite's, and what it may have beside it
 
@@ -101,9 +102,12 @@ def writable(out: Path | None) -> None:
     """Refuse before the work what could not be written after it.
 
     :raises DiskError: If it is a folder, or is to lie where nothing can be written.
+    :raises CommandError: If its name is that of another format.
     """
     if out is None:
         return
+    if out.suffix in OTHERS:
+        raise CommandError([f"--out {out}: a run is no {out.suffix}; name it .trec, or .jsonl to have texts in it"])
     if out.is_dir():
         raise DiskError(f"{out}: a folder; name a file in it")
     disk.writable(out)

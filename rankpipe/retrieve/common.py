@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -30,12 +31,13 @@ def refuse_place(data: Dataset, folder: Path | str, kind: str) -> Path:
     """The folder that an index is to be built in, from Python, where no command has looked at it.
 
     :raises DataError: If ``data`` is no collection.
-    :raises ArtefactError: If something else is there; what lies beside a recipe may stay.
+    :raises ArtefactError: If something else is there; what lies beside the recipe of an index may stay.
     """
     if not isinstance(data, Dataset):
         cure = "rankpipe.open_dataset(path) opens a file or folder, Dataset.of(docs) takes a list of Doc"
         raise DataError(f"data: a {type(data).__name__}, expected a Dataset; {cure}")
     folder = Path(folder)
-    if not (folder / "recipe.yaml").exists():
+    written = folder / "recipe.yaml"
+    if not (written.is_file() and re.search(rb"^index:", written.read_bytes(), re.MULTILINE)):
         store.claim(folder, kind)
     return folder

@@ -9,16 +9,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, Unpack
 
 from rankpipe import weights
 from rankpipe.catalog import find
 from rankpipe.data import Doc
+from rankpipe.datasets import Dataset
 from rankpipe.disk import write
 from rankpipe.errors import ArtefactError, RankpipeError, RecipeError
 from rankpipe.manifest import Manifest
 from rankpipe.progress import working
 from rankpipe.provenance import digest
+from rankpipe.retrieve.common import Common
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.segment import Segment
@@ -102,6 +104,17 @@ class Encoded(Living, Generic[E]):
     @abstractmethod
     def encode(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any], model: Model[E]) -> None:
         """Make a segment; what an interrupted build has encoded is there already."""
+
+    @classmethod
+    def make(cls, data: Dataset, folder: Path | str, recipe: dict[str, Any], **common: Unpack[Common]) -> Self:
+        """Build an index.
+
+        :raises RecipeError: If the model is no name.
+        """
+        if not isinstance(model := recipe["model"], str):
+            cure = "a name, a folder, or 'module:Class', by which the index finds it whenever it is searched"
+            raise RecipeError([f"model: a {type(model).__name__}; expected {cure}"])
+        return super().make(data, folder, recipe, **common)
 
     @classmethod
     def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
@@ -204,6 +217,10 @@ def _anybodys(name: str, max_length: int | None, protocol: type[Any]) -> Any:
         kind, parts = f"{protocol.__module__}.{protocol.__name__}", ", ".join(asked)
         raise RecipeError(
             [f"model: {name}: has no {' and no '.join(lost)}; an encoder of this kind has {parts}: {kind}"]
+        )
+    if not (isinstance(made.identity, str) and made.identity):
+        raise RecipeError(
+            [f"model: {name}: its identity is {made.identity!r}; expected a text that says which numbers come out"]
         )
     return made
 

@@ -47,7 +47,12 @@ class Filter(ABC):
         """
         from rankpipe.where.read import Reader  # which makes filters
 
-        return Reader(where).read() if isinstance(where, str) else where
+        if isinstance(where, Filter):
+            return where
+        if isinstance(where, str):
+            return Reader(where).read()
+        said = f"a {type(where).__name__}; expected a text, such as 'year >= 2019 and lang in (en, de)', or a Filter"
+        raise RecipeError([f"where: {said} of rankpipe.where"])
 
     @property
     @abstractmethod

@@ -137,6 +137,7 @@ def test_a_missing_extra_is_told_among_other_faults(needy: Rankpipe) -> None:
         (("index", "delete", "words"), "say which documents"),
         (("search", "words", "tea", "--where", "year >"), "where: 'year >': at the end: expected a value"),
         (("search", "words"), "say what to search for"),
+        (("search", "words", "tea", "--out", "x.csv"), "--out x.csv: a run is no .csv; name it .trec, or .jsonl"),
         (("rerank", "a.trec", "--use", "single"), "single is not a stage"),
         (("rerank", "a.trec"), "a TREC run has no texts; say where they are with --data"),
         (("rerank", "a.trec", "--data", "mine", "--depth", "0"), "Invalid value for '--depth'"),

@@ -391,6 +391,7 @@ def test_what_an_encoder_of_anybodys_lacks_is_told(tmp_path: Path, monkeypatch: 
         "from tests.retrieve.fakes import Hashed\n"
         "class Bare:\n    def __init__(self, max_length=None): pass\n    def encode_docs(self, texts): pass\n"
         "class Plain(Hashed):\n    def __init__(self): super().__init__()\n"
+        "class Nobody(Hashed):\n    identity = None\n"
         "class Wide(Hashed):\n    dimension = 17\n"
         "    def encode_docs(self, texts): return super().encode_docs(texts)[:, :3]\n"
         "class Uncut(Hashed):\n    def encode_docs(self, texts):\n"
@@ -401,11 +402,14 @@ def test_what_an_encoder_of_anybodys_lacks_is_told(tmp_path: Path, monkeypatch: 
     for name, error, said in (
         ("Bare", RecipeError, "has no cut and no dimension and no encode_queries and no identity and no name; an"),
         ("Plain", RecipeError, "model: others:Plain: is made with max_length=None, which it does not take"),
+        ("Nobody", RecipeError, "its identity is None; expected a text that says which numbers come out"),
         ("Wide", ModelError, r"hashed: gave numbers of shape \(20, 3\), expected \(20, 17\)"),
         ("Uncut", ModelError, "hashed: its cut has 0 values for 20 documents"),
     ):  # fmt: skip
         with pytest.raises(error, match=said):
             Dense.build(collection(20), tmp_path / "index", model=f"others:{name}")
+    with pytest.raises(RecipeError, match="model: a Hashed; expected a name, a folder, or 'module:Class'"):
+        Dense.build(collection(20), tmp_path / "index", model=Hashed())  # type: ignore[arg-type]
     for kind, asked in ((SparseIndex, "docs, identity, queries, vocabulary"), (ColBERT, "docs, identity, query")):
         with pytest.raises(RecipeError, match=f"an encoder of this kind has {asked}: "):
             kind.build(collection(20), tmp_path / "index", model="others:Bare")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,7 @@ def test_what_is_left_is_foretold_of_a_build_that_goes_on(
     for module in (bm25, embed, sparse, late):
         monkeypatch.setattr(module, "SHARD", 500)
     monkeypatch.setattr(BM25, "portion", 2000)
+    monkeypatch.setattr(forecast, "perf_counter", count().__next__)  # a second for each sample
     node, append = {"use": kind.kind, **how}, Grown.append
     whole = forecast.forecast(kind, MANY, shelf.full(kind, node), shard=shard)
 
@@ -258,6 +260,7 @@ def test_what_is_left_is_foretold_of_a_build_that_goes_on(
     assert (told[0].documents, told[0].done) == (5000, 3100 if (name, shard) == ("passages", None) else 3000)
     assert told[0].size_bytes == pytest.approx(whole.size_bytes, rel=0.01)
     assert told[0].disk_bytes < 0.8 * whole.disk_bytes
+    assert told[0].seconds == pytest.approx(whole.seconds * (1 - told[0].done / 5000))
     assert f"5000 documents, {told[0].done} of them done: about " in heard.notices[0]
     assert " for the rest, " in heard.notices[0]
 

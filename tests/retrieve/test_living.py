@@ -247,6 +247,9 @@ def test_python_does_not_build_beside_others_files(name: str, tiny: Dataset, tmp
     with pytest.raises(ArtefactError, match=r"holds thesis.tex, and nothing that was built; name another folder"):
         KINDS[name](tiny, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "recipe.yaml").write_text("systems: {a: [{use: bm25}]}\n")  # of an experiment
+    with pytest.raises(ArtefactError, match=r"holds recipe.yaml, and nothing that was built; name another folder"):
+        KINDS[name](tiny, tmp_path)
     (tmp_path / "recipe.yaml").write_text("data: tiny\nindex: {use: bm25}\n")
     KINDS[name](tiny, tmp_path)
     (tmp_path / "recipe.yaml").unlink()
@@ -303,5 +306,8 @@ def test_a_search_has_its_own_k_and_filter(index: Index, tiny: Dataset) -> None:
     assert index.search(text, k=2, where="n >= 10").hits == index.filtered("n >= 10").search(text).hits[:2]
     assert Fuse(index, index, k=4).search(text, k=2, where="n >= 10").hits[0].doc.fields["n"] >= 10
     assert (index.where, index.k, len(index.search(text).hits)) == (None, 1000, len(whole.hits))
+    assert type(index)(index.folder, k=1).search(text, k=3).hits == whole.hits[:3]
+    with pytest.raises(RecipeError, match="where: a dict; expected a text, such as 'year >= 2019"):
+        index.search(text, where={"n": 10})  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match="k: 0 hits; expected 1 or more"):
         index.search(text, k=0)
