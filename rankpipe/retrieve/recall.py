@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from rankpipe.data import Doc
 from rankpipe.disk import write
+from rankpipe.retrieve import embed
 from rankpipe.retrieve.docs import Docs
-from rankpipe.retrieve.embed import SHARD, Embedding
+from rankpipe.retrieve.embed import Embedding
 from rankpipe.retrieve.encode import Encoder
 from rankpipe.retrieve.grown import SEEN, Grown, Places
 from rankpipe.retrieve.nearest import Exact, Field, Found, Near
@@ -202,7 +203,7 @@ class Watched(Embedding):
     def recall(self, grown: Grown, field: Field) -> dict[str, Any]:
         """How many of the nearest are found among the rows."""
         told = _once(grown, self._truth, lambda truth, k: Exact(field).search(truth.asked, k))
-        return told | OF_FIRST if told and grown.documents > SHARD else told
+        return told | OF_FIRST if told and grown.documents > embed.SHARD else told
 
 
 class WatchedTokens:

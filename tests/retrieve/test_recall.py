@@ -55,6 +55,7 @@ def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> N
     assert len(asked) == recall.FEW
     texts = recall.pieces(DOCS[i].text for i in asked)
     assert all(len(text.split()) == recall.WORDS and text in DOCS[i].text for i, text in zip(asked, texts, strict=True))
+    assert index.manifest.facts["recall_of"] == "pieces of the first documents"
     model, made = Aside(), list[NDArray[np.float32]]()
     for vectors in (model.encode_docs([doc.text for doc in DOCS]), model.encode_queries(texts)):
         short = vectors[:, :dimension]
@@ -63,6 +64,36 @@ def test_rounded_vectors(store: Any, dimension: int | None, tmp_path: Path) -> N
         said = index.manifest.facts[f"recall_at_{k}"]
         assert said == pytest.approx(counted(index, asked, texts, made[1] @ made[0].T, k), abs=0.002)
         assert 0.3 < said < 0.9999
+
+
+def test_the_document_itself_does_not_count() -> None:
+    truth = [(np.array([5, 1, 2, 3]), np.array([9.0, 3, 2, 1], np.float32))]
+    for found, share in (([5, 1, 2], 1), ([5, 1], 0.5), ([5, 3], 0), ([1, 2, 5], 1)):
+        scores = np.array([truth[0][1][truth[0][0].tolist().index(place)] for place in found], np.float32)
+        assert recall.recall([(np.array(found), scores)], truth, np.array([5]), 2) == share
+
+
+def test_what_a_merge_asks(tmp_path: Path) -> None:
+    """Where a document has no word, another one is asked; nothing, where a segment that has documents was not asked."""
+
+    class Part(list[Doc]):
+        def __init__(self, name: str, docs: int) -> None:
+            super().__init__(DOCS[:docs])
+            self.folder = tmp_path / name
+            self.folder.mkdir()
+
+    way = embed.Embedding(Aside(), {"model": "aside", "dimension": None, "store": "float32"})
+    asked = recall.Asked.of(way, np.arange(4), [Doc("a", " "), DOCS[1], Doc("b", ""), DOCS[3]])
+    assert asked.own.tolist() == [1, 3]
+    assert asked.queries.tolist() == way.queries(recall.pieces([" ", DOCS[1].text, "", DOCS[3].text])[1::2]).tolist()
+    some, none, empty = Part("some", 4), Part("none", 2), Part("empty", 0)
+    asked.keep(some.folder)
+    places = [np.array([-1, 7, -1, 9]), np.arange(2), np.arange(0)]
+    moved = recall.Asked.moved([some, empty], [places[0], places[2]])  # type: ignore[list-item]
+    assert moved is not None
+    assert moved.own.tolist() == [7, 9]
+    assert recall.Asked.moved([some, none], places[:2]) is None  # type: ignore[list-item]
+    assert recall.Asked.moved([empty], places[2:]) is None  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize("store", ["float32", "float16"])
