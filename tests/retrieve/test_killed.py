@@ -119,8 +119,11 @@ def killed(kind: str, build: Any, index: Index, state: State, seed: int, most: f
 
 
 def often() -> None:
-    """So that merges, FAISS and centroids have part in most changes; a child has none of its parent's threads."""
+    """So that merges, FAISS and centroids have part in most changes, and builds of BM25 several segments, which they
+    merge in the end; a child has none of its parent's threads.
+    """
     living.FAN, embedded.LEAST, late.LEAST, approximate.cores = 3, 8, 200, lambda: 1  # type: ignore[misc]
+    BM25.portion = 16
 
 
 def alike(index: Index, fresh: Index, exactly: dict[str, Any]) -> None:
@@ -144,7 +147,9 @@ def test_before_or_after(
 ) -> None:
     opened, arguments, exactly = KINDS[kind]
     skip_unless_there(opened.kind)
-    for module, name in ((living, "FAN"), (embedded, "LEAST"), (late, "LEAST"), (approximate, "cores")):
+    for module, name in (
+        (living, "FAN"), (embedded, "LEAST"), (late, "LEAST"), (approximate, "cores"), (BM25, "portion")
+    ):  # fmt: skip
         monkeypatch.setattr(module, name, getattr(module, name))  # is put back
     often()
     there = {"uri": request.getfixturevalue("uri")} if "server" in kind else {}
