@@ -26,6 +26,7 @@ WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth t
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
 BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
 SOME = 8  # queries that a thread answers one after the other
+LAST = 32  # times so many by which it is judged whether queries take long
 LONG = 2.5e-4  # seconds of processor time a query; shorter ones wait for each other at Python
 _spent, _given_up = 0.0, False
 Q = TypeVar("Q")
@@ -176,12 +177,12 @@ class Each:
     """Answers queries on all cores, as soon as machine code, which lets Python go on meanwhile, is most of the work."""
 
     def __init__(self) -> None:
-        self._long = False  # whether the last ones took so long
+        self._parts, self._mean = 0, 0.0  # by machine code, and the seconds of processor time a query in the last ones
 
     def __call__(self, find: Callable[[Q], Iterable[F]], queries: Sequence[Q]) -> Iterator[Sequence[F]]:
         """What is found for each query, in their order."""
         answer, parts = partial(self._answer, find), [queries[i : i + SOME] for i in range(0, len(queries), SOME)]
-        while parts and not (self._long and len(parts) > 1):
+        while parts and not (self._mean > LONG and len(parts) > 1):
             yield from answer(parts.pop(0))
         if parts:
             yield from chain.from_iterable(side_by_side(answer, parts, cores()))
@@ -189,7 +190,10 @@ class Each:
     def _answer(self, find: Callable[[Q], Iterable[F]], some: Sequence[Q]) -> list[Sequence[F]]:
         already, begun = _compiled(), thread_time()
         found: list[Sequence[F]] = [[*find(query)] for query in some]
-        self._long = already and thread_time() - begun > LONG * len(some)
+        if already:
+            self._parts += 1
+            seconds = min((thread_time() - begun) / len(some), 4 * LONG)  # the first ones load Numba
+            self._mean += (seconds - self._mean) / min(self._parts, LAST)
         return found
 
 
