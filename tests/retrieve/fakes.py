@@ -132,6 +132,22 @@ def file_size_limit(size_bytes: int) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
+class Interrupted(Held):
+    """A corpus that is interrupted before a document.
+
+    :param at: its number, from 0 on.
+    """
+
+    at: int = 29
+
+    def docs(self) -> Iterator[Doc]:
+        for i, doc in enumerate(super().docs()):
+            if i == self.at:
+                raise KeyboardInterrupt
+            yield doc
+
+
+@dataclass(frozen=True)
 class Deadly(Held):
     """Kills the process that reads it at its 160th document, at once as the system does."""
 

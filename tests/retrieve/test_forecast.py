@@ -5,8 +5,7 @@ import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.sparse import SparseIndex
 from tests.heard import Heard
+from tests.retrieve.fakes import Interrupted
 
 MANY = Dataset.of([Doc(f"d{i}", f"the fox number{i % 700} sleeps over {i % 50} hedges " * 3) for i in range(5000)])
 BESIDE = forecast.beside(5000)
@@ -220,17 +220,6 @@ def test_what_is_free() -> None:
     assert free_disk(Path("/")) == free_disk(Path("/no/such/folder"))
 
 
-@dataclass(frozen=True)
-class Torn(Held):
-    """Documents of which not all are reached."""
-
-    def docs(self) -> Iterator[Doc]:
-        for i, doc in enumerate(super().docs()):
-            if i == 3100:
-                raise KeyboardInterrupt
-            yield doc
-
-
 @pytest.mark.parametrize("shard", [None, 1000])
 @pytest.mark.parametrize("name", ["bm25", "passages", "dense", "sparse", "colbert"])
 def test_what_is_left_is_foretold_of_a_build_that_goes_on(
@@ -252,7 +241,8 @@ def test_what_is_left_is_foretold_of_a_build_that_goes_on(
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(Grown, "append", stops)
-        read = MANY if name in ("sparse", "colbert") and not shard else replace(MANY, corpus=Torn(tuple(MANY.docs())))
+        torn = replace(MANY, corpus=Interrupted(tuple(MANY.docs()), at=3100))
+        read = MANY if name in ("sparse", "colbert") and not shard else torn
         shelf.build(read, tmp_path / "index", node, shard=shard)
     with listening(heard := Heard()):
         shelf.build(MANY, tmp_path / "index", node, shard=shard, told=(told := list[Forecast]()).append)

@@ -3,7 +3,6 @@
 import random
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from rankpipe.retrieve.postings import FILES
 from rankpipe.retrieve.sparse import SparseIndex
 from rankpipe.store import read_manifest
 from tests.heard import Heard
+from tests.retrieve.fakes import Interrupted
 from tests.retrieve.runs import skip_unless_there
 
 DRAWN, VARIED, DIRECTIONS = ("tests.retrieve." + name for name in ("fakes:Drawn", "models:Varied", "models:Directions"))
@@ -42,17 +42,6 @@ HARMS = {
     "flipped": lambda whole, at: bytes([*whole[:at], whole[at] ^ 4, *whole[at + 1 :]]),
     "cut": lambda whole, at: whole[:at],
 }
-
-
-@dataclass(frozen=True)
-class Dying(Held):
-    """Documents of which the last is not reached."""
-
-    def docs(self) -> Iterator[Doc]:
-        for i, doc in enumerate(super().docs()):
-            if i == 29:
-                raise KeyboardInterrupt
-            yield doc
 
 
 @pytest.fixture(params=KINDS)
@@ -124,7 +113,7 @@ def test_between_two_shards(kind: str, tmp_path: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
         m.setattr(Grown, "append", dies)
-        held = Held if issubclass(made, Encoded) else Dying
+        held = Held if issubclass(made, Encoded) else Interrupted
         made.build(Dataset("docs", held(tuple(collection()))), tmp_path / "torn", **options)
     noticed = resumed(kind, tmp_path / "torn", tmp_path, trusted)
     assert trusted <= noticed
