@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
-from math import log2, sqrt
+from math import ceil, log2, sqrt
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -82,12 +82,18 @@ def _lists(documents: int) -> int:
 
 
 def _turned(folder: Path, queries: Sequence[Query], truth: Sequence[Ranking]) -> dict[str, int]:
-    """What the index's knob has to be turned to, from what its build has found on, to find as much for questions: a
-    build has only pieces of documents to ask with.
+    """What the index's knob has to be turned to, to find as much for questions and little more, from what its build has
+    found, which has only pieces of documents to ask with.
     """
-    knobs = _built(folder)
-    while knobs and recall(Dense(folder, KS[0], **knobs).run(queries), truth) < RECALL:
-        knobs = {knob: 2 * value for knob, value in knobs.items()}
+
+    def enough(knobs: dict[str, int]) -> bool:
+        return recall(Dense(folder, KS[0], **knobs).run(queries), truth) >= RECALL
+
+    knobs, index = _built(folder), Dense(folder, KS[0])
+    while knobs and not enough(knobs):
+        knobs = {knob: ceil(value * 8 / 7) for knob, value in knobs.items()}
+    while (less := _effective(index, {k: max(v * 7 // 8, 1) for k, v in knobs.items()})) != knobs and enough(less):
+        knobs = less
     return knobs
 
 
