@@ -50,8 +50,8 @@ def load(path: Path) -> dict[str, Any]:
     import yaml
 
     file = path / "recipe.yaml" if path.is_dir() else path
-    if not file.exists():
-        raise DataError(f"{file}: no such recipe")
+    if not file.is_file():
+        raise DataError(f"{file}: is a folder, not a recipe" if file.is_dir() else f"{file}: no such recipe")
     try:
         tree = yaml.safe_load(file.read_text("utf-8"))
     except yaml.MarkedYAMLError as error:

@@ -148,6 +148,15 @@ class Retriever(Stage[Query, Ranking]):
 
     takes, gives, opens = Query, Ranking, True
     k: int  # hits a query, at most, of those that have such a bound
+    most: ClassVar[int] = sys.maxsize  # that it can give
+
+    @classmethod
+    def refuse_hits(cls, k: int) -> None:
+        """:raises RecipeError: If so many hits a query cannot be given."""
+        if k < 1:
+            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        if k > cls.most:
+            raise RecipeError([f"k: {k} hits; {cls.__name__} gives at most {cls.most}"])
 
     def search(self, text: str, k: int | None = None, where: Filter | str | None = None) -> Ranking:
         """One question, typed by hand.
@@ -155,12 +164,13 @@ class Retriever(Stage[Query, Ranking]):
         :param k: hits, at most; as many as of any query by default.
         :param where: which documents may be found, as of :meth:`filtered`.
         :raises DataError: If it is no text.
+        :raises RecipeError: If it cannot give so many hits, or ``where`` is no condition.
         """
         if not isinstance(text, str):
             cure = "queries are searched for by calling it: list(index(queries))"
             raise DataError(f"the question {text!r} is a {type(text).__name__}, expected a str; {cure}")
-        if k is not None and k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        if k is not None:
+            self.refuse_hits(k)
         made = self if where is None else self.filtered(where)
         if k is not None:
             made = copy(made)

@@ -96,7 +96,8 @@ def claim(folder: Path, kind: str, cure: str = "name another folder", beside: st
     """
     if not refuse_other(folder, kind, cure) and folder.is_dir():
         there = {path.name for path in folder.iterdir() if not path.name.startswith(".manifest.json.")}
-        ours = {".lock", "made", "manifest.json"} if "made" in there else {".lock"}
+        builds_there = [builds.OURS.fullmatch(path.name) for path in (folder / "made").glob("*")]
+        ours = {".lock", "made", "manifest.json"} if any(builds_there) else {".lock"}
         if others := sorted(there - ours - {beside}):
             raise ArtefactError(f"{folder}: holds {others[0]}, and nothing that was built; name another folder")
 

@@ -183,7 +183,8 @@ def test_a_folder_of_somebody_else_is_not_claimed(tmp_path: Path) -> None:
         (left("a", "corpus.jsonl"), "corpus.jsonl"),
         (left("b", "manifest.json"), "manifest.json"),  # of a web page, perhaps
         (left("c", "recipe.yaml"), "recipe.yaml"),
-        (left("d", "made/a", "b"), "b"),
+        (left("d", "made/.work-1/a", "b"), "b"),
+        (left("e", "made/photo"), "made"),
     ):
         with replacing(), pytest.raises(ArtefactError, match=f"{somebodys.name}: holds {holds}, and nothing"):
             claim(somebodys, "thing")

@@ -12,7 +12,10 @@ from typing import Any
 
 import corpora
 from common import Row, Runner, Timed, alone, clocked, peak_mb, race, weight
+from typer.testing import CliRunner
 
+from rankpipe.cli import app, changes
+from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.retrieve.index import Index
 
@@ -23,6 +26,7 @@ SINGLE = 50  # queries that are asked one at a time
 WARM = 70  # queries before those that count: what is compiled is compiled by then
 CHANGED = 100  # documents of a batch
 AT_ONCE, ONE = "all at once", "one at a time"
+VERBS = changes, verbs  # which are registered by now
 Search = Callable[[Sequence[Query], int], Any]  # for so many hits each
 Rows = Iterator[tuple[str, Row]]  # each with the name of its table
 
@@ -107,8 +111,8 @@ def ratio(ours: Timed[Any], theirs: Timed[Any]) -> float:
 
 
 def changed(kind: str, index: Index, documents: int, build_s: float) -> Rows:
-    """What a batch of changes costs, and as a share of building all anew. What is replaced or deleted lies all over the
-    index.
+    """What a batch of changes costs, and each other verb, and as a share of building all anew. What is replaced or
+    deleted lies all over the index.
     """
     new, newer = (list(islice(corpora.texts(), start, start + CHANGED)) for start in (documents, documents + CHANGED))
     known = list(islice(corpora.texts(), 7, 7 + CHANGED))
@@ -119,12 +123,21 @@ def changed(kind: str, index: Index, documents: int, build_s: float) -> Rows:
         f"update {CHANGED}": lambda: index.update([Doc(f"d{apart * i}", text) for i, text in enumerate(newer)]),
         f"delete {CHANGED}": lambda: index.delete([f"d{apart * i + 1}" for i in range(CHANGED)]),
         "open": lambda: type(index)(index.folder),
+        "info": lambda: _verb("info", index.folder),
+        "verify": lambda: _verb("verify", index.folder),
+        "export": lambda: _verb("export", index.folder, "--out", index.folder.parent / "exported.jsonl", "--force"),
         "compact": index.compact,
     }
     for name, step in steps.items():
         seconds, _ = clocked(step)()
         share = round(100 * seconds / build_s, 3)
         yield "changes", {"kind": kind, "change": name, "seconds": round(seconds, 3), "percent_of_build": share}
+
+
+def _verb(name: str, *words: Path | str) -> None:
+    """``rankpipe index ...``, but for the start of a process."""
+    done = CliRunner().invoke(app, ["index", name, *map(str, words)])
+    assert done.exit_code == 0, done.output
 
 
 def _named(name: str, texts: Sequence[str]) -> list[Doc]:

@@ -32,8 +32,7 @@ class Anserini(Retriever):
     """
 
     def __init__(self, index: str, k: int = 1000, **options: Unpack[Options]) -> None:
-        if k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        self.refuse_hits(k)
         settings = Settings.of(options)
         folder = Path(index) if Path(index).is_dir() else prebuilt(index)
         self.k = k

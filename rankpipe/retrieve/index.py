@@ -16,7 +16,7 @@ from typing import ClassVar, Self
 from rankpipe.catalog import near
 from rankpipe.data import Doc
 from rankpipe.datasets.dataset import only_docs
-from rankpipe.errors import ArtefactError, DataError, RecipeError, several
+from rankpipe.errors import ArtefactError, DataError, several
 from rankpipe.retrieve.fields import OTHER, SECTIONS
 from rankpipe.stage import FILTERS, Retriever
 from rankpipe.store import Draft, amend, open_artefact, read_manifest, tidy
@@ -59,8 +59,7 @@ class Index(Retriever):
     where: Filter | None = None
 
     def __init__(self, index: Path | str, k: int = 1000, where: Filter | str | None = None) -> None:
-        if k < 1:
-            raise RecipeError([f"k: {k} hits; expected 1 or more"])
+        self.refuse_hits(k)
         self.folder, self.k = Path(index), k
         self.refresh()
         if where is not None:

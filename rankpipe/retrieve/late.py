@@ -24,7 +24,7 @@ from rankpipe.retrieve.encoded import Encoded, Model, identity
 from rankpipe.retrieve.grown import Grown, Known, cut_texts, grow, hashed, hashes_of, shards
 from rankpipe.retrieve.hits import hits
 from rankpipe.retrieve.parts import Part, moved, seal
-from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited
+from rankpipe.retrieve.reads import SAMPLE, SHARD, Reader, Sample, inherited, refuse
 from rankpipe.retrieve.recall import Truth, of_tokens
 from rankpipe.retrieve.residuals import Codec
 from rankpipe.retrieve.segment import mean_recall
@@ -201,8 +201,9 @@ class ColBERT(Encoded[TokenEncoder]):
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
         """Encode the queries, and compare all of them with a segment at a time."""
         encoder, made = self.model.encoder, list[list[Sequence[Hit]]]([] for _ in queries)
-        vectors = {i: encoder.query(query.text).vectors for i, query in enumerate(queries) if query.text.strip()}
-        asked = {i: one for i, one in vectors.items() if len(one)}
+        reads = {i: encoder.query(query.text) for i, query in enumerate(queries) if query.text.strip()}
+        refuse([f"query {queries[i].id!r}" for i in reads], [*reads.values()], self.manifest.recipe["model"])
+        asked = {i: one.vectors for i, one in reads.items() if len(one.vectors)}
         for s in self.searched if asked else ():
             found = s.search([*asked.values()], k, self.candidates, self.probes, s.allowed(self.where))
             for i, one in zip(asked, found, strict=True):

@@ -57,7 +57,7 @@ class Milvus(Living):
     :raises ArtefactError: If there is no whole milvus index in the folder, or the server lacks documents of it.
     """
 
-    kind = "milvus"
+    kind, most = "milvus", MOST
     doomed = False  # whether a server still has documents that the last batch deleted
     apart = False  # Milvus has the vectors of all segments together
     counts = (*Living.counts, "truncated_texts")
@@ -74,7 +74,7 @@ class Milvus(Living):
         uri: str | None = None,
         where: Filter | str | None = None,
     ) -> None:
-        faults = [f"k: {k}; Milvus gives at most {MOST} hits"] if k > MOST else []
+        faults = []
         if weights is not None and (len(weights) != 2 or not all(0 <= w <= 1 for w in weights)):
             faults.append(f"weights: {weights}; expected two numbers from 0 to 1, of dense and of sparse")
         if rank_constant < 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from rankpipe.colbert import TokenEncoder
+from rankpipe.colbert import Read, TokenEncoder
 from rankpipe.data import Doc
 from rankpipe.errors import ModelError
 from rankpipe.progress import track
@@ -68,12 +68,10 @@ class Reader:
     def fresh(self, places: Places, docs: Sequence[Doc]) -> Rows:
         """What is kept of documents.
 
-        :raises ModelError: If a vector is not of length 1.
+        :raises ModelError: As :func:`refuse`.
         """
         reads = [*self._encoder.docs([doc.contents for doc in docs])]
-        for doc, read in zip(docs, reads, strict=True):
-            if not (np.abs(np.linalg.norm(read.vectors, axis=1) - 1) < AWRY).all():
-                raise ModelError(f"{self._name}: document {doc.id!r} has a vector that is not of length 1")
+        refuse([f"document {doc.id!r}" for doc in docs], reads, self._name)
         vectors, cut = [read.vectors for read in reads], np.array([read.cut for read in reads])
         return _told(np.array([*map(len, vectors)], np.int32), cut), self._packed(places, vectors)
 
@@ -92,6 +90,23 @@ class Reader:
         if self._watched:
             self._watched.see(places, vectors)
         return packed(np.concatenate(vectors), self.codec)
+
+
+def refuse(texts: Sequence[str], reads: Sequence[Read], model: str) -> None:
+    """Refuse token vectors that are none.
+
+    :raises ModelError: If they are not one :class:`~rankpipe.colbert.Read` for each text, or a vector is not of length
+        1; says of which text.
+    """
+    if len(reads) != len(texts):
+        raise ModelError(f"{model}: read {len(reads)} texts, expected {len(texts)}")
+    for text, one in zip(texts, reads, strict=True):
+        if not isinstance(one, Read):
+            raise ModelError(f"{model}: gave a {type(one).__name__} for {text}, expected a rankpipe.colbert.Read")
+        if np.ndim(one.vectors) != 2:
+            raise ModelError(f"{model}: {text} has numbers of shape {np.shape(one.vectors)}, expected a vector a token")
+        if not (np.abs(np.linalg.norm(one.vectors, axis=1) - 1) < AWRY).all():
+            raise ModelError(f"{model}: {text} has a vector that is not of length 1")
 
 
 class Sample:

@@ -52,7 +52,8 @@ class Encoders:
     def rows(self, docs: Sequence[Doc]) -> tuple[list[dict[str, Any]], NDArray[np.bool_]]:
         """Rows, and which documents were cut, by one of the models at least.
 
-        :raises ModelError: If a number is not finite, or a weight not above 0.
+        :raises ModelError: If a number is not finite, or words are not as :func:`~rankpipe.retrieve.sparse.refuse`
+            wants them.
         """
         rows: list[dict[str, Any]] = [{} for _ in docs]
         cut = np.zeros(len(docs), bool)
@@ -63,7 +64,7 @@ class Encoders:
                 row[DENSE] = vector
         if self.sparse:
             weighed = self.sparse.encoder.docs([doc.contents for doc in docs])
-            refuse([f"document {doc.id!r}" for doc in docs], weighed, self.names)
+            refuse([f"document {doc.id!r}" for doc in docs], weighed, self.sparse.encoder, self.names)
             cut |= [one.cut for one in weighed]
             nowhere = {len(self.sparse.encoder.vocabulary): 1.0}  # Milvus takes no empty vector; no query has this word
             for row, one in zip(rows, weighed, strict=True):
@@ -80,7 +81,7 @@ class Encoders:
             made[DENSE] = list(self.dense.queries(texts))
         if self.sparse:
             weighed = self.sparse.encoder.queries(texts)
-            refuse([f"query {text!r}" for text in texts], weighed, self.names)
+            refuse([f"query {text!r}" for text in texts], weighed, self.sparse.encoder, self.names)
             made[SPARSE] = [_words(one) for one in weighed]
         return made
 

@@ -168,7 +168,7 @@ class SparseIndex(Encoded[SparseEncoder]):
         if not (asked := [query for query in queries if query.text.strip()]):
             return [()] * len(queries)
         weighed = self.model.encoder.queries([query.text for query in asked])
-        refuse([f"query {query.id!r}" for query in asked], weighed, self.manifest.recipe["model"])
+        refuse([f"query {query.id!r}" for query in asked], weighed, self.model.encoder, self.manifest.recipe["model"])
         found = self._each(partial(self._find, k=k), weighed)
         return [next(found) if query.text.strip() else () for query in queries]
 
@@ -211,10 +211,10 @@ class Weigher:
     def fresh(self, places: Places, docs: Sequence[Doc]) -> Rows:  # noqa: ARG002  it needs no places
         """What is kept of documents.
 
-        :raises ModelError: If a weight is not finite, or not above 0.
+        :raises ModelError: As :func:`refuse`.
         """
         weighed = self._encoder.docs([doc.contents for doc in docs])
-        refuse([f"document {doc.id!r}" for doc in docs], weighed, self._model)
+        refuse([f"document {doc.id!r}" for doc in docs], weighed, self._encoder, self._model)
         return _columns(weighed, self._steps)
 
     def taken(self, places: Places, segment: Impacts, there: Places) -> Rows:  # noqa: ARG002  it needs no places
@@ -230,12 +230,23 @@ class Weigher:
         return documents, {"words": found, "weights": weights}
 
 
-def refuse(texts: Sequence[str], weighed: Sequence[Weighed], model: str) -> None:
+def refuse(texts: Sequence[str], weighed: Sequence[Weighed], encoder: SparseEncoder, model: str) -> None:
     """Refuse weights that are none.
 
-    :raises ModelError: If one is not finite, or not above 0; says of which text.
+    :raises ModelError: If they are not one :class:`~rankpipe.splade.Weighed` for each text, of words of the vocabulary,
+        each once; or a weight is not finite, or not above 0. Says of which text.
     """
+    if len(weighed) != len(texts):
+        raise ModelError(f"{model}: weighed {len(weighed)} texts, expected {len(texts)}")
+    words = len(encoder.vocabulary)
     for text, one in zip(texts, weighed, strict=True):
+        if not isinstance(one, Weighed):
+            raise ModelError(f"{model}: gave a {type(one).__name__} for {text}, expected a rankpipe.splade.Weighed")
+        told = np.unique(one.words)
+        if not np.shape(told) == np.shape(one.words) == np.shape(one.weights):
+            raise ModelError(f"{model}: {text} has not one weight for each word, and each word once")
+        if len(told) and not (told.dtype.kind in "iu" and 0 <= told[0] <= told[-1] < words):
+            raise ModelError(f"{model}: {text} has words that are not numbers of its vocabulary, 0 to {words - 1}")
         if not (np.isfinite(one.weights) & (one.weights > 0)).all():
             raise ModelError(f"{model}: {text} has a weight that is not finite, or not above 0")
 

@@ -326,6 +326,11 @@ def test_a_broken_recipe_is_no_dead_end(tmp_path: Path, tiny_path: Path, monkeyp
     said(*build, "--force")
     assert recipe.read_text() == whole
     recipe.unlink()
+    recipe.mkdir()
+    for words, code in ((("index", "verify", "words"), 6), (build, 4)):
+        refused = CliRunner().invoke(app, [*words])
+        assert (refused.exit_code, "recipe.yaml: is a folder, not a recipe" in refused.stderr) == (code, True)
+    recipe.rmdir()
     said("index", "add", "words", "--data", "more.jsonl")
 
 

@@ -413,3 +413,51 @@ def test_what_an_encoder_of_anybodys_lacks_is_told(tmp_path: Path, monkeypatch: 
     for kind, asked in ((SparseIndex, "docs, identity, queries, vocabulary"), (ColBERT, "docs, identity, query")):
         with pytest.raises(RecipeError, match=f"an encoder of this kind has {asked}: "):
             kind.build(collection(20), tmp_path / "index", model="others:Bare")
+
+
+def test_what_an_encoder_of_anybodys_gives_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of weighted words and of token vectors, in a build and in a search."""
+    (tmp_path / "givers.py").write_text(
+        "from tests.retrieve.models import Directions, Weights\n"
+        "def sparse(change):\n"
+        "    class Given(Weights):\n        identity = 'given'\n"
+        "        def docs(self, texts): return change(super().docs(texts))\n"
+        "    return Given\n"
+        "def late(change):\n"
+        "    class Given(Directions):\n        identity = 'given'\n"
+        "        def docs(self, texts): return change([*super().docs(texts)])\n"
+        "    return Given\n"
+        "Few = sparse(lambda made: made[1:])\n"
+        "Plain = sparse(lambda made: [tuple(one) for one in made])\n"
+        "Twice = sparse(lambda made: [one._replace(words=one.words * 0) for one in made])\n"
+        "Light = sparse(lambda made: [one._replace(weights=one.weights[1:]) for one in made])\n"
+        "Beyond = sparse(lambda made: [one._replace(words=one.words + 10**6) for one in made])\n"
+        "Named = sparse(lambda made: [one._replace(words=one.words.astype(str)) for one in made])\n"
+        "FewRead = late(lambda made: made[1:])\n"
+        "Bare = late(lambda made: [one.vectors for one in made])\n"
+        "Pooled = late(lambda made: [one._replace(vectors=one.vectors[0]) for one in made])\n"
+        "class Silent(Weights):\n    def queries(self, texts): return []\n"
+        "class Mute(Directions):\n    def query(self, text): return None\n",
+        "utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for kind, name, said in (
+        (SparseIndex, "Few", "weighed 19 texts, expected 20"),
+        (SparseIndex, "Plain", r"gave a tuple for document '.+', expected a rankpipe.splade.Weighed"),
+        (SparseIndex, "Twice", "document '.+' has not one weight for each word, and each word once"),
+        (SparseIndex, "Light", "document '.+' has not one weight for each word, and each word once"),
+        (SparseIndex, "Beyond", r"document '.+' has words that are not numbers of its vocabulary, 0 to \d+"),
+        (SparseIndex, "Named", r"document '.+' has words that are not numbers of its vocabulary, 0 to \d+"),
+        (ColBERT, "FewRead", "read 19 texts, expected 20"),
+        (ColBERT, "Bare", "gave a ndarray for document '.+', expected a rankpipe.colbert.Read"),
+        (ColBERT, "Pooled", r"document '.+' has numbers of shape \(10,\), expected a vector a token"),
+    ):  # fmt: skip
+        with pytest.raises(ModelError, match=f"givers:{name}: {said}"):
+            kind.build(collection(20), tmp_path / "index", model=f"givers:{name}")
+    for kind, name, said in (
+        (SparseIndex, "Silent", "weighed 0 texts, expected 1"),
+        (ColBERT, "Mute", "gave a NoneType for query 'q', expected a rankpipe.colbert.Read"),
+    ):
+        index = kind.build(collection(20), tmp_path / name, model=f"givers:{name}")
+        with pytest.raises(ModelError, match=f"givers:{name}: {said}"):
+            index.search("word")

@@ -34,6 +34,7 @@ from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.milvus import Milvus
 from rankpipe.retrieve.numbered import FILE
+from rankpipe.retrieve.recall import for_pieces, pieces
 from rankpipe.retrieve.sparse import SparseIndex
 from tests.heard import Heard
 from tests.retrieve.fakes import Hashed, Torn
@@ -370,10 +371,24 @@ def test_the_recall_of_an_index_is_measured(
 ) -> None:
     monkeypatch.setattr("rankpipe.retrieve.milvus_recall.WORTH", 500)
     monkeypatch.setattr("rankpipe.retrieve.recall.WORTH", 500)
-    facts = built(some(500), tmp_path, model=DRAWN, **options).manifest.facts
+    docs = some(500)
+    facts = built(docs, tmp_path / "index", model=DRAWN, **options).manifest.facts
     assert ("recall_at_10" in facts) == ("recall_at_100" in facts) == (least is not None)
     if least is not None and most is not None:
         assert least <= facts["recall_at_100"] <= most
+        built(docs, tmp_path / "exact", model=DRAWN, metric=options["metric"])
+        asked = [[*docs.values()][place] for place in for_pieces(len(docs)).tolist()]
+        queries = [Query(doc.id, text) for doc, text in zip(asked, pieces(d.contents for d in asked), strict=True)]
+        for k in (10, 100):
+            some_of, all_of = (
+                [
+                    [h.doc.id for h in r.hits if h.doc.id != r.query.id][:k]
+                    for r in Milvus(tmp_path / name, k + 1)(queries)
+                ]
+                for name in ("index", "exact")
+            )
+            true = sum(len({*a} & {*b}) for a, b in zip(some_of, all_of, strict=True)) / k / len(queries)
+            assert facts[f"recall_at_{k}"] == pytest.approx(true, abs=0.002)
 
 
 def test_what_it_takes_is_tried_aside(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -552,6 +567,8 @@ def test_what_cannot_be_is_refused_before_the_work(tmp_path: Path, monkeypatch: 
     for wrong in ({"k": 16_385}, {"weights": [1.0]}, {"weights": [0.5, 2.0]}, {"rank_constant": 0}):
         with pytest.raises(RecipeError, match=next(iter(wrong))):
             Milvus(tmp_path / "whole", **wrong)  # type: ignore[arg-type]
+    with pytest.raises(RecipeError, match="k: 16385 hits; Milvus gives at most 16384"):
+        Milvus(tmp_path / "whole").search("word", k=16_385)
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
