@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import resource
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -56,14 +57,16 @@ def clocked(work: Callable[[], T]) -> Runner[T]:
 
 
 def race(runners: Mapping[str, Runner[T]], times: int) -> dict[str, Timed[T]]:
-    """Run each rival ``times`` times, interleaved, so that all of them see the same moods of the machine."""
+    """Run each rival ``times`` times, interleaved, so that all of them see the same moods of the machine; each time in
+    another order, so that none always finds what the same other one leaves: its caches, or a JVM that tidies up.
+    """
     done: dict[str, Timed[T]] = {}
-    for _ in range(times):
-        for name, run in runners.items():
-            seconds, made = run()
+    for i in range(times):
+        for name in random.Random(i).sample([*runners], len(runners)):
+            seconds, made = runners[name]()
             before = done[name].seconds if name in done else ()
             done[name] = Timed(made, (*before, seconds))
-    return done
+    return {name: done[name] for name in runners}
 
 
 def peak_mb() -> int:
