@@ -125,7 +125,7 @@ endef
 .venv-java/.made: pyproject.toml constraints.txt
 	@echo "installing Pyserini and a Java runtime into .venv-java (1.9 GB)"
 	@$(PYTHON) -m venv .venv-java
-	@.venv-java/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[java]' pytest hypothesis
+	@.venv-java/bin/pip --disable-pip-version-check -q install -c constraints.txt -e '.[java,fast]' pytest hypothesis
 	touch $@
 
 .venv/.mutants: .venv/.dev

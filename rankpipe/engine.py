@@ -26,6 +26,7 @@ O = TypeVar("O")  # noqa: E741  what it gives
 KEPT = 16  # things to do that a process of a crew keeps ready
 SOON_S = 10  # for more processes, where some are there already
 OURS = "RANKPIPE_"  # settings of the environment that go with the work
+_joined: dict[str, str | None] = {}  # clusters, each with the address it was joined by; any other name may be its, too
 
 
 class Engine(Protocol):
@@ -259,10 +260,12 @@ def _version() -> str:
 def connected(address: str | None, timeout_s: float = 60) -> Any:
     """Ray, joined to the cluster at an address, to the one that the program has joined before, or to a fresh one here.
 
-    :raises ClusterError: If there is none at the address.
+    :raises ClusterError: If there is none at the address, or the program has joined another one.
     """
     ray = need("ray", name="engine ray", extra="ray")
     if ray.is_initialized():
+        if address and address != _joined.get(ray.get_runtime_context().gcs_address, address):
+            raise ClusterError(f"{address}: this program has joined another cluster; ray.shutdown() leaves that")
         return ray
     if address and ":" in address:  # Ray itself would try for many minutes
         host, port = address.removeprefix("ray://").rsplit(":", 1)
@@ -276,6 +279,7 @@ def connected(address: str | None, timeout_s: float = 60) -> Any:
     except ConnectionError as error:
         said = " ".join(str(error).split())
         raise ClusterError(f"{address}: no Ray cluster answers ({said}); start one: ray start --head") from None
+    _joined[ray.get_runtime_context().gcs_address] = address
     return ray
 
 

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import rivals
 from common import Runner, weight
-from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, found, searched
+from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, compiled, found, searched
 
 from rankpipe import BM25
 from rankpipe.data import Query, Ranking
@@ -35,12 +35,6 @@ def _bm25s_found(folder: Path, queries: Sequence[Query], *, texts: bool) -> Any:
 def interpreted(index: BM25, queries: Sequence[Query]) -> Any:
     """What an index finds without Numba."""
     with patch.object(topk, "_given_up", True):
-        return index.run(queries)
-
-
-def compiled(index: BM25, queries: Sequence[Query]) -> Sequence[Ranking]:
-    """What an index finds by Numba, as a process does that has searched for a second."""
-    with patch.object(topk, "_spent", topk.WORTH):
         return index.run(queries)
 
 

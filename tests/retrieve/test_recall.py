@@ -17,7 +17,7 @@ from rankpipe.cli import app
 from rankpipe.cli import index as verbs
 from rankpipe.data import Doc, Query
 from rankpipe.datasets import Dataset
-from rankpipe.retrieve import approximate, embed, embedded, grown, late, parts, recall, shelf
+from rankpipe.retrieve import approximate, embed, embedded, grown, late, living, parts, recall, shelf
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
@@ -258,6 +258,55 @@ def test_of_several_segments_it_is_the_mean_of_their_documents(tmp_path: Path, m
         index.delete([f"d{i}" for i in range(200)])
         assert [len(s) for s in index.segments] == [320, 80, 50]
         assert len(weighed(index)) == (3 if number == 0 else 2), "FAISS's are measured whenever they come"
+
+
+@pytest.mark.parametrize(
+    ("kind", "told", "exact"),
+    [
+        (Dense, {"factory": "HNSW8", "recall": 0.95}, {"factory": "exact"}),
+        (Dense, {"factory": "IVF16,Flat", "recall": 0.95}, {"factory": "exact"}),
+        (Dense, {"factory": "IVF16,SQ4", "recall": 0.95}, {"factory": "exact"}),
+        (ColBERT, {"bits": 4}, {"bits": 16}),
+    ],
+)  # fmt: skip
+def test_after_any_changes_as_much_is_found(
+    kind: Any, told: dict[str, Any], exact: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by an index that is built of what is left, and about as much as was asked for."""
+    for module, name, value in (
+        (approximate, "cores", lambda: 1), (approximate.Faiss, "fetch", lambda self, k: k),  # so that the knob counts
+        (embedded, "LEAST", 200), (late, "LEAST", 2000), (living, "FAN", 3),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    chance, state = random.Random(5), {doc.id: doc for doc in DOCS}
+    model = FAKE + ("fakes:Drawn" if kind is Dense else "models:Directions")
+    index = kind.build(DATA, tmp_path / "index", model=model, **told)
+    for step in range(10):
+        some = [f"d{i}" for i in chance.sample(range(900), 60)]
+        if step == 5:
+            index.compact()
+        elif chance.random() < 0.3:
+            index.delete(some)
+            state = {i: doc for i, doc in state.items() if i not in some}
+        else:
+            new = {i: Doc(i, " ".join([*chance.choices("abcdefghijklmnop", k=12), i])) for i in some}
+            index.update(new.values())
+            state |= new
+    queries = [Query(f"{i}", " ".join(chance.choices("abcdefghijklmnop", k=6))) for i in range(60)]
+
+    def found(folder: str, **how: Any) -> float:
+        built = index if folder == "index" else kind.build(left, tmp_path / folder, model=model, **how)
+        pairs = zip(built.run(queries), truth, strict=True)
+        return float(np.mean([len({h.doc.id for h in r.hits[:10]} & best) / 10 for r, best in pairs]))
+
+    left = Dataset.of([*state.values()])
+    whole = kind.build(left, tmp_path / "exact", model=model, **exact)
+    truth = [{h.doc.id for h in r.hits[:10]} for r in whole.run(queries)]
+    assert len(index) == len(state)
+    assert min(len(s) for s in index.segments) < len(index), "it has lived"
+    lived, fresh = found("index"), found("fresh", **told)
+    assert lived > 0.85
+    assert lived > fresh - 0.05
 
 
 def weighed(index: Living) -> list[float]:

@@ -36,9 +36,8 @@ kind, how, corpus = test_resident.KINDS[sys.argv[1]]
 made = getattr(test_resident, corpus)
 index = globals()[kind].build(Dataset("made", made), Path(sys.argv[2]), memory="256MB", **how)
 built = len(index.segments)
-if "factory" not in how:
-    index.update(test_resident.Made(100).docs())
-    index.compact()
+index.update(test_resident.Made(100).docs())
+index.compact()
 print(built, 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]))
 """
 
