@@ -11,7 +11,21 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from index_rows import BOUNDED, KS, MEMORY, OURS, SINGLE, Rows, builds, built, changed, compiled, found, recall, searched
+from index_rows import (
+    BOUNDED,
+    KS,
+    MEMORY,
+    OURS,
+    SINGLE,
+    Rows,
+    builds,
+    built,
+    changed,
+    compiled,
+    found,
+    recall,
+    searched,
+)
 
 from rankpipe import ColBERT, Lucene, SparseIndex
 from rankpipe.data import Query

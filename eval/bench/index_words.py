@@ -13,7 +13,7 @@ from common import Runner, weight
 from index_rows import BOUNDED, KS, MEMORY, OURS, Rows, Search, builds, built, changed, compiled, found, searched
 
 from rankpipe import BM25
-from rankpipe.data import Query, Ranking
+from rankpipe.data import Query
 from rankpipe.datasets import Dataset
 from rankpipe.onnx import cores
 from rankpipe.retrieve import topk

@@ -253,7 +253,7 @@ def test_several_indexes_are_fused(cluster: Ray, data: Dataset, tmp_path: Path) 
         ray.get(others[1].ready.remote())
         Spread(indexes[0], Ray(cluster.address, timeout_s=5)).run(data.queries[:1])
     others.pop()
-    with pytest.raises(ClusterError, match="10.9.8.7:6379: this program has joined another cluster"):
+    with pytest.raises(ClusterError, match=r"10\.9\.8\.7:6379: this program has joined another cluster"):
         _ = Ray("10.9.8.7:6379").workers
     patient = Ray(cluster.address, timeout_s=20)
     assert ran(Fuse(*(Spread(i, patient) for i in indexes), k=100)(data.queries), tmp_path / "run") == expected
