@@ -12,10 +12,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from numpy.typing import NDArray
 
 from rankpipe import __version__, store
+from rankpipe.colbert import Read
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.engine import Ray
@@ -25,11 +28,14 @@ from rankpipe.retrieve import shards, shelf
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
+from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
 from rankpipe.retrieve.parts import Part
 from rankpipe.retrieve.shards import Spread
 from rankpipe.stage import Reranker
 from rankpipe.trec import write_run
+from tests.retrieve.fakes import Drawn
+from tests.retrieve.models import Directions
 
 pytest.importorskip("ray", reason="Ray is not installed here: make test-ray")
 pytestmark = pytest.mark.slow
@@ -50,11 +56,11 @@ def omen(kind: str) -> None:
     time.sleep(300)
 
 
-class Mortal(BM25):
+class Mortal(Living):
     """May die in the middle of a segment, and after a search."""
 
     @classmethod
-    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:  # type: ignore[override]
+    def fill(cls, docs: Iterable[Doc], draft: Part, recipe: dict[str, Any]) -> None:
         def passing() -> Iterator[Doc]:
             for number, doc in enumerate(docs):
                 if number == 20:
@@ -62,12 +68,40 @@ class Mortal(BM25):
                     omen("wait")
                 yield doc
 
-        super().fill(passing(), draft, recipe)
+        super().fill(passing(), draft, recipe)  # type: ignore[safe-super]
 
     def find(self, queries: Sequence[Query], k: int) -> Iterable[Iterable[Sequence[Hit]]]:
-        found = [[*hits] for hits in super().find(queries, k)]
+        found = [[*hits] for hits in super().find(queries, k)]  # type: ignore[safe-super]
         omen("search")
         return found
+
+
+class MortalWords(Mortal, BM25):
+    """BM25."""
+
+
+class MortalVectors(Mortal, Dense):
+    """Vectors."""
+
+
+class MortalTokens(Mortal, ColBERT):
+    """Token vectors."""
+
+
+class Dying(Drawn):
+    """May die while it encodes."""
+
+    def encode_docs(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        omen("encode")
+        return super().encode_docs(texts)
+
+
+class DyingTokens(Directions):
+    """The same."""
+
+    def docs(self, texts: Sequence[str]) -> Iterator[Read]:
+        omen("encode")
+        return super().docs(texts)
 
 
 class Deadly(Reranker):
@@ -153,25 +187,34 @@ def killed(folder: Path) -> Thread:
     return thread
 
 
+@pytest.mark.parametrize(
+    ("kind", "mortal", "told"),
+    [
+        (BM25, MortalWords, {"use": "bm25"}),
+        (Dense, MortalVectors, {"use": "dense", "model": f"{__name__}:Dying"}),
+        (ColBERT, MortalTokens, {"use": "colbert", "model": f"{__name__}:DyingTokens"}),
+    ],
+)
 def test_workers_are_killed_while_an_index_is_built_and_searched(
-    cluster: Ray, omens: Path, data: Dataset, tmp_path: Path
+    kind: Any, mortal: Any, told: dict[str, Any], cluster: Ray, omens: Path, data: Dataset, tmp_path: Path
 ) -> None:
-    BM25.build(data, tmp_path / "alone")
-    expected = ran(BM25(tmp_path / "alone", k=100)(data.queries), tmp_path / "run")
-    (omens / "build").touch()
-    (omens / "wait").touch()
+    shelf.build(data, tmp_path / "alone", told)
+    expected = ran(kind(tmp_path / "alone", k=100)(data.queries), tmp_path / "run")
+    ends = ["build", "wait", *(["encode"] if "model" in told else [])]
+    for end in ends:
+        (omens / end).touch()
     outside = killed(omens)
-    shards.build(Mortal, data, tmp_path / "cut", shelf.full(BM25, {"use": "bm25"}), cluster, 64)
+    shards.build(mortal, data, tmp_path / "cut", shelf.full(kind, told), cluster, 64)
     outside.join()
-    assert {path.name for path in omens.iterdir()} == {"build.used", "wait.used", "was killed"}
-    shelf.build(data, tmp_path / "here", {"use": "bm25"}, shard=64)
+    assert {path.name for path in omens.iterdir()} == {*(f"{end}.used" for end in ends), "was killed"}
+    shelf.build(data, tmp_path / "here", told, shard=64)
     assert store.read_manifest(tmp_path / "cut").files == store.read_manifest(tmp_path / "here").files
     assert store.damages(store.read_manifest(tmp_path / "cut")) == []
     (omens / "search").touch()
-    spread = Spread(Mortal(tmp_path / "cut", k=100), cluster)
+    spread = Spread(mortal(tmp_path / "cut", k=100), cluster)
     assert ran(spread(data.queries), tmp_path / "run") == expected
     assert (omens / "search.used").exists()
-    index = BM25(tmp_path / "cut", k=100)
+    index = kind(tmp_path / "cut", k=100)
     assert ran(index(data.queries), tmp_path / "run") == expected
     texts = [hit.doc.text for r in spread(data.queries[:3]) for hit in r.hits]
     assert texts == [hit.doc.text for r in index.run(data.queries[:3]) for hit in r.hits]
