@@ -26,7 +26,7 @@ from rankpipe.disk import write
 from rankpipe.progress import notice
 from rankpipe.provenance import digest
 from rankpipe.retrieve.docs import Docs
-from rankpipe.retrieve.segment import Segment
+from rankpipe.retrieve.segment import Segment, room
 from rankpipe.retrieve.strings import mapped
 from rankpipe.retrieve.vectors import Columns, append, spans
 
@@ -158,14 +158,14 @@ class Known(Generic[S]):
     """
 
     def __init__(self, folders: Iterable[Path], way: str, opened: Callable[[Path], S]) -> None:
-        self._way, self._opened = way, opened
-        self._segments: list[tuple[S, NDArray[np.uint64], Places]] = []
+        self._way, self._opened, self._segments = way, opened, list[tuple[S, NDArray[np.uint64], Places]]()
         for folder in folders:
             self.add(folder)
 
     def add(self, folder: Path) -> None:
         """One more segment, if it was made so."""
         if noted(folder).get("way") == self._way:
+            room(1, folder)
             hashes = mapped(folder / "hashes.npy")
             self._segments.append((self._opened(folder), hashes, np.argsort(hashes[:, 0])))
 

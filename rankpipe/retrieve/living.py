@@ -39,7 +39,7 @@ from rankpipe.store import Draft, amend, publish
 
 FAN = 8  # segments of a size that are merged into one
 SMALL = 1000  # documents; below, all sizes are one
-LARGE = 1 << 18  # documents; segments of as many are merged by compact() only
+LARGE = 1 << 18  # documents, dead or alive; segments of as many are merged by compact() only
 ROTTEN = 0.5  # a segment of which more is dead is rewritten
 
 
@@ -244,7 +244,7 @@ class Living(Index):
         """Merge segments of a size where they are many; rewrite those of which much is dead."""
         while True:
             segments = self._opened(draft.folder)
-            sizes = of_a_size((s for s in segments if len(s) < LARGE), SMALL, FAN)
+            sizes = of_a_size((s for s in segments if len(s.docs) < LARGE), SMALL, FAN)
             many = [run for group in sizes for run in runs(group, self.memory) if len(run) >= FAN]
             rotten = [[s] for s in segments if len(s.dead) > ROTTEN * len(s.docs)]
             if not (due := [*many, *rotten]):

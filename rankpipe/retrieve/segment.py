@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +116,9 @@ def room(segments: int, folder: Path) -> None:
 
 
 def of_a_size(segments: Iterable[Segment], least: int, factor: int) -> Iterable[list[Segment]]:
-    """Segments whose documents are within a factor of each other's, together; below ``least``, all sizes are one."""
+    """Segments within a factor of each other's documents that are alive, which merging writes, together; below
+    ``least``, all sizes are one.
+    """
     sizes = defaultdict(list)
     for s in segments:
         sizes[int(np.log(max(len(s), least)) / np.log(factor))].append(s)
@@ -139,23 +141,43 @@ def facts(folder: Path, counts: Iterable[str], cut: Passages | None, memory: int
     """What is worth knowing of an index: ``counts`` and vectors taken over summed over the segments, recall as the mean
     of its documents, all else as the last one says.
     """
-    whole = [made for made in folders(folder) if (made / "facts.json").exists()]
-    segments = [Segment(made) for made in whole]
-    told = [s.facts for s in segments]
+    whole = (Segment(made) for made in folders(folder) if (made / "facts.json").exists())
+    looked = [_looked(s, cut) for s in whole]  # one after the other, so that an index of many needs few open files
+    told = [one.facts for one in looked]
     summed = [*counts, *({REUSED} & {k for one in told for k in one})]
     found = {k: v for one in told for k, v in one.items()} | {k: sum(one.get(k, 0) for one in told) for k in summed}
-    found |= mean_recall(segments)
-    found |= {"dead": sum(len(s.dead) for s in segments), "segments": len(told)}
+    found |= _mean_recall(looked)
+    found |= {"dead": sum(one.dead for one in looked), "segments": len(told)}
     found |= {"memory_bytes": memory} if memory < ANY else {}
     if not cut:
         return {**found, "documents": found["documents"] - found["dead"]}
-    alive = sum(int(heads(s.docs)[s.living].sum()) for s in segments)
+    alive = sum(one.heads for one in looked)
     return {**found, "documents": alive, "passages": found["documents"] - found["dead"]}
 
 
-def mean_recall(segments: Sequence[Segment]) -> dict[str, float]:
+def mean_recall(segments: Iterable[Segment]) -> dict[str, float]:
     """What is found of the nearest, by the facts of those segments that say it, each for as many as are alive in it."""
-    told, made = [(s.facts, max(len(s), 1)) for s in segments], dict[str, float]()
+    return _mean_recall([_looked(s) for s in segments])
+
+
+class _Looked(NamedTuple):
+    """What the facts of an index take of a segment.
+
+    :param heads: of passages that are alive, those that begin a document.
+    """
+
+    facts: dict[str, Any]
+    alive: int
+    dead: int
+    heads: int
+
+
+def _looked(s: Segment, cut: Passages | None = None) -> _Looked:
+    return _Looked(s.facts, len(s), len(s.dead), int(heads(s.docs)[s.living].sum()) if cut else 0)
+
+
+def _mean_recall(looked: Sequence[_Looked]) -> dict[str, float]:
+    told, made = [(one.facts, max(one.alive, 1)) for one in looked], dict[str, float]()
     for name in {name for one, _ in told for name in one if name.startswith("recall_at_")}:
         said = [(one[name], weight) for one, weight in told if name in one]
         made[name] = round(sum(share * weight for share, weight in said) / sum(weight for _, weight in said), 4)

@@ -21,7 +21,7 @@ from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.topk import Scorer
 from rankpipe.retrieve.words import LUCENE, Words
 from rankpipe.trec import to_run
-from tests.retrieve.fakes import Deadly, file_size_limit
+from tests.retrieve.fakes import Deadly, few_files, file_size_limit
 
 
 def ranked(ranking: Ranking) -> dict[str, float]:
@@ -120,6 +120,15 @@ except DiskError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "7 segments: needs" in done.stdout, done.stderr
     assert "open files, and this process may have 61" in done.stdout
+
+
+def test_many_segments_are_made_and_merged_though_few_files_are_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BM25, "portion", 1)
+    with few_files(60):
+        index = BM25.build(Dataset.of([Doc(f"d{i}", "tea") for i in range(40)]), tmp_path)
+    assert (len(index), len(index.segments)) == (40, 1)
 
 
 def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from rankpipe.stage import Retriever
 from rankpipe.trec import write_run
 from tests.engines import Others
 from tests.heard import Heard
-from tests.retrieve.fakes import Drawn, Listed
+from tests.retrieve.fakes import Drawn, Listed, few_files
 
 I = TypeVar("I")  # noqa: E741
 O = TypeVar("O")  # noqa: E741
@@ -367,6 +367,31 @@ def test_large_segments_are_merged_by_compacting_only(
     monkeypatch.setattr(living, "LARGE", 10)
     index.add([Doc("newer", "oak")])
     assert len(index.segments) == 1
+
+
+def test_large_segments_stay_large_though_some_of_them_are_dead(
+    data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.build(data, tmp_path / "cut", BM, shard=9)
+    monkeypatch.setattr(living, "LARGE", 9)
+    index = opened(tmp_path / "cut")
+    index.delete([s.docs.ids[0] for s in index.segments])
+    index.add([Doc("new", "oak")])
+    assert [(len(s.docs), len(s)) for s in index.segments] == [(9, 8)] * 10 + [(1, 1)]
+    index.delete([index.segments[0].docs.ids[i] for i in range(1, 5)])
+    sizes = [(len(s.docs), len(s)) for s in index.segments]
+    assert sizes == [(9, 8)] * 9 + [(1, 1), (4, 4)], "what is mostly dead is rewritten, alone"
+
+
+def test_many_shards_where_few_files_are_allowed(data: Dataset, tmp_path: Path) -> None:
+    """They are made, and older ones serve again."""
+    with few_files(60):
+        shelf.build(data, tmp_path / "cut", KINDS[1], shard=1)
+    assert store.read_manifest(tmp_path / "cut").facts["segments"] == 90
+    with few_files(60):
+        shelf.build(data, tmp_path / "cut", KINDS[1], shard=45, force=True)
+    told = store.read_manifest(tmp_path / "cut").facts
+    assert (told["segments"], told["reused_vectors"]) == (2, 90)
 
 
 def test_shards_in_a_limit_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
