@@ -232,7 +232,7 @@ class BM25(Living):
         return self._each(partial(self._find, k=k), queries)
 
     def _find(self, query: Query, k: int) -> Iterator[Sequence[Hit]]:
-        segments, searched = self.segments, {*self.searched}  # others may open newer ones meanwhile
+        segments, searched = self.segments, {*self.searched}
         method, n = self.manifest.recipe["method"], sum(map(len, segments))
         gain = self._k1 + 1 if method == "atire" else 1.0
         terms: list[tuple[float, str, list[Term | None]]] = []

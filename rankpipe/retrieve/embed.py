@@ -21,6 +21,7 @@ from rankpipe.retrieve.vectors import STORES, Columns, Single, Vectors
 
 SHARD = 4096  # documents encoded between two savings; sorted by length within it
 COPIED = 1 << 14  # rows copied at once
+LONG = 60  # characters of a query that an error says
 BESIDE = ("hashes", "cut")
 
 
@@ -46,8 +47,14 @@ class Embedding:
                       "store": recipe["store"]}  # fmt: skip
 
     def queries(self, texts: Sequence[str]) -> Vectors:
-        """The vectors of questions, (n, dimension)."""
-        return self._shortened(self.encode.encode_queries(texts), len(texts))
+        """The vectors of questions, (n, dimension).
+
+        :raises ModelError: If one is not finite.
+        """
+        vectors = self._shortened(self.encode.encode_queries(texts), len(texts))
+        if not (finite := np.isfinite(vectors).all(axis=1)).all():
+            raise self._not_finite(f"query {texts[int(np.argmin(finite))][:LONG]!r}")
+        return vectors
 
     def made(self, places: Places, docs: Sequence[Doc]) -> Vectors:  # noqa: ARG002  for others who look at them
         """The vectors of documents, (n, dimension).
@@ -72,8 +79,7 @@ class Embedding:
             made = self.store.pack(vectors)
         finite = np.isfinite(vectors).all(axis=1) & np.isfinite(made["vectors"]).all(axis=1)
         if not finite.all():
-            bad, name = docs[int(np.argmin(finite))], self.encode.name
-            raise ModelError(f"{name}: the vector of document {bad.id!r} is not finite; try another number format")
+            raise self._not_finite(f"document {docs[int(np.argmin(finite))].id!r}")
         return {**made, "cut": np.array(self.encode.cut, bool)}, {}
 
     def taken(self, places: Places, segment: Columns, there: Places) -> Rows:  # noqa: ARG002  it needs no places
@@ -81,6 +87,9 @@ class Embedding:
         taken = {name: segment[name][there] for name in (*self.store.files, "cut")}
         forget(*segment.values())
         return taken, {}
+
+    def _not_finite(self, what: str) -> ModelError:
+        return ModelError(f"{self.encode.name}: the vector of {what} is not finite; try another number format")
 
     def _shortened(self, vectors: Vectors, texts: int) -> Vectors:
         """Their first dimensions, made one long again (Kusupati et al. 2022, Matryoshka representations).

@@ -24,6 +24,7 @@ from rankpipe.where import KINDS, And, Equals, Exists, Filter, In, Not, Or, Rang
 
 LONG = 1000  # characters; a longer text exists, but is not compared
 MANY = 100  # values; likewise a longer list
+DECODED = 32  # fields whose values are remembered
 OTHER = "value too long or too deep to compare"
 SECTIONS = {"text": ('"', "#"), "number": ("-", "a"), "boolean": ("f", "u"), OTHER: ("{", "}")}  # first letters
 Mask = NDArray[np.bool_]  # (documents,)
@@ -116,9 +117,12 @@ class Fields:
 
     def _values(self, first: int, last: int) -> list[Any]:
         """The values of some terms."""
-        if (first, last) not in self._decoded:
-            self._decoded[first, last] = [json.loads(self._terms[place])[1] for place in range(first, last)]
-        return self._decoded[first, last]
+        if (values := self._decoded.get((first, last))) is None:
+            values = [json.loads(self._terms[place])[1] for place in range(first, last)]
+            if len(self._decoded) >= DECODED:
+                self._decoded = {}  # other threads may read the old ones
+            self._decoded[first, last] = values
+        return values
 
     def _docs_of(self, first: int, last: int) -> NDArray[np.int32]:
         return self._docs[self._starts[first] : self._starts[last]]

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -139,11 +140,14 @@ class Living(Index):
         """
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Search the segments, and merge what they have by score; equal scores as trec_eval breaks them."""
-        if self.passages:
-            return self.passages.found(self.find, batch, self.k)
-        pairs = zip(batch, self.find(batch, self.k), strict=True)
-        return [ranking(query, found, self.k) for query, found in pairs]
+        """Search the segments that are open now, and merge what they have by score; equal scores as trec_eval breaks
+        them.
+        """
+        opened = copy(self)  # which another thread may refresh
+        if opened.passages:
+            return opened.passages.found(opened.find, batch, opened.k)
+        pairs = zip(batch, opened.find(batch, opened.k), strict=True)
+        return [ranking(query, found, opened.k) for query, found in pairs]
 
     def _open(self) -> None:
         self.segments = self._opened(self.manifest.path)

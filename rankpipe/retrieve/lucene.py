@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -183,11 +184,12 @@ class Lucene(Index):
         return iter([*lucenefields.names(self._reader.java)])
 
     def run(self, batch: Sequence[Query]) -> Sequence[Ranking]:
-        """Search."""
-        if self._cut:
-            return self._cut.found(lambda queries, k: [[list(one)] for one in self._find(queries, k)], batch, self.k)
-        found = self._find(batch, self.k)
-        return [Ranking.scored(query, hits, self.k) for query, hits in zip(batch, found, strict=True)]
+        """Search what is open now."""
+        opened = copy(self)  # which another thread may refresh
+        if cut := opened._cut:
+            return cut.found(lambda queries, k: [[list(one)] for one in opened._find(queries, k)], batch, opened.k)
+        found = opened._find(batch, opened.k)
+        return [Ranking.scored(query, hits, opened.k) for query, hits in zip(batch, found, strict=True)]
 
     def _find(self, queries: Sequence[Query], k: int) -> Iterator[Iterator[Hit]]:
         return (self._search(query.text, k, self.where) for query in queries)

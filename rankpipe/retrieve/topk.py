@@ -25,6 +25,7 @@ SPARSE = 16  # looking documents up in a longer list is cheaper than reading it
 WORTH = 1.0  # seconds of a process's searches by NumPy, before Numba is worth the time that it takes to load
 # what Numba fails with: it is not there, or not for this Python or NumPy; its cache is full, harmed or nowhere
 BROKEN = (ImportError, AttributeError, OSError, EOFError, RuntimeError, ValueError, TypeError, MemoryError, PickleError)
+LISTS = 1 << 14  # that are remembered
 SOME = 8  # queries that a thread answers one after the other
 LAST = 32  # times so many by which it is judged whether queries take long
 LONG = 2.5e-4  # seconds of processor time a query; shorter ones wait for each other at Python
@@ -109,6 +110,8 @@ class Scorer:
         there = 0 <= lies.start < lies.stop and lies.stop - lies.start == len(docs) == len(values)
         if not (there and docs[0] >= 0 and docs[-1] < self.documents and (docs[1:] > docs[:-1]).all()):
             raise ArtefactError("an inverted list is damaged; rankpipe index verify says in which file, and the cure")
+        if len(self._whole) >= LISTS:
+            self._whole.clear()
         self._whole.add((lies.start, lies.stop))
 
     def by_numpy(self, terms: Sequence[Weighted], k: int, alive: NDArray[np.bool_] | None) -> Found:

@@ -416,9 +416,9 @@ def test_what_an_encoder_of_anybodys_lacks_is_told(tmp_path: Path, monkeypatch: 
 
 
 def test_what_an_encoder_of_anybodys_gives_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of weighted words and of token vectors, in a build and in a search."""
+    """In a build and in a search."""
     (tmp_path / "givers.py").write_text(
-        "from tests.retrieve.models import Directions, Weights\n"
+        "from tests.retrieve.fakes import Hashed\nfrom tests.retrieve.models import Directions, Weights\n"
         "def sparse(change):\n"
         "    class Given(Weights):\n        identity = 'given'\n"
         "        def docs(self, texts): return change(super().docs(texts))\n"
@@ -437,7 +437,9 @@ def test_what_an_encoder_of_anybodys_gives_is_looked_at(tmp_path: Path, monkeypa
         "Bare = late(lambda made: [one.vectors for one in made])\n"
         "Pooled = late(lambda made: [one._replace(vectors=one.vectors[0]) for one in made])\n"
         "class Silent(Weights):\n    def queries(self, texts): return []\n"
-        "class Mute(Directions):\n    def query(self, text): return None\n",
+        "class Mute(Directions):\n    def query(self, text): return None\n"
+        "class Lost(Hashed):\n    name = 'givers:Lost'\n"
+        "    def encode_queries(self, texts): return super().encode_queries(texts) * float('nan')\n",
         "utf-8",
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -457,6 +459,7 @@ def test_what_an_encoder_of_anybodys_gives_is_looked_at(tmp_path: Path, monkeypa
     for kind, name, said in (
         (SparseIndex, "Silent", "weighed 0 texts, expected 1"),
         (ColBERT, "Mute", "gave a NoneType for query 'q', expected a rankpipe.colbert.Read"),
+        (Dense, "Lost", "the vector of query 'word' is not finite; try another number format"),
     ):
         index = kind.build(collection(20), tmp_path / name, model=f"givers:{name}")
         with pytest.raises(ModelError, match=f"givers:{name}: {said}"):

@@ -227,6 +227,11 @@ def test_filters_are_remembered_but_not_for_ever(books: BM25, monkeypatch: pytes
         found(books, f"year > {i}")
     assert [str(where) for where in segment._masks] == ["year > 3"]
     assert segment.allowed(Filter.of("year > 3")) is segment.allowed(Range("year", gt=3))
+    monkeypatch.setattr(fields, "DECODED", 2)
+    segment.fields._decoded = {}
+    for where in ("lang < x", "year > 5", "year > 'a'", "year > 6"):
+        found(books, where)
+    assert [*segment.fields._decoded.values()] == [["2001"], [1999, 2020]]
 
 
 def test_fields_come_back(books: BM25) -> None:

@@ -27,8 +27,12 @@ from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Change, Index
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.living import Living
+from rankpipe.retrieve.lucenesearch import Search
 from rankpipe.retrieve.passages import Passages
 from rankpipe.retrieve.sparse import SparseIndex
+from rankpipe.retrieve.words import Words
+from tests.retrieve.fakes import Drawn, Hashed
+from tests.retrieve.models import Directions, Weights
 
 DRAWN = "tests.retrieve.fakes:Drawn"
 KINDS: dict[str, Callable[[Dataset, Path], Living]] = {
@@ -40,6 +44,13 @@ KINDS: dict[str, Callable[[Dataset, Path], Living]] = {
     "bm25, passages": partial(BM25.build, passages=Passages(max=3, overlap=1)),
     "dense, first passages": partial(Dense.build, model=DRAWN, passages={"max": 2, "score": "first"}),
     "colbert": partial(ColBERT.build, model="tests.retrieve.models:Directions"),
+}
+ASKED: dict[str, tuple[type[Any], str]] = {  # what a search of each kind calls, for a query or for all of them
+    "bm25": (Words, "__call__"),
+    "dense": (Drawn, "encode_queries"),
+    "sparse": (Weights, "queries"),
+    "colbert": (Directions, "query"),
+    "lucene": (Search, "__call__"),
 }
 WORDS = ["fox", "dog", "sleeps", "runs", "over", "the", "lazy", "quick", "brown", "hedge"]
 TEXT = st.lists(st.sampled_from(WORDS), max_size=12).map(" ".join)
@@ -139,6 +150,45 @@ def test_a_reader_keeps_what_it_opened(index: Index, tiny: Dataset) -> None:
     index.compact()
     assert listed(list(reader(tiny.queries))) == before
     assert [h.doc.id for h in reader.refresh().search("something new").hits][:1] == ["new"]
+
+
+def test_a_batch_is_searched_in_one_state(index: Index, tiny: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the index is opened again in the middle of it, as another thread may do."""
+    reader = type(index)(index.folder)
+    before = listed(list(reader.run(tiny.queries)))
+    index.delete([d.id for d in list(index.documents())[::2]])
+    index.add([Doc("new", " ".join(query.text for query in tiny.queries))])
+    with monkeypatch.context() as m:
+        refreshing(m, *ASKED[index.kind], reader)
+        assert listed(list(reader.run(tiny.queries))) == before
+    assert listed(list(reader.run(tiny.queries))) == listed(list(index.run(tiny.queries))) != before
+
+
+def test_a_search_ends_by_the_model_that_it_began_with(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Dense.build(tiny, tmp_path, model=DRAWN)
+    before = listed(list(reader.run(tiny.queries)))
+    with store.replacing():
+        Dense.build(tiny, tmp_path, model="tests.retrieve.fakes:Hashed")  # of fewer dimensions
+    refreshing(monkeypatch, Drawn, "encode_queries", reader)
+    assert listed(list(reader.run(tiny.queries))) == before
+    made = Hashed.made
+    now = [listed(list(reader.run(tiny.queries))) for _ in range(2)]
+    assert Hashed.made == made + 1
+    assert now == 2 * [listed(list(Dense(tmp_path).run(tiny.queries)))] != 2 * [before]
+
+
+def refreshing(monkeypatch: pytest.MonkeyPatch, owner: type[Any], name: str, index: Index) -> None:
+    """Have an index opened again whenever a method has been called."""
+    asked = getattr(owner, name)
+
+    def called(*told: Any) -> Any:
+        made = asked(*told)
+        index.refresh()
+        return made
+
+    monkeypatch.setattr(owner, name, called)
 
 
 def test_a_failed_batch_changes_nothing(index: Index, tiny: Dataset) -> None:

@@ -39,6 +39,7 @@ from tests.retrieve.test_fields import filters_hold
 from tests.retrieve.test_living import (  # noqa: F401  tests of every kind, here of this one
     Lives,
     listed,
+    test_a_batch_is_searched_in_one_state,
     test_a_failed_batch_changes_nothing,
     test_a_reader_keeps_what_it_opened,
     test_one_writer_at_a_time,

@@ -37,7 +37,8 @@ from rankpipe.retrieve.numbered import FILE
 from rankpipe.retrieve.recall import for_pieces, pieces
 from rankpipe.retrieve.sparse import SparseIndex
 from tests.heard import Heard
-from tests.retrieve.fakes import Hashed, Torn
+from tests.retrieve.fakes import Drawn, Hashed, Torn
+from tests.retrieve.test_living import refreshing
 from tests.walls.test_docs import ROOT, run
 
 pytestmark = pytest.mark.skipif(
@@ -511,6 +512,17 @@ def test_threads_that_share_a_reader_of_a_server_find_one_state(
         asks.start()
         asks.join()
     same(found, [Milvus(tmp_path).search("fox")], 1e-9)
+
+
+def test_a_batch_is_searched_in_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = built(some(12), tmp_path, model=DRAWN)
+    reader = Milvus(tmp_path)
+    before = reader.run(QUERIES)
+    writer.delete(["d1", "d2"])
+    with monkeypatch.context() as m:
+        refreshing(m, Drawn, "encode_queries", reader)
+        same(before, reader.run(QUERIES), 1e-9)
+    same(writer.run(QUERIES), reader.run(QUERIES), 1e-9)
 
 
 def _refused() -> None:

@@ -141,6 +141,14 @@ def test_a_damaged_list_is_refused(docs: list[int], lies: tuple[int, int]) -> No
         scorer.compiled([Weighted(slice(*lies), np.float32(1), 1.0)], 1, None)
 
 
+def test_lists_are_remembered_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(topk, "LISTS", 2)
+    scorer, asked = made([{i: 1.0} for i in range(5)])
+    scorer.compiled(asked, 1, None)
+    assert scorer._whole == {(4, 5)}
+
+
 def test_scores_that_rise_to_the_end_are_all_candidates() -> None:
     """More of them than there was room for."""
     pytest.importorskip("numba")
