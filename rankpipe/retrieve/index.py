@@ -134,9 +134,10 @@ class Index(Retriever):
 
     def refresh(self) -> Self:
         """Open what is there now; if that cannot be opened, this stays what it was."""
-        opened = copy(self)
+        opened, before = copy(self), dict(vars(self))
         opened._open_newest()
         vars(self).update(vars(opened))
+        del before  # only now, that all of it is replaced: what ends with it may let other threads run
         return self
 
     def _open_newest(self) -> None:

@@ -170,7 +170,8 @@ class Lucene(Index):
 
     def _of(self, ids: Sequence[str]) -> Iterator[Doc]:
         """Those documents of these ids that are there and alive."""
-        kept = (self._reader[place] for id in ids for place in self._reader.places(key(self._cut), id))
+        reader = self._reader
+        kept = (reader[place] for id in ids for place in reader.places(key(self._cut), id))
         return joined(kept) if self._cut else kept
 
     @locked
