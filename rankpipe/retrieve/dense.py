@@ -175,8 +175,7 @@ class Dense(Encoded[Encoder]):
             if given:
                 raise RecipeError([f"{option}: {model} is told max_length only; leave it out" for option in given])
             return super().load(recipe)
-        pooling = options.get("pooling") or recipe.get("pooling")  # where older indexes have it
-        said = Said(pooling, prompts.get("query"), prompts.get("document"))
+        said = Said(options.get("pooling"), prompts.get("query"), prompts.get("document"))
         made = encoder(model, recipe["max_length"], options.get("backend", "auto"), said)
         return Model(made, made.identity, made.facts)
 

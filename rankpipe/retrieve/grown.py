@@ -144,10 +144,8 @@ def _look(path: Path, rows: int, known: dict[str, Any]) -> None:
 
 def noted(folder: Path) -> dict[str, Any]:
     """What was written down of a segment; nothing, if nothing was."""
-    for name in (NOTE, "embedded.json"):  # the second in older dense indexes
-        if (folder / name).exists():
-            return dict(json.loads((folder / name).read_text("utf-8")))
-    return {}
+    path = folder / NOTE
+    return dict(json.loads(path.read_text("utf-8"))) if path.exists() else {}
 
 
 class Known(Generic[S]):
@@ -275,9 +273,8 @@ def hashed(docs: Iterable[Doc]) -> NDArray[np.uint64]:
 
 
 def hashes_of(segment: Segment) -> NDArray[np.uint64]:
-    """Those of a segment; indexes of some kinds had none before."""
-    path = segment.folder / "hashes.npy"
-    return mapped(path) if path.exists() else hashed(segment.docs)
+    """Those of a segment."""
+    return mapped(segment.folder / "hashes.npy")
 
 
 def _digest(doc: Doc) -> bytes:

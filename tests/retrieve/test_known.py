@@ -1,6 +1,5 @@
 """No text is encoded twice, by whatever kind of index: what older segments have of it is taken, and is what it was."""
 
-import json
 import random
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,7 @@ from rankpipe.data import Doc, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.retrieve import embed, late, reads, sparse
 from rankpipe.retrieve.dense import Dense
-from rankpipe.retrieve.encoded import Encoded
-from rankpipe.retrieve.grown import Grown, noted
+from rankpipe.retrieve.grown import Grown
 from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.postings import Postings, Spill, turned
 from rankpipe.retrieve.sparse import SparseIndex
@@ -130,30 +128,6 @@ def test_of_an_index_that_is_damaged_nothing(kind: Kind, tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     kind.build(docs, tmp_path)
     assert len(kind.encoded()) == 30
-
-
-def test_segments_of_a_version_that_kept_no_digests(
-    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Give nothing, and can be merged; what comes of that gives all."""
-    if kind.kind is Dense:
-        return
-    docs, note = collection(20), Encoded.way
-    monkeypatch.setattr(kind.kind, "way", classmethod(lambda *_: "none"))
-    index = kind.build(docs, tmp_path)
-    monkeypatch.setattr(kind.kind, "way", classmethod(note.__func__))  # type: ignore[attr-defined]
-    kind.encoded()
-    index.add([Doc("same", docs[0].text)])
-    assert kind.encoded() == [docs[0].text]
-    (index.segments[0].folder / "hashes.npy").unlink()
-    made = json.loads((tmp_path / "manifest.json").read_text())
-    del made["files"]["000000/hashes.npy"], made["checksum"]
-    (tmp_path / "manifest.json").write_text(json.dumps(made))
-    index = kind.kind(tmp_path)
-    index.compact()
-    assert noted(index.segments[0].folder)["way"] != "none"
-    index.update(docs)
-    assert kind.encoded() == []
 
 
 @pytest.mark.parametrize("harmed", [False, True])
