@@ -10,16 +10,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rankpipe.disk import shown
+from rankpipe.disk import damage, shown, write
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import notice
+from rankpipe.provenance import digest
 
 SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
+SPARE = ".manifest.json"  # a copy of the manifest, in the build that it names
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
 CHANGED = "amended"  # what builds are called that changes have made of others
 AMENDED = f".work-{CHANGED}"  # no build's name: none goes on from it
@@ -32,15 +34,18 @@ def work(folder: Path, *told: Any) -> Path:
     return folder / "made" / f".work-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
 
 
-def sweep(folder: Path, keep: Collection[str], why: str = "") -> None:
+def sweep(folder: Path, named: str, why: str = "", work: str = "") -> None:
     """Remove builds that no manifest names: older ones, and what killed writers left.
 
+    :param named: by the manifest; if it is "", for there is none that can be read, builds that came to their end stay.
     :param why: no build goes on from one that was interrupted, which is said.
+    :param work: stays, too.
     """
     for left in (folder / "made").glob("*"):
-        if OURS.fullmatch(left.name) and left.name not in keep:
+        begun = left.name.startswith(".work-")
+        if OURS.fullmatch(left.name) and left.name not in (named, work) and (named or begun):
             size = sum(path.stat().st_size for path in left.rglob("*") if path.is_file())
-            if why and size and left.name.startswith(".work-") and left.name != AMENDED:
+            if why and size and begun and left.name != AMENDED:
                 notice(f"{left} is removed ({shown(size)}): an interrupted build, {why}")
             shutil.rmtree(left, ignore_errors=True)
     for torn in folder.glob(".manifest.json.*.part"):
@@ -48,16 +53,54 @@ def sweep(folder: Path, keep: Collection[str], why: str = "") -> None:
 
 
 def take_up(folder: Path, work: Path, named: str) -> None:
-    """Make an interrupted build ready to go on, also one killed just before its manifest; torn files away.
+    """Make an interrupted build ready to go on, also one killed just before its manifest, or that lost it; torn files
+    away.
 
     :param named: by the manifest; nothing goes on from this build.
     """
     key = work.name.removeprefix(".work-")
-    whole = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
-    if whole and not work.exists():
-        os.rename(whole[0], work)
+    ended = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
+    for build in sorted(ended, reverse=True):
+        if not work.exists():
+            if fault := _harmed(build):
+                notice(f"{fault}; nothing is taken from this build, and all is built again")
+            else:
+                os.rename(build, work)
     for torn in work.rglob(".*.part"):
         torn.unlink()
+
+
+def _harmed(build: Path) -> str | None:
+    """What is wrong with a build that came to its end. Segments are not read: they get their checksums, by which a
+    build that goes on looks at them, back from the copy of the manifest.
+    """
+    try:
+        files = dict(told(build / SPARE)["files"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        bare = any(not (path / SUMS).exists() for path in build.iterdir() if path.name != SPARE)
+        return f"{build / SPARE} is missing or damaged" if bare else None
+    segments = dict[str, dict[str, tuple[int, str]]]()
+    for name, (size, checksum) in files.items():
+        segment, _, file = name.partition("/")
+        if segment.isdecimal() and (build / segment).is_dir():
+            segments.setdefault(segment, {})[file] = (size, checksum)
+        elif fault := damage(build / name, size, checksum, True):
+            return fault
+    for segment, sums in segments.items():
+        with write(build / segment / SUMS) as f:
+            json.dump(sums, f)
+    return None
+
+
+def told(manifest: Path) -> dict[str, Any]:
+    """What a manifest says, without its checksum.
+
+    :raises ValueError: If the checksum is another, or it is no JSON; TypeError if it is no object.
+    """
+    known = dict(json.loads(manifest.read_text("utf-8")))
+    if known.pop("checksum", None) not in (None, digest(known)):  # none in those of earlier versions
+        raise ValueError("its checksum is another")
+    return known
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from shlex import quote
 from typing import Any
 
 from rankpipe import builds, seen
+from rankpipe.builds import SPARE as SPARE
 from rankpipe.disk import disk_errors, fsync, lock, sha256, write
 from rankpipe.errors import ArtefactError, several
 from rankpipe.manifest import Data as Data
@@ -31,7 +32,6 @@ Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
 SHOWN = 3  # faults of files
 TEXTS = "docs.jsonl"  # where an index of segments keeps its documents
-SPARE = ".manifest.json"  # a copy of the manifest, in the build that it names
 _replaces: ContextVar[bool] = ContextVar("replaces", default=False)
 
 
@@ -62,12 +62,13 @@ def publish(
     known = _Known(kind, format)
     work = builds.work(folder, kind, format, recipe, asdict(data), resume)
     with disk_errors(folder), lock(folder):
+        refuse_other(folder, kind)  # what was changed before the lock was held
         named = _named(folder)
         if resume is not None:
             builds.take_up(folder, work, named)
         else:
             shutil.rmtree(work, ignore_errors=True)
-        builds.sweep(folder, {named, work.name}, "by other settings or of other data")
+        builds.sweep(folder, named, "by other settings or of other data", work.name)
         with builds.working(work, goes_on=resume is not None):
             draft = Draft(work)
             yield draft
@@ -135,7 +136,7 @@ def amend(folder: Path, *, kind: str, format: int = 1) -> Iterator[tuple[Manifes
     with disk_errors(folder), lock(folder):
         old = open_artefact(folder, kind=kind, format=format)
         work = folder / "made" / builds.AMENDED
-        builds.sweep(folder, {old.build}, "begun before this change")
+        builds.sweep(folder, old.build, "begun before this change")
         with builds.working(work):
             for name in old.files:
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +153,7 @@ def tidy(folder: Path) -> None:
     :raises Busy: If another process is writing there.
     """
     with disk_errors(folder), lock(folder):
-        builds.sweep(folder, {_named(folder)}, "begun before this")
+        builds.sweep(folder, _named(folder), "begun before this")
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,7 @@ class _Known:
         for noted in (made / build).rglob(builds.SUMS):
             noted.unlink()
         seen.note(folder, {made / build / name: known for name, known in sums.items()})
-        builds.sweep(folder, {build})
+        builds.sweep(folder, build)
 
 
 def read_manifest(folder: Path | str) -> Manifest:
@@ -216,9 +217,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         hint = f"build it with: rankpipe index build {folder}" if there else "is the path right?"
         raise ArtefactError(f"{folder}: {'is a file' if folder.is_file() else 'nothing built here'}; {hint}")
     try:
-        known = dict(json.loads(path.read_text("utf-8")))
-        if known.pop("checksum", None) not in (None, digest(known)):  # none in those of earlier versions
-            raise ValueError("its checksum is another")
+        known = builds.told(path)
         known["data"] = Data(**known["data"])
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)

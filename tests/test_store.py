@@ -5,13 +5,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
-from rankpipe import disk, seen
+from rankpipe import disk, seen, store
 from rankpipe.disk import lock, write
 from rankpipe.errors import ArtefactError, Busy, DataError, DiskError
 from rankpipe.progress import listening
@@ -159,6 +160,72 @@ def test_an_artefact_of_another_kind_is_replaced_only_where_that_is_said(tmp_pat
     assert read_manifest(tmp_path).kind == "other"
     with pytest.raises(ArtefactError, match="holds a 'other', which a 'thing' does not replace; name"):
         make(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", None])
+@pytest.mark.parametrize("resume", [None, True])
+def test_without_a_manifest_the_build_stays_until_another_is_whole(
+    content: str | None, resume: object, tmp_path: Path
+) -> None:
+    def begin(fail: bool) -> None:
+        kept = publish(tmp_path, kind="thing", recipe={"use": "other"}, data=DATA, resume=resume)
+        with pytest.raises(KeyError) if fail else nullcontext(), kept as draft:
+            (draft.folder / "new").write_text("new")
+            if fail:
+                raise KeyError
+
+    make(tmp_path)
+    whole, path = read_manifest(tmp_path), tmp_path / "manifest.json"
+    text = path.read_text()
+    path.unlink() if content is None else path.write_text(content)
+    begin(fail=True)
+    store.tidy(tmp_path)
+    assert (whole.path / store.SPARE).read_text() == text
+    assert damages(whole) == []
+    begin(fail=False)
+    assert [made.name for made in (tmp_path / "made").iterdir()] == [read_manifest(tmp_path).build]
+
+
+@pytest.mark.parametrize("name", ["", "b.txt", "sub/a.txt", ".manifest.json"])
+def test_without_a_manifest_a_build_is_taken_only_as_it_was_written(name: str, tmp_path: Path) -> None:
+    def build() -> list[str]:
+        with publish(tmp_path, kind="thing", recipe={"use": "thing"}, data=DATA, resume=True) as draft:
+            there = sorted(path.name for path in draft.folder.rglob("*.txt"))
+            (draft.folder / "sub").mkdir(exist_ok=True)
+            for file in ("sub/a.txt", "b.txt"):
+                (draft.folder / file).write_text("some")
+        return there
+
+    assert build() == []
+    before = read_manifest(tmp_path)
+    (tmp_path / "manifest.json").unlink()
+    if name:
+        path = before.path / name
+        path.write_bytes(path.read_bytes().replace(b"some", b"same").replace(b"thing", b"think"))
+    with listening(heard := Heard()):
+        assert build() == ([] if name else ["a.txt", "b.txt"])
+    assert len(heard.notices) == (name != "")
+    assert all(said.endswith("nothing is taken from this build, and all is built again") for said in heard.notices)
+    assert read_manifest(tmp_path).files == before.files
+    assert len(list((tmp_path / "made").iterdir())) == 1
+
+
+def test_what_was_changed_before_the_lock_was_held_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def late(folder: Path) -> Iterator[None]:
+        monkeypatch.undo()
+        with amend(folder, kind="thing") as (_, draft):
+            draft.facts["batches"] = 1
+        with lock(folder):
+            yield
+
+    make(tmp_path)
+    monkeypatch.setattr(store, "lock", late)
+    with pytest.raises(ArtefactError, match="changed once since it was built"):
+        make(tmp_path, "two")
+    assert content(tmp_path) == "one"
 
 
 def test_a_folder_of_somebody_else_is_not_claimed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import copy
 from functools import partial
 from itertools import chain, islice
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from rankpipe.data import Doc, Hit, Query, Ranking
 from rankpipe.datasets import Dataset
 from rankpipe.disk import write
-from rankpipe.errors import DataError
+from rankpipe.errors import Busy, DataError
 from rankpipe.progress import track
 from rankpipe.retrieve.common import Said, refuse_place
 from rankpipe.retrieve.docs import Docs
@@ -198,13 +198,19 @@ class Living(Index):
         self.refresh()
 
     def _settled(self) -> Self:
-        """After the last thing that a build does: as few segments as memory allows."""
+        """After the last thing that a build does: as few segments as memory allows. While somebody else changes the
+        index, they stay as they are, for a later change to merge.
+        """
         if len(list(runs(self.segments, self.memory))) < len(self.segments):
-            with amend(self.folder, kind=self.kind, format=self.format) as (built, draft):
-                draft.spent_s = built.seconds
-                self._merge_all(draft)
-                draft.facts = facts(draft.folder, self.counts, self.passages, self.memory)
-            self.refresh()
+            with suppress(Busy):
+                with amend(self.folder, kind=self.kind, format=self.format) as (built, draft):
+                    if built.build != self.manifest.build:
+                        self.refresh()
+                    draft.spent_s = built.seconds
+                    self._merge_all(draft)
+                    changed = {k: built.facts[k] for k in ("batches",) if k in built.facts}
+                    draft.facts = facts(draft.folder, self.counts, self.passages, self.memory) | changed
+                self.refresh()
         return self
 
     def _merge_all(self, draft: Draft) -> None:

@@ -197,6 +197,8 @@ def _unfinished(made: Path) -> None:
 def _whole(made: Path) -> tuple[Sums, Path | None]:
     """The checksums of a segment, if it is finished, and what of it was harmed."""
     noted, sums = made / SUMS, dict[str, tuple[int, str]]()
+    if not noted.exists() and (made / "facts.json").exists():
+        return {}, noted
     try:
         sums |= json.loads(noted.read_text("utf-8")) if noted.exists() else {}
     except ValueError:

@@ -188,6 +188,25 @@ def test_a_changed_index_is_not_built_over_without_its_manifest(tmp_path: Path) 
         assert len(BM25.build(data, tmp_path / "index")) == 1
 
 
+def test_what_lost_its_manifest_can_be_brought_back_after_a_build_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    docs = [Doc("a", "tea"), Doc("b", "wine")]
+    made = BM25.build(Dataset.of(docs), tmp_path / "index")
+    made.add([Doc("c", "tea and wine")])
+    (made.folder / "manifest.json").unlink()
+    with monkeypatch.context() as m, store.replacing(), pytest.raises(KeyboardInterrupt):
+        m.setattr(BM25, "fill", dies)
+        BM25.build(Dataset.of(docs), tmp_path / "index", k1=0.5)
+    with pytest.raises(ArtefactError, match="bring back its copy") as refused:
+        BM25(made.folder)
+    subprocess.run(str(refused.value).partition("bring back its copy: ")[2], shell=True, check=True)
+    assert len(BM25(made.folder)) == 3
+
+
 def test_of_two_builds_no_manifest_is_brought_back(tmp_path: Path) -> None:
     made = BM25.build(Dataset.of([Doc("a", "tea")]), tmp_path / "index")
     shutil.copytree(made.manifest.path, made.manifest.path.with_name("other"))

@@ -19,6 +19,7 @@ from rankpipe import open_index, store
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset, open_dataset
 from rankpipe.datasets.dataset import Held
+from rankpipe.disk import lock
 from rankpipe.errors import ArtefactError, Busy, DataError, RecipeError
 from rankpipe.retrieve import living
 from rankpipe.retrieve.bm25 import BM25
@@ -238,6 +239,43 @@ def test_python_does_not_build_over_changes(tiny: Dataset, tmp_path: Path) -> No
         BM25.build(Dataset.of([Doc("a", "of other documents")]), index.folder)
     with store.replacing():
         assert len(BM25.build(tiny, index.folder)) == 20
+
+
+@pytest.mark.parametrize("opened", ["before", "after"])
+def test_a_batch_before_the_last_thing_that_a_build_does(
+    opened: str, tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = BM25._settled
+
+    def late(index: BM25) -> BM25:
+        BM25(index.folder).add([Doc("new", "a batch")])
+        return settled(index.refresh() if opened == "after" else index)
+
+    monkeypatch.setattr(BM25, "portion", 6)
+    monkeypatch.setattr(BM25, "_settled", late)
+    index = BM25.build(tiny, tmp_path / "index")
+    facts = index.manifest.facts
+    assert (len(index), facts["documents"], facts["segments"], facts["batches"]) == (21, 21, 1, 1)
+    assert [hit.doc.id for hit in index.search("batch").hits] == ["new"]
+    with pytest.raises(ArtefactError, match="changed once since it was built"):
+        BM25.build(tiny, index.folder)
+
+
+def test_a_build_ends_well_while_somebody_writes(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled = BM25._settled
+
+    def late(index: BM25) -> BM25:
+        with lock(index.folder):
+            return settled(index)
+
+    monkeypatch.setattr(BM25, "portion", 6)
+    monkeypatch.setattr(BM25, "_settled", late)
+    index = BM25.build(tiny, tmp_path / "index")
+    assert (len(index), index.manifest.facts["segments"]) == (20, 4)
+    index.compact()
+    assert (len(index), index.manifest.facts["segments"]) == (20, 1)
 
 
 @pytest.mark.slow  # encodes by real models

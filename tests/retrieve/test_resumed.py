@@ -13,7 +13,7 @@ from rankpipe.data import Doc
 from rankpipe.datasets import Dataset
 from rankpipe.datasets.dataset import Held
 from rankpipe.progress import listening
-from rankpipe.retrieve import bm25, embed, late, lucene, parts, reads, sparse
+from rankpipe.retrieve import bm25, embed, late, living, lucene, parts, reads, sparse
 from rankpipe.retrieve.bm25 import BM25
 from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.encoded import Encoded
@@ -22,7 +22,7 @@ from rankpipe.retrieve.late import ColBERT
 from rankpipe.retrieve.lucene import Lucene
 from rankpipe.retrieve.postings import FILES
 from rankpipe.retrieve.sparse import SparseIndex
-from rankpipe.store import read_manifest
+from rankpipe.store import damages, read_manifest
 from tests.heard import Heard
 from tests.retrieve.fakes import Interrupted
 from tests.retrieve.runs import skip_unless_there
@@ -146,3 +146,40 @@ def test_at_its_end(kind: str, end: str, tmp_path: Path, monkeypatch: pytest.Mon
     assert TRUSTED[kind] <= noticed
     monkeypatch.setattr(Grown, "append", None)  # nothing is encoded again
     made.build(Dataset.of(collection()), tmp_path / "torn", **options)
+
+
+def test_a_build_without_its_manifest(kind: str, tmp_path: Path) -> None:
+    """It came to its end, and no checksums lie beside its segments any more."""
+    made, options, _ = KINDS[kind]
+    data = Dataset.of(collection())
+    fresh = made.build(data, tmp_path / "fresh", **options)
+    (lost := shutil.copytree(tmp_path / "fresh", tmp_path / "lost")).joinpath("manifest.json").unlink()
+    for name, folder in harmed(lost, tmp_path, set()):
+        with listening(told := Heard()):
+            index = made.build(data, folder, **options)
+        assert len(told.notices) == (name != ""), name
+        assert answers(index) == answers(fresh), name
+        assert sums(folder) == sums(tmp_path / "fresh") or kind == "lucene", name
+        assert damages(index.manifest) == []
+        assert len(list((folder / "made").iterdir())) == 1
+
+
+@pytest.mark.parametrize("name", ["docs.jsonl", "docs.npy", "facts.json"])
+def test_a_build_without_its_manifest_that_is_killed_again(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is harmed later is noticed, too."""
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    data = Dataset.of(collection())
+    made = BM25.build(data, tmp_path / "index").manifest
+    (tmp_path / "index" / "manifest.json").unlink()
+    with monkeypatch.context() as m, pytest.raises(KeyboardInterrupt):
+        m.setattr(living, "go_on", dies)
+        BM25.build(data, tmp_path / "index")
+    [path] = (tmp_path / "index" / "made").glob(f".work-*/000000/{name}")
+    path.write_bytes(HARMS["flipped"](whole := path.read_bytes(), len(whole) // 2))
+    assert answers(BM25.build(data, tmp_path / "index")) == answers(BM25.build(data, tmp_path / "fresh"))
+    assert read_manifest(tmp_path / "index").files == made.files
