@@ -198,19 +198,16 @@ class Living(Index):
         self.refresh()
 
     def _settled(self) -> Self:
-        """After the last thing that a build does: as few segments as memory allows. While somebody else changes the
-        index, they stay as they are, for a later change to merge.
-        """
+        """After the last thing that a build does: as few segments as memory allows, if nobody changes it just now."""
         if len(list(runs(self.segments, self.memory))) < len(self.segments):
-            with suppress(Busy):
-                with amend(self.folder, kind=self.kind, format=self.format) as (built, draft):
-                    if built.build != self.manifest.build:
-                        self.refresh()
-                    draft.spent_s = built.seconds
-                    self._merge_all(draft)
-                    changed = {k: built.facts[k] for k in ("batches",) if k in built.facts}
-                    draft.facts = facts(draft.folder, self.counts, self.passages, self.memory) | changed
-                self.refresh()
+            with suppress(Busy), amend(self.folder, kind=self.kind, format=self.format) as (built, draft):
+                if built.build != self.manifest.build:
+                    self.refresh()
+                draft.spent_s = built.seconds
+                self._merge_all(draft)
+                changed = {k: built.facts[k] for k in ("batches",) if k in built.facts}
+                draft.facts = facts(draft.folder, self.counts, self.passages, self.memory) | changed
+            self.refresh()
         return self
 
     def _merge_all(self, draft: Draft) -> None:
