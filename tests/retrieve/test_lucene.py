@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from rankpipe import evaluate, java, open_dataset, store, to_run
+from rankpipe import evaluate, java, open_dataset, to_run
 from rankpipe.catalog import need
 from rankpipe.data import Doc, Query, Ranking
 from rankpipe.datasets import Dataset
@@ -404,26 +404,6 @@ def test_ties_at_the_cut_go_to_the_higher_id(tmp_path: Path) -> None:
     for k in range(1, 8):
         found = [h.doc.id for h in Lucene(tmp_path, k).search("same").hits]
         assert found == ["y", "😀", "é", "c", "b", "a"][:k]
-
-
-def test_every_damaged_file_is_named(index: Lucene) -> None:
-    index.add([Doc("new", "fox")])  # a second segment
-    assert len(index.manifest.files) > 4
-    for name in index.manifest.files:
-        path = index.manifest.path / name
-        whole = path.read_bytes()
-        flipped = bytes([*whole[:20], whole[20] ^ 1, *whole[21:]])
-        for torn, said in ((flipped, "is damaged"), (whole[:-1], "bytes, the manifest says"), (None, "is missing")):
-            path.unlink()
-            if torn is not None:
-                path.write_bytes(torn)
-            [fault] = store.damages(store.read_manifest(index.folder))
-            assert name in fault
-            assert said in fault
-            with pytest.raises(ArtefactError, match=f"{name} .*build it again"):
-                Lucene(index.folder)
-            path.write_bytes(whole)
-    assert len(Lucene(index.folder)) == 21
 
 
 def test_a_full_disk_changes_nothing(index: Lucene) -> None:

@@ -33,7 +33,6 @@ from rankpipe.retrieve.dense import Dense
 from rankpipe.retrieve.fuse import Fuse
 from rankpipe.retrieve.index import Change
 from rankpipe.retrieve.milvus import Milvus
-from rankpipe.retrieve.numbered import FILE
 from rankpipe.retrieve.recall import for_pieces, pieces
 from rankpipe.retrieve.sparse import SparseIndex
 from tests.heard import Heard
@@ -411,21 +410,6 @@ def test_what_it_takes_is_tried_aside(uri: str, tmp_path: Path, monkeypatch: pyt
     told = Milvus(tmp_path / "index")
     assert len(told) == forecast.WORTH
     assert told.collection.name in told.collection._client.list_collections()
-
-
-def test_damage_is_named(tmp_path: Path) -> None:
-    index = built(some(6), tmp_path, **BOTH)
-    names = sorted(n for n, (size, _) in index.manifest.files.items() if size)
-    assert sum(n.startswith(f"{FILE}/") for n in names) >= 4
-    for name in names:
-        path = index.manifest.path / name
-        whole = path.read_bytes()
-        for broken in (whole[:-1], bytes([whole[0] ^ 1]) + whole[1:], None):
-            path.unlink() if broken is None else path.write_bytes(broken)
-            with pytest.raises(ArtefactError, match=name):
-                Milvus(tmp_path)
-            path.write_bytes(whole)
-    assert len(Milvus(tmp_path)) == 6
 
 
 def test_a_server_shows_a_batch_when_it_has_happened(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
