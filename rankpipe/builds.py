@@ -10,7 +10,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 from rankpipe.disk import damage, shown, write
 from rankpipe.errors import ArtefactError, DataError, RecipeError
 from rankpipe.progress import notice
-from rankpipe.provenance import digest
 
+Digest = Callable[[Any], str]  # what makes the checksum of a manifest
 SUMS = ".sums.json"  # of a part that a build has finished, in its folder until the build is whole
 SPARE = ".manifest.json"  # a copy of the manifest, in the build that it names
 OURS = re.compile(r"\.work-\w+|\w+-\d{8}T\d{12}")  # what work and builds are called
@@ -52,7 +52,7 @@ def sweep(folder: Path, named: str, why: str = "", work: str = "") -> None:
         torn.unlink()
 
 
-def take_up(folder: Path, work: Path, named: str) -> None:
+def take_up(folder: Path, work: Path, named: str, digest: Digest) -> None:
     """Make an interrupted build ready to go on, also one killed just before its manifest, or that lost it; torn files
     away.
 
@@ -62,7 +62,7 @@ def take_up(folder: Path, work: Path, named: str) -> None:
     ended = [build for build in (folder / "made").glob(f"{key}-*") if build.name != named]
     for build in sorted(ended, reverse=True):
         if not work.exists():
-            if fault := _harmed(build):
+            if fault := _harmed(build, digest):
                 notice(f"{fault}; nothing is taken from this build, and all is built again")
             else:
                 os.rename(build, work)
@@ -70,12 +70,12 @@ def take_up(folder: Path, work: Path, named: str) -> None:
         torn.unlink()
 
 
-def _harmed(build: Path) -> str | None:
+def _harmed(build: Path, digest: Digest) -> str | None:
     """What is wrong with a build that came to its end. Segments are not read: they get their checksums, by which a
     build that goes on looks at them, back from the copy of the manifest.
     """
     try:
-        files = dict(told(build / SPARE)["files"])
+        files = dict(told(build / SPARE, digest)["files"])
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         bare = any(not (path / SUMS).exists() for path in build.iterdir() if path.name != SPARE)
         return f"{build / SPARE} is missing or damaged" if bare else None
@@ -92,7 +92,7 @@ def _harmed(build: Path) -> str | None:
     return None
 
 
-def told(manifest: Path) -> dict[str, Any]:
+def told(manifest: Path, digest: Digest) -> dict[str, Any]:
     """What a manifest says, without its checksum.
 
     :raises ValueError: If the checksum is another, or it is no JSON; TypeError if it is no object.

@@ -65,7 +65,7 @@ def publish(
         refuse_other(folder, kind)  # what was changed before the lock was held
         named = _named(folder)
         if resume is not None:
-            builds.take_up(folder, work, named)
+            builds.take_up(folder, work, named, digest)
         else:
             shutil.rmtree(work, ignore_errors=True)
         builds.sweep(folder, named, "by other settings or of other data", work.name)
@@ -217,7 +217,7 @@ def read_manifest(folder: Path | str) -> Manifest:
         hint = f"build it with: rankpipe index build {folder}" if there else "is the path right?"
         raise ArtefactError(f"{folder}: {'is a file' if folder.is_file() else 'nothing built here'}; {hint}")
     try:
-        known = builds.told(path)
+        known = builds.told(path, digest)
         known["data"] = Data(**known["data"])
         known["files"] = {name: (size, sha) for name, (size, sha) in known["files"].items()}
         return Manifest(folder=folder, **known)
