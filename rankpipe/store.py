@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
@@ -32,7 +32,8 @@ Sums = Mapping[str, tuple[int, str]]  # name: (size_bytes, sha256)
 MADE_BY = {"ranker": "train", "runs": "run"}  # kinds of artefacts that are no indexes, by what makes them
 SHOWN = 3  # faults of files
 TEXTS = "docs.jsonl"  # where an index of segments keeps its documents
-_replaces: ContextVar[bool] = ContextVar("replaces", default=False)
+OTHERS, CHANGED = "artefacts of other kinds", "and what was changed since it was built"
+_replaces: ContextVar[Sequence[str]] = ContextVar("replaces", default=())
 
 
 @dataclass
@@ -76,12 +77,13 @@ def publish(
 
 
 @contextmanager
-def replacing(asked: bool = True) -> Iterator[None]:
+def replacing(asked: bool = True, *, changed: bool = True) -> Iterator[None]:
     """Inside, what is published takes the place of an artefact of another kind, too.
 
     :param asked: whether it does.
+    :param changed: also of one that was changed since it was built.
     """
-    token = _replaces.set(asked)
+    token = _replaces.set((OTHERS, CHANGED)[: asked * (1 + changed)])
     try:
         yield
     finally:
@@ -112,12 +114,12 @@ def refuse_other(folder: Path, kind: str, cure: str = "name another folder") -> 
     try:
         there = read_manifest(folder)
     except ArtefactError:
-        if not _replaces.get() and any((folder / "made").glob(f"{builds.CHANGED}-*")):
+        if CHANGED not in _replaces.get() and any((folder / "made").glob(f"{builds.CHANGED}-*")):
             raise  # what is there was changed, and would be lost
         return False
-    if there.kind != kind and not _replaces.get():
+    if there.kind != kind and OTHERS not in _replaces.get():
         raise ArtefactError(f"{folder}: holds a {there.kind!r}, which a {kind!r} does not replace; {cure}")
-    if not _replaces.get():
+    if CHANGED not in _replaces.get():
         builds.refuse_changed(folder, there.facts)
     return True
 

@@ -210,8 +210,9 @@ def test_without_a_manifest_a_build_is_taken_only_as_it_was_written(name: str, t
     assert len(list((tmp_path / "made").iterdir())) == 1
 
 
+@pytest.mark.parametrize("by_a_recipe", [False, True])
 def test_what_was_changed_before_the_lock_was_held_is_not_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    by_a_recipe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @contextmanager
     def late(folder: Path) -> Iterator[None]:
@@ -223,7 +224,7 @@ def test_what_was_changed_before_the_lock_was_held_is_not_replaced(
 
     make(tmp_path)
     monkeypatch.setattr(store, "lock", late)
-    with pytest.raises(ArtefactError, match="changed once since it was built"):
+    with replacing(by_a_recipe, changed=False), pytest.raises(ArtefactError, match="changed once since it was built"):
         make(tmp_path, "two")
     assert content(tmp_path) == "one"
 

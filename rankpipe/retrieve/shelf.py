@@ -86,7 +86,7 @@ def ensure(folder: Path, **how: Any) -> str | None:
     """
     tree = written(folder)
     refuse(placed(str(folder), check(tree)))
-    with store.replacing():  # the recipe says what is to be here
+    with store.replacing(changed=False):  # the recipe says what is to be here
         return build(opened(tree), folder, tree["index"], **how)
 
 
