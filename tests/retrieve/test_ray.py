@@ -198,8 +198,6 @@ def killed(folder: Path) -> Thread:
 def test_workers_are_killed_while_an_index_is_built_and_searched(
     kind: Any, mortal: Any, told: dict[str, Any], cluster: Ray, omens: Path, data: Dataset, tmp_path: Path
 ) -> None:
-    shelf.build(data, tmp_path / "alone", told)
-    expected = ran(kind(tmp_path / "alone", k=100)(data.queries), tmp_path / "run")
     ends = ["build", "wait", *(["encode"] if "model" in told else [])]
     for end in ends:
         (omens / end).touch()
@@ -208,7 +206,13 @@ def test_workers_are_killed_while_an_index_is_built_and_searched(
     outside.join()
     assert {path.name for path in omens.iterdir()} == {*(f"{end}.used" for end in ends), "was killed"}
     shelf.build(data, tmp_path / "here", told, shard=64)
-    assert store.read_manifest(tmp_path / "cut").files == store.read_manifest(tmp_path / "here").files
+    made, here = (store.read_manifest(tmp_path / name).files for name in ("cut", "here"))
+    timed = {name for name in made if name.endswith("facts.json") and "model" in told}  # has texts a second
+    assert {n: f for n, f in made.items() if n not in timed} == {n: f for n, f in here.items() if n not in timed}
+    expected = ran(kind(tmp_path / "here", k=100)(data.queries), tmp_path / "run")
+    if kind is not ColBERT:  # whose vectors are compressed where a segment has many
+        shelf.build(data, tmp_path / "alone", told)
+        assert ran(kind(tmp_path / "alone", k=100)(data.queries), tmp_path / "run") == expected
     assert store.damages(store.read_manifest(tmp_path / "cut")) == []
     (omens / "search").touch()
     spread = Spread(mortal(tmp_path / "cut", k=100), cluster)
